@@ -1,0 +1,22 @@
+"""raydec: train, search and serve DeepEmoCluster models on Ray.
+
+Importing the package costs nothing: torch and Ray are loaded by the modules that use them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from raydec.reporting.prediction import load as load
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load":
+        from raydec.reporting.prediction import load
+
+        return load
+    raise AttributeError(f"module 'raydec' has no attribute {name!r}")

@@ -1,0 +1,334 @@
+"""Every setting of raydec: frozen pydantic models, read from YAML and dotted overrides.
+
+A file is merged with ``dotted.key=value`` overrides by OmegaConf and validated here once; nothing
+downstream sees an unvalidated value. ``None`` means "not set": the code that uses the value decides.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from yaml import YAMLError
+
+from raydec.errors import UserError
+
+Attribute = Literal["arousal", "dominance", "valence"]
+ATTRIBUTES: tuple[Attribute, ...] = ("arousal", "dominance", "valence")
+
+
+class Section(BaseModel):
+    """Base of every config section: immutable, and a key it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class DataConfig(Section):
+    """What is trained on."""
+
+    store: str | None = Field(None, description="feature store made by raydec.prepare; unset: demo corpus")
+    attributes: tuple[Attribute, ...] = Field(
+        ("arousal", "dominance", "valence"), min_length=1, description="emotional attributes to learn"
+    )
+    unlabeled_utterances: int | None = Field(
+        None, ge=0, description="unlabeled utterances to use; 0: fully supervised, unset: all"
+    )
+    unlabeled_seed: int = Field(99, description="seed of the one draw of the unlabeled subset")
+    train_split: str = Field("train", description="split whose labels are learned from")
+    validation_split: str = Field("validation", description="split that chooses the best epoch")
+    test_split: str | None = Field(None, description="split scored at the end; unset: every split named test*")
+
+
+class FeatureConfig(Section):
+    """How stored mel frames become network input. Nothing here needs a new feature store."""
+
+    scale: Literal["power", "log"] = Field(
+        "power", description="mel power as published, or its logarithm, before z-normalisation"
+    )
+    clip: float = Field(3.0, gt=0, description="normalised features are clipped to +-clip")
+    num_chunks: int = Field(11, ge=2, description="chunks per utterance")
+    chunk_frames: int = Field(62, ge=53, le=80, description="frames per chunk; 62 frames are 0.992 s")
+
+
+class ModelConfig(Section):
+    """The network."""
+
+    kind: Literal["deepemocluster", "regressor", "autoencoder", "vae"] = Field(
+        "deepemocluster", description="DeepEmoCluster or one of the paper's baselines"
+    )
+    temporal: Literal["none", "gru", "cnn", "transformer", "triplet"] = Field(
+        "none", description="temporal layer over the chunk sequence"
+    )
+    channels: tuple[int, int, int, int, int, int, int] = Field(
+        (32, 32, 64, 64, 128, 128, 128), description="channels of the seven convolutions"
+    )
+    embedding_dim: int = Field(256, ge=1, description="width of cnn_out and of both branches")
+    dropout: float = Field(0.5, ge=0, lt=1, description="dropout after cnn_out")
+    temporal_dropout: float = Field(0.3, ge=0, lt=1, description="dropout inside the temporal layer")
+    latent_dim: int = Field(256, ge=1, description="bottleneck of the autoencoder baselines")
+
+
+class TrainingConfig(Section):
+    """The schedule, the optimisers and the selection rule."""
+
+    epochs: int = Field(50, ge=1, description="epochs")
+    batch_utterances: int = Field(64, ge=1, description="utterances per global batch, over all workers")
+    recipe: Literal["reference", "modern"] = Field(
+        "reference", description="published optimisers, or one AdamW with a schedule"
+    )
+    schedule: Literal["two_stage", "pooled"] = Field(
+        "two_stage", description="unlabeled then labeled stage, or one pass over both"
+    )
+    precision: Literal["fp32", "bf16", "auto"] = Field("auto", description="auto: bf16 on GPUs that have it")
+    freeze_emotion_head: Literal["auto", "permanent", "unlabeled_stage", "never"] = Field(
+        "auto",
+        description="when the emotion head is frozen: from the first unlabeled stage on (published code), "
+        "during unlabeled stages only, or never; auto: permanent for recipe=reference, else unlabeled_stage",
+    )
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of recipe=modern")
+    weight_decay: float = Field(1e-2, ge=0, description="weight decay of recipe=modern")
+    warmup_fraction: float = Field(0.1, ge=0, lt=1, description="share of steps warmed up, recipe=modern")
+    gradient_clip: float = Field(1.0, gt=0, description="largest gradient norm, recipe=modern")
+    sgd_learning_rate: float = Field(1e-3, gt=0, description="SGD over the network, recipe=reference")
+    adam_learning_rate: float = Field(5e-4, gt=0, description="Adam over the network, recipe=reference")
+    head_learning_rate: float = Field(0.05, gt=0, description="SGD of the cluster top layer, recipe=reference")
+    keep_checkpoints: int = Field(2, ge=1, description="checkpoints kept")
+
+
+class ClusteringConfig(Section):
+    """K-means and the head it teaches."""
+
+    num_clusters: int = Field(10, ge=2, description="number of clusters")
+    backend: Literal["auto", "cuml", "torch", "sklearn"] = Field("auto", description="K-means library")
+    head: Literal["auto", "reset", "align"] = Field(
+        "auto",
+        description="fresh cluster head each stage, or keep it and align labels to the previous clusters; "
+        "auto: reset for recipe=reference, else align",
+    )
+    max_iterations: int = Field(20, ge=1, description="Lloyd iterations at most")
+    tolerance: float = Field(1e-4, ge=0, description="stop when inertia falls by less than this share; 0: never")
+    max_fit_rows: int | None = Field(
+        None, ge=1, description="fit on a sample of this many chunks; unset: all"
+    )
+
+
+class LossConfig(Section):
+    """Weights of the loss terms."""
+
+    cluster_weight: float = Field(1.0, ge=0, description="weight of cross-entropy on pseudo-labels")
+    emotion_weight: float = Field(1.0, ge=0, description="weight of 1 - CCC")
+    reconstruction_weight: float = Field(1.0, ge=0, description="weight of the autoencoder's squared error")
+    kl_weight: float = Field(1e-3, ge=0, description="weight of the VAE's divergence")
+    triplet_weight: float = Field(1.0, ge=0, description="weight of the triplet loss, model.temporal=triplet")
+    triplet_margin: float = Field(1.0, gt=0, description="margin of the triplet loss")
+    ccc: Literal["exact", "reference"] = Field(
+        "exact", description="population moments, or the published mix of population and sample moments"
+    )
+
+
+class RayConfig(Section):
+    """How the run is spread over machines."""
+
+    num_workers: int | None = Field(
+        None, ge=0, description="training workers; 0: in this process without Ray; unset: one per GPU, else 1"
+    )
+    use_gpu: Literal["auto"] | bool = Field("auto", description="auto: when the cluster has GPUs")
+    cpus_per_worker: int | None = Field(
+        None, ge=1, description="CPU threads per worker; unset: an even share of the cluster"
+    )
+    address: str | None = Field(None, description="Ray cluster to join; unset: RAY_ADDRESS or a local one")
+    max_failures: int = Field(3, ge=0, description="worker-group restarts before giving up")
+    collective_timeout_s: int = Field(300, ge=1, description="seconds a collective may wait for a rank")
+    object_store_gib: float | None = Field(None, gt=0, description="object store of a local Ray; unset: Ray's")
+
+
+class Config(Section):
+    """A complete, validated run configuration."""
+
+    name: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="run name; unset: made from the data's name"
+    )
+    output_dir: str = Field("runs", description="folder of run directories")
+    storage_path: str | None = Field(
+        None, description="shared storage for run directories, any URI Ray accepts; unset: output_dir"
+    )
+    seed: int = Field(31, ge=0, description="seed of everything random")
+    data: DataConfig = Field(default_factory=DataConfig, description="")
+    features: FeatureConfig = Field(default_factory=FeatureConfig, description="")
+    model: ModelConfig = Field(default_factory=ModelConfig, description="")
+    training: TrainingConfig = Field(default_factory=TrainingConfig, description="")
+    clustering: ClusteringConfig = Field(default_factory=ClusteringConfig, description="")
+    loss: LossConfig = Field(default_factory=LossConfig, description="")
+    ray: RayConfig = Field(default_factory=RayConfig, description="")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if len(set(self.data.attributes)) != len(self.data.attributes):
+            raise ValueError(f"data.attributes names an attribute twice: {', '.join(self.data.attributes)}")
+        if self.data.train_split == self.data.validation_split:
+            raise ValueError(
+                f"data.train_split and data.validation_split are both {self.data.train_split!r}; "
+                "validation must not see training utterances"
+            )
+        if self.model.kind != "deepemocluster" and self.model.temporal == "triplet":
+            raise ValueError("model.temporal=triplet needs model.kind=deepemocluster")
+        return self
+
+    @property
+    def head_mode(self) -> Literal["reset", "align"]:
+        """What happens to the cluster head between stages, ``auto`` resolved by the recipe."""
+        if self.clustering.head != "auto":
+            return self.clustering.head
+        return "reset" if self.training.recipe == "reference" else "align"
+
+    @property
+    def freeze_mode(self) -> Literal["permanent", "unlabeled_stage", "never"]:
+        """When the emotion head is frozen, ``auto`` resolved by the recipe."""
+        if self.training.freeze_emotion_head != "auto":
+            return self.training.freeze_emotion_head
+        return "permanent" if self.training.recipe == "reference" else "unlabeled_stage"
+
+
+# What `python -m raydec.train` runs when no feature store is named: the published network and schedule
+# at a size that two CPU cores finish in minutes.
+DEMO_DEFAULTS: dict[str, Any] = {
+    "data": {"attributes": ["arousal", "dominance", "valence"]},
+    "features": {"scale": "log"},
+    "training": {"epochs": 8, "batch_utterances": 16, "recipe": "modern"},
+    "clustering": {"num_clusters": 10},
+}
+
+
+def load_config(
+    path: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    schema: type[Config] = Config,
+) -> Config:
+    """Merge defaults, a YAML file and ``dotted.key=value`` overrides into one validated config.
+
+    Args:
+        path: a YAML file, or None.
+        overrides: for example ``["training.epochs=3", "data.attributes=[arousal]"]``; values are YAML.
+        schema: the pydantic model to validate against (``tune`` extends it with ``search``).
+
+    Raises:
+        UserError: unreadable file, malformed override, unknown key (with the nearest known one) or a value
+            out of range.
+    """
+    given = OmegaConf.merge(_read_yaml(path), _read_overrides(overrides))
+    user = OmegaConf.to_container(given, resolve=True)
+    assert isinstance(user, dict)
+    return config_from_dict(typing.cast("dict[str, Any]", user), schema)
+
+
+def config_from_dict(user: Mapping[str, Any], schema: type[Config] = Config) -> Config:
+    """Validate a nested mapping as a config, over the demo defaults when it names no feature store.
+
+    Raises:
+        UserError: as :func:`load_config`.
+    """
+    data = user.get("data")
+    uses_demo = not (isinstance(data, Mapping) and data.get("store"))
+    base = DEMO_DEFAULTS if uses_demo else {}
+    merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(base), OmegaConf.create(dict(user))))
+    try:
+        return schema.model_validate(merged)
+    except ValidationError as error:
+        raise UserError(_explain(error, schema)) from None
+
+
+def write_config(config: Config, path: str | Path) -> None:
+    """Write the complete, resolved config as YAML; running it again repeats the run."""
+    Path(path).write_text(config_yaml(config), encoding="utf-8")
+
+
+def config_yaml(config: Config) -> str:
+    """The complete, resolved config as YAML text."""
+    return OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json")))
+
+
+def iterate_keys(schema: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str, Any, str]]:
+    """Yield ``(dotted key, type, default, one-line description)`` of every setting."""
+    for name, field in schema.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, Section):
+            yield from iterate_keys(annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", _type_name(annotation), field.get_default(), field.description or ""
+
+
+def changed_keys(old: Config, new: Config) -> list[str]:
+    """Dotted keys on which two configs differ."""
+    first, second = dict(_flatten(old.model_dump(mode="json"))), dict(_flatten(new.model_dump(mode="json")))
+    return sorted(key for key in first.keys() | second.keys() if first.get(key) != second.get(key))
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _read_yaml(path: str | Path | None) -> Any:
+    if path is None:
+        return OmegaConf.create()
+    try:
+        loaded = OmegaConf.load(path)
+    except OSError as error:
+        raise UserError(f"cannot read config {path}: {error.strerror or error}") from None
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not OmegaConf.is_dict(loaded):
+        raise UserError(f"{path} must hold a mapping of config keys, not a list or a single value")
+    return loaded
+
+
+def _read_overrides(overrides: Sequence[str]) -> Any:
+    for item in overrides:
+        if "=" not in item or item.startswith(("=", "-")):
+            raise UserError(f"{item!r} is neither a config file nor an override like training.epochs=3")
+    try:
+        return OmegaConf.from_dotlist(list(overrides))
+    except (YAMLError, OmegaConfBaseException, ValueError) as error:
+        raise UserError(f"cannot read override: {' '.join(str(error).split())}") from None
+
+
+def _explain(error: ValidationError, schema: type[BaseModel]) -> str:
+    """One line for the first problem: key, value, limit, remedy."""
+    problems = error.errors(include_url=False)
+    problem = problems[0]
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        section = ".".join(location[:-1])
+        known = [name for name, *_ in iterate_keys(schema)]
+        siblings = sorted({name.removeprefix(f"{section}." if section else "").split(".")[0]
+                           for name in known if not section or name.startswith(f"{section}.")})
+        near = difflib.get_close_matches(location[-1], siblings, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(siblings)}"
+        where = f"{section} has" if section else "the config has"
+        return f"{where} unknown key {location[-1]!r}; {hint}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if not key:
+        return message
+    return f"{key}={problem['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _type_name(annotation: Any) -> str:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return "|".join(str(value) for value in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return "|".join(_type_name(part) for part in arguments if part is not type(None))
+    if origin is tuple:
+        return f"list of {_type_name(arguments[0])}"
+    return {"str": "text", "bool": "true|false"}.get(getattr(annotation, "__name__", ""), getattr(annotation, "__name__", str(annotation)))

@@ -1,0 +1,53 @@
+"""What every entry point shares: consoles, logging, and exit codes for people.
+
+0 success, 2 user error (one line on stderr), 1 our fault (traceback), 130 interrupted (work kept).
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from raydec.errors import UserError
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def run_entry_point(main: Callable[[Sequence[str]], None], arguments: Sequence[str] | None = None) -> int:
+    """Run ``main(arguments)`` and turn what escapes it into an exit status.
+
+    Args:
+        main: the verb; it takes the command line without the program name.
+        arguments: defaults to ``sys.argv[1:]``.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        main(sys.argv[1:] if arguments is None else arguments)
+    except UserError as error:
+        err.print(f"error: {' '.join(str(error).split())}", markup=False)
+        return 2
+    except KeyboardInterrupt:
+        err.print("interrupted; what was finished is kept, run the same command again to go on", markup=False)
+        return 130
+    except BrokenPipeError:
+        return 0
+    return 0
+
+
+def progress_bar(unit: str) -> Progress:
+    """A progress bar on a terminal; nothing in a pipe or a log file."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeRemainingColumn(),
+        console=err,
+        disable=not err.is_terminal,
+    )

@@ -1,0 +1,1 @@
+"""The maths of an epoch. Nothing here knows of Ray."""

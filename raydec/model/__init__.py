@@ -1,0 +1,1 @@
+"""The networks, and the model directory they are saved to and loaded from."""

@@ -1,0 +1,1 @@
+"""Where raydec meets Ray: the only package that imports it."""
