@@ -1,0 +1,60 @@
+"""What every test shares: shape checks at run time, folders of outside data, honest skips."""
+
+from __future__ import annotations
+
+import os
+
+# These must be in place before torch, OpenMP or Ray start, and workers inherit them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+
+# Before the first raydec import, so that every annotation of the package is checked on every call.
+from jaxtyping import install_import_hook
+
+install_import_hook("raydec", "beartype.beartype")
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+CLUSTER_TESTS_VARIABLE = "RAYDEC_CLUSTER_TESTS"
+
+
+def _outside_folder(variable: str, what: str) -> Path:
+    """The folder an environment variable names; the calling test is skipped when there is none."""
+    value = os.environ.get(variable)
+    if not value:
+        pytest.skip(f"{variable} is not set: it names the folder of {what}")
+    folder = Path(value)
+    if not folder.is_dir():
+        pytest.skip(f"{variable}={value} is not a folder")
+    return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def reference_dir() -> Path:
+    """Published weights, and the published system's values on a few recordings."""
+    return _outside_folder("RAYDEC_REFERENCE_DIR", "the published weights and outputs")
+
+
+@pytest.fixture(scope="session")
+def speech_dir() -> Path:
+    """Recorded emotional speech in several corpus layouts."""
+    return _outside_folder("RAYDEC_SPEECH_DIR", "recorded emotional speech")
+
+
+def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
+    """Skip what this machine cannot run, and what has to be asked for, each with its reason."""
+    has_gpu = torch.cuda.is_available()
+    may_build_cluster = os.geteuid() == 0 and os.environ.get(CLUSTER_TESTS_VARIABLE) == "1"
+    for item in items:
+        if item.get_closest_marker("gpu") and not has_gpu:
+            item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
+        if item.get_closest_marker("cluster") and not may_build_cluster:
+            reason = f"builds network namespaces: run as root with {CLUSTER_TESTS_VARIABLE}=1"
+            item.add_marker(pytest.mark.skip(reason=reason))
