@@ -9,17 +9,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
-# Before the first raydec import, so that every annotation of the package is checked on every call.
-from jaxtyping import install_import_hook
-
-install_import_hook("raydec", "beartype.beartype")
-
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import torch
+from jaxtyping import install_import_hook
 
+# Before the first raydec import, so that every annotation of the package is checked on every call.
+install_import_hook("raydec", "beartype.beartype")
 torch.set_num_threads(1)
 
 CLUSTER_TESTS_VARIABLE = "RAYDEC_CLUSTER_TESTS"
