@@ -1,0 +1,234 @@
+"""The utterance table: one row per audio file, whatever layout the corpus came in.
+
+Readers fill it, :func:`validate_table` checks it once, and everything downstream may rely on it.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raydec.config import ATTRIBUTES
+from raydec.errors import UserError
+
+SCHEMA = pa.schema(
+    [
+        pa.field("utterance_id", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("speaker", pa.string()),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("arousal", pa.float64()),
+        pa.field("dominance", pa.float64()),
+        pa.field("valence", pa.float64()),
+        pa.field("emotion", pa.string()),
+        pa.field("gender", pa.string()),
+    ]
+)
+"""Columns of an utterance table. Unique ``utterance_id``, absolute ``path``, canonical ``split``; a null
+speaker is unknown, a null attribute is unlabeled for that attribute."""
+
+UNLABELED_SPLIT = "unlabeled"
+CANONICAL_SPLITS = ("train", "validation", "test", "test1", "test2", "test3", UNLABELED_SPLIT)
+
+_SPLIT_ALIASES = {
+    "training": "train",
+    "development": "validation",
+    "devel": "validation",
+    "dev": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "testing": "test",
+    "unlabelled": UNLABELED_SPLIT,
+}
+_MAX_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file or row that did not make it into the table.
+
+    Attributes:
+        file: its name as the corpus gives it.
+        reason: what is wrong, with value, limit and remedy where there is one.
+    """
+
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus that has been read and validated.
+
+    Attributes:
+        name: the corpus folder's name.
+        table: an utterance table with :data:`SCHEMA`.
+        skipped: what was left out, and why.
+        warnings: things to know that cost no utterance, one line each.
+        format: the layout it was read as: ``msp-podcast``, ``manifest`` or ``folder``.
+        synthetic: whether the corpus declares itself synthetic (the demo corpus does).
+    """
+
+    name: str
+    table: pa.Table
+    skipped: tuple[Skipped, ...]
+    warnings: tuple[str, ...]
+    format: str
+    synthetic: bool = False
+
+
+@functools.lru_cache(maxsize=1024)
+def canonical_split(name: str) -> str:
+    """The canonical spelling of a split name: ``Development`` is ``validation``, ``Test 1`` is ``test1``.
+
+    Case and blanks do not matter. Other names are kept in lower case.
+
+    Raises:
+        UserError: the name holds something else than letters, digits, ``_`` and ``-``.
+    """
+    folded = "".join(name.split()).casefold()
+    plain = folded.replace("_", "").replace("-", "")
+    if plain in CANONICAL_SPLITS:
+        return plain
+    if plain in _SPLIT_ALIASES:
+        return _SPLIT_ALIASES[plain]
+    if not re.fullmatch(r"[a-z0-9_-]+", folded):
+        raise UserError(
+            f"split name {name!r} is not made of letters, digits, '_' and '-'; "
+            "use for example Train, Validation, Test or unlabeled"
+        )
+    return folded
+
+
+def table_from_columns(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
+    """Make an (unvalidated) table with :data:`SCHEMA`; columns not given are null."""
+    length = len(columns["utterance_id"])
+    arrays = [
+        pa.array(columns[field.name], field.type) if field.name in columns else pa.nulls(length, field.type)
+        for field in SCHEMA
+    ]
+    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+def validate_table(table: pa.Table) -> pa.Table:
+    """Check an utterance table and bring it to :data:`SCHEMA` exactly.
+
+    Extra columns are dropped, missing optional ones become null, NaN attributes become null.
+
+    Returns:
+        The table with :data:`SCHEMA`, rows in the same order.
+
+    Raises:
+        UserError: a required column is missing or has nulls, types do not fit, an ``utterance_id`` occurs
+            twice, a path is not absolute, a split is not canonical, or an attribute is infinite.
+    """
+    table = _conform(table)
+    _refuse_duplicates(table["utterance_id"])
+    _refuse("path is not absolute", table, pc.invert(_is_absolute(table["path"])), "path")
+    for split in pc.unique(table["split"]).to_pylist():
+        if canonical_split(split) != split:
+            raise UserError(f"split {split!r} is not canonical; write {canonical_split(split)!r}")
+    for attribute in ATTRIBUTES:
+        infinite = pc.fill_null(pc.is_inf(table[attribute]), False)
+        _refuse(f"{attribute} is not finite", table, infinite, attribute)
+    return table
+
+
+def table_warnings(table: pa.Table) -> tuple[str, ...]:
+    """What is legal in a validated table but worth knowing: shared speakers, labels that never vary."""
+    return (*_shared_speakers(table), *_constant_labels(table))
+
+
+def labeled_mask(table: pa.Table, attributes: Iterable[str] = ATTRIBUTES) -> pa.ChunkedArray:
+    """Per row, whether at least one of the attributes is labeled."""
+    return functools.reduce(pc.or_, (pc.is_valid(table[attribute]) for attribute in attributes))
+
+
+def name_some(names: Sequence[str], limit: int = _MAX_NAMED) -> str:
+    """The first few names for a message: ``a, b, c and 7 more``."""
+    shown = ", ".join(names[:limit])
+    return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
+
+
+def _conform(table: pa.Table) -> pa.Table:
+    arrays = []
+    for field in SCHEMA:
+        if field.name not in table.column_names:
+            if not field.nullable:
+                raise UserError(f"the utterance table has no column {field.name!r}")
+            arrays.append(pa.nulls(table.num_rows, field.type))
+            continue
+        arrays.append(_cast(table[field.name], field))
+    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+def _cast(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+    try:
+        column = column.cast(field.type)
+    except pa.ArrowException as error:
+        raise UserError(f"column {field.name!r} must hold {field.type}, not {column.type}: {error}") from None
+    if not field.nullable and column.null_count:
+        raise UserError(f"column {field.name!r} has {column.null_count} empty cells; every row needs one")
+    if pa.types.is_floating(field.type):
+        column = pc.if_else(pc.fill_null(pc.is_nan(column), False), pa.scalar(None, field.type), column)
+    return column
+
+
+def _is_absolute(paths: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.match_substring_regex(paths, r"^(/|[A-Za-z]:[\\/]|\\\\)")
+
+
+def _refuse_duplicates(ids: pa.ChunkedArray) -> None:
+    if pc.count_distinct(ids).as_py() == len(ids):
+        return
+    counts = ids.value_counts()
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values").to_pylist()
+    raise UserError(f"utterance_id must be unique, but these occur more than once: {name_some(repeated)}")
+
+
+def _refuse(problem: str, table: pa.Table, mask: pa.ChunkedArray, column: str) -> None:
+    bad = table.filter(mask)
+    if bad.num_rows:
+        row = bad.slice(0, 1).to_pylist()[0]
+        raise UserError(f"utterance {row['utterance_id']!r}: {problem}: {row[column]!r}")
+
+
+def _shared_speakers(table: pa.Table) -> list[str]:
+    labeled = table.filter(
+        pc.and_(pc.is_valid(table["speaker"]), pc.not_equal(table["split"], UNLABELED_SPLIT))
+    )
+    pairs = labeled.group_by(["speaker", "split"]).aggregate([])
+    splits_of: dict[str, list[str]] = {}
+    for speaker, split in zip(pairs["speaker"].to_pylist(), pairs["split"].to_pylist(), strict=True):
+        splits_of.setdefault(speaker, []).append(split)
+    shared = [
+        f"{speaker} ({', '.join(sorted(splits))})"
+        for speaker, splits in sorted(splits_of.items())
+        if len(splits) > 1
+    ]
+    if not shared:
+        return []
+    noun = "speaker is" if len(shared) == 1 else "speakers are"
+    where = "in more than one split, so scores are not speaker-independent"
+    return [f"{len(shared)} {noun} {where}: {name_some(shared)}"]
+
+
+def _constant_labels(table: pa.Table) -> list[str]:
+    warnings = []
+    for attribute in ATTRIBUTES:
+        stats = table.group_by("split").aggregate(
+            [(attribute, "min"), (attribute, "max"), (attribute, "count")]
+        )
+        for row in sorted(stats.to_pylist(), key=lambda row: row["split"]):
+            if row[f"{attribute}_count"] > 1 and row[f"{attribute}_min"] == row[f"{attribute}_max"]:
+                warnings.append(
+                    f"every {attribute} label of split {row['split']} is {row[f'{attribute}_min']:g}; "
+                    "its CCC is undefined and reported as 0"
+                )
+    return warnings
