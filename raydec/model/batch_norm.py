@@ -1,0 +1,125 @@
+"""Batch normalisation whose training statistics span the global batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+AllSum = Callable[[Tensor], Tensor]
+
+
+class GlobalBatchNorm2d(nn.BatchNorm2d):
+    """``nn.BatchNorm2d`` that can take its statistics from all workers' rows together.
+
+    Without ``all_sum`` it is the native layer. With it, one collective per forward and one per backward
+    pass make output, input gradient and running statistics those of the concatenated batch, also when
+    workers hold different numbers of rows or none. Gradients of weight and bias stay this worker's part:
+    they are summed over workers together with all other gradients. Every worker must run forward and
+    backward, whatever it holds.
+
+    Attributes:
+        all_sum: sums a tensor over workers; None for a single worker.
+    """
+
+    all_sum: AllSum | None = None
+
+    def forward(self, x: Float[Tensor, "n channel h w"]) -> Float[Tensor, "n channel h w"]:
+        """Normalise per channel; as ``nn.BatchNorm2d``."""
+        if self.all_sum is None or not self.training:
+            return super().forward(x)
+        count, mean, variance = _global_moments(x.detach(), self.all_sum)
+        self._update_running(count, mean, variance)
+        return _Normalize.apply(x, self.weight, self.bias, mean, variance, count, self.eps, self.all_sum)
+
+    @torch.no_grad()
+    def _update_running(self, count: Tensor, mean: Tensor, variance: Tensor) -> None:
+        assert self.momentum is not None and self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None
+        unbiased = variance * (count / (count - 1).clamp(min=1)).to(variance.dtype)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+        self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+        self.num_batches_tracked.add_(1)
+
+
+def share_batch_statistics(module: nn.Module, all_sum: AllSum | None) -> None:
+    """Let every batch normalisation inside ``module`` take its statistics over all workers.
+
+    Args:
+        module: a network.
+        all_sum: sums a tensor over workers and returns the sum on each; None undoes it.
+    """
+    for layer in module.modules():
+        if isinstance(layer, GlobalBatchNorm2d):
+            layer.all_sum = all_sum
+
+
+def _global_moments(x: Tensor, all_sum: AllSum) -> tuple[Tensor, Tensor, Tensor]:
+    """Count, mean and population variance per channel over all workers' rows.
+
+    Local moments are centred ones; only their merge runs through sums of squares, in float64, so that a
+    mean far from zero costs no digits and one collective is enough.
+    """
+    channels = x.shape[1]
+    sums = torch.zeros(1 + 2 * channels, dtype=torch.float64, device=x.device)
+    if x.shape[0]:
+        count = x.numel() // channels
+        wide = x if x.dtype == torch.float64 else x.float()
+        variance, mean = torch.var_mean(wide, dim=(0, 2, 3), correction=0)
+        mean64 = mean.double()
+        sums[0] = count
+        sums[1 : 1 + channels] = count * mean64
+        sums[1 + channels :] = count * (variance.double() + mean64.square())
+    sums = all_sum(sums)
+    total = sums[0].clamp(min=1)
+    mean = sums[1 : 1 + channels] / total
+    variance = (sums[1 + channels :] / total - mean.square()).clamp(min=0)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return total, mean.to(dtype), variance.to(dtype)
+
+
+class _Normalize(torch.autograd.Function):
+    """Normalisation with given statistics whose gradient knows that they came from the global batch."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        count: Tensor,
+        eps: float,
+        all_sum: AllSum,
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, mean, variance, count)
+        ctx.eps, ctx.all_sum = eps, all_sum
+        if x.shape[0] == 0:
+            return x.clone()
+        return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (dy,) = gradients
+        x, weight, mean, variance, count = ctx.saved_tensors
+        if x.shape[0] == 0:
+            ctx.all_sum(torch.zeros(2 * weight.numel(), dtype=torch.float64, device=x.device))
+            return (dy, torch.zeros_like(weight), torch.zeros_like(weight), *[None] * 5)
+        # The native backward in evaluation mode gives the part of dx that ignores how the statistics
+        # depend on x, and both parameter gradients, in one pass.
+        dx, dweight, dbias = torch.ops.aten.native_batch_norm_backward(
+            dy, x, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
+        )
+        sums = ctx.all_sum(torch.cat([dbias, dweight]).double()) / count
+        mean_dy, mean_dy_xhat = sums.to(mean.dtype).chunk(2)
+        scale = -weight * (variance + ctx.eps).rsqrt()
+        # What is missing is affine in the normalised x, so the same kernel computes it.
+        dx += F.batch_norm(
+            x, mean, variance, scale * mean_dy_xhat, scale * mean_dy, training=False, eps=ctx.eps
+        )
+        return (dx, dweight, dbias, *[None] * 5)

@@ -1,0 +1,241 @@
+"""What a network is to the rest of raydec, and DeepEmoCluster itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from raydec.config import ModelConfig
+from raydec.model.batch_norm import GlobalBatchNorm2d
+from raydec.model.encoder import Encoder
+from raydec.model.noise import Noise
+from raydec.model.temporal import NoTemporal, QueryKeyValue, build_temporal
+
+LINEAR_STD = 0.01
+
+
+@dataclass(frozen=True)
+class NetworkOutput:
+    """Everything one forward pass computes, for each chunk.
+
+    Attributes:
+        emotion: attribute predictions in the normalised label scale.
+        embedding: what K-means sees.
+        cluster_logits: scores of the clusters; None without a cluster head.
+        reconstruction: the decoded chunks of an autoencoder.
+        latent_mean: mean of a variational autoencoder's latent.
+        latent_log_variance: logarithm of its variance.
+        sequence: chunk vectors by utterance for the triplet loss; None when that is not in use.
+    """
+
+    emotion: Float[Tensor, "chunk attribute"]
+    embedding: Float[Tensor, "chunk d"]
+    cluster_logits: Float[Tensor, "chunk cluster"] | None = None
+    reconstruction: Float[Tensor, "chunk frame mel"] | None = None
+    latent_mean: Float[Tensor, "chunk latent"] | None = None
+    latent_log_variance: Float[Tensor, "chunk latent"] | None = None
+    sequence: Float[Tensor, "utterance position e"] | None = None
+
+
+class Head(nn.Module):
+    """A branch: Linear, ReLU, Linear.
+
+    Args:
+        num_inputs: width of the input.
+        num_hidden: width of the hidden layer.
+        num_outputs: width of the top layer.
+    """
+
+    def __init__(self, num_inputs: int, num_hidden: int, num_outputs: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(num_inputs, num_hidden)
+        self.top = nn.Linear(num_hidden, num_outputs)
+
+    def forward(
+        self, x: Float[Tensor, "*batch d"]
+    ) -> tuple[Float[Tensor, "*batch hidden"], Float[Tensor, "*batch output"]]:
+        """The hidden layer before its ReLU, and the output."""
+        hidden = self.hidden(x)
+        return hidden, self.top(torch.relu(hidden))
+
+
+class Network(nn.Module):
+    """Base of all networks: chunks of mel frames to a :class:`NetworkOutput`.
+
+    A batch is whole utterances: row ``utterance * num_chunks + i`` is chunk i. Networks without a
+    temporal layer take any rows.
+
+    Attributes:
+        has_cluster_head: whether pseudo-labels can be learned.
+        encoder: the convolutions and ``cnn_out``.
+        temporal: the layer over the chunk sequence.
+        emotion_head: the branch that predicts attributes.
+        num_chunks: chunks per utterance.
+    """
+
+    has_cluster_head: ClassVar[bool] = False
+    encoder: Encoder
+    temporal: nn.Module
+    emotion_head: Head
+    num_chunks: int
+
+    def forward(self, chunks: Float[Tensor, "chunk frame mel"], noise: Noise | None = None) -> NetworkOutput:
+        """Run the network; dropout and sampling happen only with ``noise``."""
+        raise NotImplementedError
+
+    def embed(self, chunks: Float[Tensor, "chunk frame mel"]) -> Float[Tensor, "chunk d"]:
+        """What K-means sees. Deterministic in evaluation mode, which the caller sets."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def initialize(self, generator: torch.Generator) -> None:
+        """Draw all weights anew from a CPU generator.
+
+        Convolutions: normal with variance 2 / (kernel area * output channels). Linear layers: normal with
+        standard deviation 0.01. Biases 0, normalisation layers 1 and 0. The GRU and the Transformer's
+        query, key and value keep PyTorch's distributions for them.
+        """
+        for module in self.modules():
+            _initialize_module(module, generator)
+
+    def reset_cluster_head(self, num_clusters: int, generator: torch.Generator) -> None:
+        """Replace the cluster head's top layer by a fresh one."""
+        raise TypeError(f"{type(self).__name__} has no cluster head")
+
+    def top_layer_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the cluster head's top layer; empty without a cluster head."""
+        return []
+
+    def emotion_head_parameters(self) -> list[nn.Parameter]:
+        """Parameters of both layers of the emotion branch."""
+        return list(self.emotion_head.parameters())
+
+    def body_parameters(self) -> list[nn.Parameter]:
+        """All parameters but those of the cluster head's top layer."""
+        top = {id(parameter) for parameter in self.top_layer_parameters()}
+        return [parameter for parameter in self.parameters() if id(parameter) not in top]
+
+    def _over_time(self, x: Float[Tensor, "chunk d"], noise: Noise | None) -> Float[Tensor, "chunk d"]:
+        if isinstance(self.temporal, NoTemporal):
+            return x
+        return self.temporal(self._by_utterance(x), noise).flatten(0, 1)
+
+    def _by_utterance(self, x: Float[Tensor, "chunk d"]) -> Float[Tensor, "utterance position d"]:
+        assert x.shape[0] % self.num_chunks == 0, (
+            f"{x.shape[0]} chunks are no whole number of utterances of {self.num_chunks} chunks"
+        )
+        return x.view(-1, self.num_chunks, x.shape[1])
+
+
+class DeepEmoCluster(Network):
+    """A convolutional encoder with a cluster branch and an emotion branch.
+
+    Args:
+        model: widths, dropout and temporal layer.
+        num_chunks: chunks per utterance.
+        chunk_frames: frames per chunk.
+        num_mels: mel bands.
+        num_attributes: emotional attributes to predict.
+        num_clusters: width of the cluster head.
+
+    Raises:
+        UserError: the temporal layer does not suit the widths.
+    """
+
+    has_cluster_head: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        num_chunks: int,
+        chunk_frames: int,
+        num_mels: int,
+        num_attributes: int,
+        num_clusters: int,
+    ) -> None:
+        super().__init__()
+        self.num_chunks = num_chunks
+        dim = model.embedding_dim
+        self.gives_sequence = model.temporal == "triplet"
+        # The triplet loss compares what the branches see, so nothing is dropped before it.
+        dropout = 0.0 if self.gives_sequence else model.dropout
+        self.encoder = Encoder(model.channels, dim, dropout, chunk_frames, num_mels)
+        self.temporal = build_temporal(model.temporal, dim, num_chunks, model.temporal_dropout)
+        self.cluster_head = Head(dim, dim, num_clusters)
+        self.emotion_head = Head(dim, dim, num_attributes)
+
+    def forward(self, chunks: Float[Tensor, "chunk frame mel"], noise: Noise | None = None) -> NetworkOutput:
+        """Both branches for every chunk."""
+        features = self._features(chunks, noise)
+        embedding, logits = self.cluster_head(features)
+        return NetworkOutput(
+            emotion=self.emotion_head(features)[1],
+            embedding=embedding,
+            cluster_logits=logits,
+            sequence=self._by_utterance(features) if self.gives_sequence else None,
+        )
+
+    def embed(self, chunks: Float[Tensor, "chunk frame mel"]) -> Float[Tensor, "chunk d"]:
+        """The cluster branch's hidden layer before its ReLU."""
+        return self.cluster_head.hidden(self._features(chunks, None))
+
+    def reset_cluster_head(self, num_clusters: int, generator: torch.Generator) -> None:
+        """Replace the top layer by a fresh one: normal with standard deviation 0.01, zero bias.
+
+        Args:
+            num_clusters: its width, which may differ from the last.
+            generator: a CPU generator.
+        """
+        old = self.cluster_head.top
+        top = nn.utils.skip_init(
+            nn.Linear, old.in_features, num_clusters, device=old.weight.device, dtype=old.weight.dtype
+        )
+        with torch.no_grad():
+            _initialize_module(top, generator)
+        self.cluster_head.top = top
+
+    def top_layer_parameters(self) -> list[nn.Parameter]:
+        """Weight and bias of the current top layer."""
+        return list(self.cluster_head.top.parameters())
+
+    def _features(self, chunks: Tensor, noise: Noise | None) -> Tensor:
+        return self._over_time(self.encoder(chunks, noise), noise)
+
+
+def _initialize_module(module: nn.Module, generator: torch.Generator) -> None:
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        area = math.prod(module.kernel_size)
+        _fill_normal(module.weight, math.sqrt(2.0 / (area * module.out_channels)), generator)
+        _zero(module.bias)
+    elif isinstance(module, QueryKeyValue):
+        bound = math.sqrt(6.0 / (module.in_features + module.out_features))
+        _fill_uniform([module.weight], bound, generator)
+        _zero(module.bias)
+    elif isinstance(module, nn.Linear):
+        _fill_normal(module.weight, LINEAR_STD, generator)
+        _zero(module.bias)
+    elif isinstance(module, GlobalBatchNorm2d | nn.LayerNorm):
+        module.reset_parameters()
+    elif isinstance(module, nn.GRU):
+        _fill_uniform(module.parameters(), 1.0 / math.sqrt(module.hidden_size), generator)
+
+
+def _fill_normal(tensor: Tensor, std: float, generator: torch.Generator) -> None:
+    # Drawn on the CPU so that every device starts from the same weights.
+    tensor.copy_(torch.randn(tensor.shape, generator=generator) * std)
+
+
+def _fill_uniform(tensors: Iterable[Tensor], bound: float, generator: torch.Generator) -> None:
+    for tensor in tensors:
+        tensor.copy_((torch.rand(tensor.shape, generator=generator) * 2.0 - 1.0) * bound)
+
+
+def _zero(tensor: Tensor | None) -> None:
+    if tensor is not None:
+        tensor.zero_()
