@@ -1,0 +1,69 @@
+"""Cut an utterance of any length into a fixed number of equally long chunks.
+
+The hop between chunks is what varies: long utterances leave gaps, short ones overlap.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Int64
+from torch import Tensor
+
+NUM_CHUNKS = 11
+CHUNK_FRAMES = 62
+
+
+def chunk_starts(
+    num_frames: int | Int[np.ndarray, "*utterance"],
+    num_chunks: int = NUM_CHUNKS,
+    chunk_frames: int = CHUNK_FRAMES,
+) -> Int64[np.ndarray, "*utterance chunk"]:
+    """First frame of each chunk: ``i * step`` with ``step = trunc((T - chunk_frames) / (num_chunks - 1))``.
+
+    Utterances shorter than a chunk start every chunk at 0; :func:`tile_frames` makes them long enough.
+
+    Args:
+        num_frames: length T of one utterance or of many, in frames.
+        num_chunks: chunks per utterance.
+        chunk_frames: frames per chunk.
+    """
+    spare = np.maximum(np.asarray(num_frames, dtype=np.int64) - chunk_frames, 0)
+    step = spare // max(num_chunks - 1, 1)
+    return step[..., None] * np.arange(num_chunks, dtype=np.int64)
+
+
+def tile_frames(
+    frames: Float[Tensor, "frame mel"], chunk_frames: int = CHUNK_FRAMES
+) -> Float[Tensor, "m mel"]:
+    """Repeat an utterance of at least one frame until it fills a chunk; longer ones come back as they are."""
+    num_frames = len(frames)
+    if num_frames >= chunk_frames:
+        return frames
+    return frames[torch.arange(chunk_frames, device=frames.device) % num_frames]
+
+
+def chunk_utterance(
+    frames: Float[Tensor, "frame mel"],
+    num_chunks: int = NUM_CHUNKS,
+    chunk_frames: int = CHUNK_FRAMES,
+    short: Literal["tile", "as_is"] = "tile",
+) -> Float[Tensor, "chunk m mel"]:
+    """All chunks of one utterance.
+
+    Args:
+        frames: the utterance, at least one frame.
+        num_chunks: chunks per utterance.
+        chunk_frames: frames per chunk.
+        short: what becomes of an utterance shorter than a chunk. ``tile`` repeats it. ``as_is`` follows the
+            published code where that works at all: as long as its step truncates to 0 (53 to 61 of 62
+            frames) every chunk is the whole, shorter utterance; still shorter ones are tiled.
+    """
+    step_is_zero = chunk_frames - len(frames) < num_chunks - 1
+    if short == "as_is" and len(frames) < chunk_frames and step_is_zero:
+        chunk_frames = len(frames)
+    whole = tile_frames(frames, chunk_frames)
+    starts = torch.from_numpy(chunk_starts(len(whole), num_chunks, chunk_frames)).to(frames.device)
+    return whole[starts[:, None] + torch.arange(chunk_frames, device=frames.device)]
