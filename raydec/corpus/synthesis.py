@@ -100,7 +100,7 @@ def draw_speaker(rng: np.random.Generator, gender: str) -> Speaker:
         syllables_per_s=4.2 * math.exp(0.08 * away[2]),
         tilt_hz=900.0 * math.exp(0.18 * away[3]),
         jitter=0.008 * math.exp(0.3 * away[4]),
-        breathiness=0.05 * math.exp(0.4 * away[5]),
+        breathiness=0.2 * math.exp(0.4 * away[5]),
     )
 
 
@@ -117,13 +117,13 @@ def voice_of(speaker: Speaker, emotion: Emotion, rng: np.random.Generator) -> Vo
         pitch_range_octaves=0.16 * math.exp(0.25 * arousal + 0.15 * valence + 0.25 * chance[1]),
         pitch_slope_octaves=0.10 * valence - 0.10 * dominance - 0.15 + 0.10 * chance[2],
         syllables_per_s=speaker.syllables_per_s * math.exp(0.22 * arousal + 0.06 * chance[3]),
-        pause_probability=min(0.10 * math.exp(-0.45 * arousal - 0.35 * dominance + 0.3 * chance[4]), 0.5),
-        contrast_db=14.0 + 4.0 * arousal + 2.0 * dominance + 1.5 * chance[5],
-        tilt_hz=speaker.tilt_hz * math.exp(0.60 * arousal + 0.10 * dominance + 0.12 * chance[6]),
-        open_quotient=float(np.clip(0.62 - 0.03 * arousal - 0.06 * dominance + 0.03 * chance[7], 0.35, 0.9)),
+        pause_probability=min(0.10 * math.exp(-0.45 * arousal - 0.45 * dominance + 0.3 * chance[4]), 0.5),
+        contrast_db=14.0 + 3.5 * arousal + 3.5 * dominance + 1.5 * chance[5],
+        tilt_hz=speaker.tilt_hz * math.exp(0.55 * arousal + 0.22 * dominance + 0.12 * chance[6]),
+        open_quotient=float(np.clip(0.62 - 0.03 * arousal - 0.08 * dominance + 0.03 * chance[7], 0.35, 0.9)),
         jitter=speaker.jitter * math.exp(0.20 * arousal - 0.35 * valence + 0.2 * chance[8]),
         shimmer=0.06 * math.exp(-0.30 * valence + 0.3 * chance[9]),
-        breathiness=speaker.breathiness * math.exp(-0.45 * dominance - 0.1 * valence + 0.25 * chance[10]),
+        breathiness=speaker.breathiness * math.exp(-0.60 * dominance - 0.1 * valence + 0.25 * chance[10]),
         breaks_per_s=0.5 * math.exp(-0.40 * valence - 0.35 * dominance + 0.3 * chance[11]),
         formant_scale=speaker.formant_scale * (1.0 - 0.02 * dominance + 0.01 * chance[12]),
         smile=1.0 + 0.04 * valence + 0.02 * chance[13],
@@ -154,7 +154,7 @@ def synthesize(voice: Voice, duration_s: float, rng: np.random.Generator) -> Flo
     friction = np.diff(rng.standard_normal(num_samples + 1)) * np.interp(
         times_s, score.times_s, score.friction
     )
-    speech += 0.25 * np.std(speech) * friction
+    speech += 0.1 * np.std(speech) * friction
     return _record(speech, rng)
 
 
@@ -224,9 +224,10 @@ def _glottal_source(
     opening = np.minimum((phase - period) / voice.open_quotient, 1.0)
     # x^2 (1 - x): a slow opening and an abrupt closure, 1 at its highest.
     flow = 6.75 * opening**2 * (1.0 - opening) * shimmer[period]
-    noise = voice.breathiness * rng.standard_normal(len(flow)) * (0.3 + 0.7 * flow)
+    pulses = np.diff(flow, prepend=flow[0])
+    noise = voice.breathiness * np.std(pulses) * rng.standard_normal(len(flow)) * (0.3 + 0.7 * flow)
     pole = math.exp(-2.0 * math.pi * voice.tilt_hz / SAMPLE_RATE)
-    return lfilter([1.0 - pole], [1.0, -pole], np.diff(flow, prepend=flow[0]) + noise)
+    return lfilter([1.0 - pole], [1.0, -pole], pulses + noise)
 
 
 def _resonators(
