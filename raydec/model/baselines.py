@@ -40,6 +40,11 @@ class Regressor(Network):
         """The output of ``cnn_out``."""
         return self.encoder(chunks)
 
+    @property
+    def embedding_dim(self) -> int:
+        """Width of ``cnn_out``."""
+        return self.encoder.cnn_out.out_features
+
 
 class Decoder(nn.Module):
     """The encoder's mirror image: latent vectors to chunks, by transposed convolutions.
@@ -102,6 +107,11 @@ class Autoencoder(Network):
     def embed(self, chunks: Float[Tensor, "chunk frame mel"]) -> Float[Tensor, "chunk d"]:
         """The latent."""
         return self.bottleneck(self.encoder(chunks))
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width of the latent."""
+        return self.bottleneck.out_features
 
 
 class VariationalAutoencoder(Autoencoder):

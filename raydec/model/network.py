@@ -93,6 +93,11 @@ class Network(nn.Module):
         """What K-means sees. Deterministic in evaluation mode, which the caller sets."""
         raise NotImplementedError
 
+    @property
+    def embedding_dim(self) -> int:
+        """Values per embedding."""
+        raise NotImplementedError
+
     @torch.no_grad()
     def initialize(self, generator: torch.Generator) -> None:
         """Draw all weights anew from a CPU generator.
@@ -184,6 +189,11 @@ class DeepEmoCluster(Network):
     def embed(self, chunks: Float[Tensor, "chunk frame mel"]) -> Float[Tensor, "chunk d"]:
         """The cluster branch's hidden layer before its ReLU."""
         return self.cluster_head.hidden(self._features(chunks, None))
+
+    @property
+    def embedding_dim(self) -> int:
+        """Values per embedding."""
+        return self.cluster_head.hidden.out_features
 
     def reset_cluster_head(self, num_clusters: int, generator: torch.Generator) -> None:
         """Replace the top layer by a fresh one: normal with standard deviation 0.01, zero bias.

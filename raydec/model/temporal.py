@@ -145,7 +145,7 @@ def draw_triplets(
     Raises:
         UserError: fewer than 4 chunks, which leaves no negative.
     """
-    anchors = _anchors(num_chunks)
+    anchors = torch.tensor(_anchors(num_chunks))
     shape = (num_utterances, per_utterance)
     anchor = anchors[torch.randint(len(anchors), shape, generator=generator)]
     distance = (torch.arange(num_chunks) - anchor.unsqueeze(-1)).abs()
@@ -170,11 +170,10 @@ def triplet_loss(
     return losses.view(triplets.shape[:2])
 
 
-def _anchors(num_chunks: int) -> Int[Tensor, "anchor"]:
+def _anchors(num_chunks: int) -> list[int]:
     """Positions that have at least one negative."""
-    places = torch.arange(num_chunks)
-    anchors = places[torch.maximum(places, num_chunks - 1 - places) > POSITIVE_REACH]
-    if not len(anchors):
+    anchors = [i for i in range(num_chunks) if max(i, num_chunks - 1 - i) > POSITIVE_REACH]
+    if not anchors:
         least = POSITIVE_REACH + 2
         raise UserError(f"features.num_chunks={num_chunks}: model.temporal=triplet needs at least {least}")
     return anchors

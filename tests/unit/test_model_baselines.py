@@ -36,7 +36,7 @@ def test_baselines_have_no_cluster_head_but_an_embedding(kind: str, cls: type, w
     assert type(network) is cls and not network.has_cluster_head
     output = network(chunks())
     assert output.cluster_logits is None and output.emotion.shape == (22, 3)
-    assert output.embedding.shape == (22, width)
+    assert output.embedding.shape == (22, width) and network.embedding_dim == width
     assert torch.equal(network.embed(chunks()), output.embedding)
     assert network.top_layer_parameters() == []
     assert len(network.body_parameters()) == len(list(network.parameters()))

@@ -104,6 +104,7 @@ def test_output_and_embedding() -> None:
     assert output.emotion.shape == (12, 2)
     assert output.cluster_logits is not None and output.cluster_logits.shape == (12, 5)
     assert torch.equal(network.embed(chunks()), output.embedding)
+    assert network.embedding_dim == 16
     assert output.embedding.min() < 0, "embeddings are taken before the ReLU"
     top = network.cluster_head.top(torch.relu(output.embedding))
     assert torch.equal(top, output.cluster_logits)

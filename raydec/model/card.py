@@ -1,0 +1,107 @@
+"""The model card: what a model directory says about itself to people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_SYNTHETIC_WARNING = (
+    "> **Trained on raydec's built-in synthetic corpus.** It shows that everything works; it says nothing "
+    "about human emotion and must not be used on people.\n"
+)
+
+_LIMITS = """\
+## Limits
+
+Scores are means over an utterance's chunks on the scale of the training labels, and are not clipped to it.
+They describe how speech was perceived by annotators, not what a person felt. A model transfers poorly to
+other languages, microphones and speaking styles than it was trained on: measure it on your own labeled data
+(`python -m raydec.evaluate`) before relying on it.
+"""
+
+
+def model_card(config: Mapping[str, Any]) -> str:
+    """Markdown text for the ``README.md`` of a model directory.
+
+    Args:
+        config: the content of its ``config.json``.
+    """
+    extra = config["extra"]
+    attributes = [name for network in config["networks"] for name in network["attributes"]]
+    sections = [
+        "---\nlibrary_name: raydec\ntags:\n- speech-emotion-recognition\n- deep-clustering\n---\n",
+        f"# {extra.get('run') or 'raydec model'}\n",
+        f"Predicts {_listing(attributes)} of recorded speech from mel-spectrograms, in chunks of about a "
+        "second, with [raydec](https://github.com/raydec/raydec).\n",
+        _SYNTHETIC_WARNING if extra.get("synthetic") else "",
+        _scores_section(attributes, extra.get("scores")),
+        _use_section(),
+        _network_section(config),
+        _origin_section(extra),
+        _LIMITS,
+    ]
+    return "\n".join(section for section in sections if section)
+
+
+def _scores_section(
+    attributes: Iterable[str], scores: Mapping[str, Mapping[str, float | None]] | None
+) -> str:
+    if not scores:
+        return "## Scores\n\nNone were measured.\n"
+    names = list(attributes)
+    lines = ["## Scores\n", "Concordance correlation coefficient (CCC) over utterances.\n"]
+    lines.append(_table_row(["split", *names]) + "\n" + _table_row(["---"] * (len(names) + 1)))
+    for split, by_attribute in scores.items():
+        lines.append(_table_row([split, *(_number(by_attribute.get(name)) for name in names)]))
+    return "\n".join(lines) + "\n"
+
+
+def _use_section() -> str:
+    return (
+        "## Use\n\n"
+        "```sh\npython -m raydec.predict THIS_FOLDER recordings/ --out predictions.csv\n```\n\n"
+        "```python\nfrom raydec.reporting.prediction import load\n\n"
+        'print(load("THIS_FOLDER").predict("recording.wav"))\n```\n\n'
+        "Loading runs no code from this folder: weights are safetensors, the rest is JSON and npy.\n"
+    )
+
+
+def _network_section(config: Mapping[str, Any]) -> str:
+    chunks = config["chunks"]
+    lines = ["## Network\n"]
+    for network in config["networks"]:
+        model = network["model"]
+        means, stds = (_listing(map(_number, network[key])) for key in ("label_mean", "label_std"))
+        lines.append(
+            f"- {_listing(network['attributes'])}: {model['kind']}, temporal layer {model['temporal']}, "
+            f"{network['num_clusters']} clusters; label mean {means}, standard deviation {stds}"
+        )
+    lines.append(
+        f"- input: {chunks['num_chunks']} chunks of {chunks['chunk_frames']} frames, mel {chunks['scale']}, "
+        f"z-normalised, clipped to ±{chunks['clip']:g}"
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _origin_section(extra: Mapping[str, Any]) -> str:
+    facts = {
+        "run": extra.get("run"),
+        "training corpus": extra.get("corpus"),
+        "best epoch": extra.get("best_epoch"),
+        "raydec version": extra.get("raydec_version"),
+        "source": extra.get("source"),
+    }
+    lines = [f"- {name}: {value}" for name, value in facts.items() if value is not None]
+    return "## Origin\n\n" + "\n".join(lines) + "\n" if lines else ""
+
+
+def _listing(words: Iterable[str]) -> str:
+    return ", ".join(words)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _table_row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"

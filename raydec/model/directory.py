@@ -1,0 +1,335 @@
+"""Model directories: everything prediction needs, in files that cannot run code.
+
+``model.safetensors`` (weights), ``config.json`` (architecture, features, normalisation, attributes),
+``centroids.npy`` (of the first network, if it has any) and ``README.md`` (model card).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from raydec.config import FeatureConfig, ModelConfig, Section
+from raydec.errors import UserError
+from raydec.features.mel import FeatureParameters
+from raydec.model.assembly import build_network
+from raydec.model.card import model_card
+from raydec.model.network import Network
+from raydec.model.saved import ChunkFormat, NetworkSpec, SavedModel
+
+__all__ = ["ChunkFormat", "NetworkSpec", "SavedModel", "check_tensors", "load_model", "save_model"]
+
+FORMAT = "raydec-model"
+SCHEMA_VERSION = 1
+WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
+CENTROIDS_FILE, CARD_FILE = "centroids.npy", "README.md"
+_FILES = frozenset((WEIGHTS_FILE, CONFIG_FILE, CENTROIDS_FILE, CARD_FILE))
+
+
+class _NetworkEntry(Section):
+    attributes: tuple[str, ...] = Field(min_length=1)
+    num_clusters: int = Field(ge=1)
+    model: ModelConfig
+    label_mean: tuple[float, ...]
+    label_std: tuple[float, ...]
+
+
+class _ChunksEntry(Section):
+    scale: Literal["power", "log"]
+    clip: float = Field(gt=0)
+    num_chunks: int = Field(ge=2, le=10_000)
+    chunk_frames: int = Field(ge=53, le=80)
+    short: Literal["tile", "as_is"]
+
+
+class _NormalizationEntry(Section):
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class _ConfigFile(Section):
+    """The schema of config.json."""
+
+    format: Literal["raydec-model"]
+    schema_version: Literal[1]
+    features: dict[str, Any]
+    chunks: _ChunksEntry
+    feature_normalization: _NormalizationEntry
+    networks: tuple[_NetworkEntry, ...] = Field(min_length=1)
+    centroids: Literal["centroids.npy"] | None
+    extra: dict[str, Any]
+
+
+def save_model(saved: SavedModel, path: str | Path) -> None:
+    """Write a model directory; a reader sees the old one or the new one, never a mixture.
+
+    Other files that somebody put into an older model directory at ``path`` stay there.
+
+    Raises:
+        UserError: ``path`` exists and is no model directory, or cannot be written.
+    """
+    target = Path(path).absolute()
+    _refuse_to_replace_foreign(target)
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        _write_files(saved, partial)
+        _swap(partial, target)
+    except OSError as error:
+        raise UserError(f"cannot write model directory {path}: {error.strerror or error}") from None
+
+
+def load_model(path: str | Path) -> SavedModel:
+    """Read a model directory. Networks come back on the CPU in evaluation mode.
+
+    Raises:
+        UserError: a file is missing, malformed, or does not fit the others; the message names it.
+    """
+    folder = Path(path)
+    config, features = _read_config(folder)
+    weights = _read_weights(folder / WEIGHTS_FILE)
+    networks = _load_networks(config, features, weights, folder / WEIGHTS_FILE)
+    centroids = None
+    if config.centroids is not None:
+        centroids = _read_centroids(folder / config.centroids, networks[0][1].embedding_dim)
+    return SavedModel(
+        networks=networks,
+        features=features,
+        chunks=ChunkFormat(**config.chunks.model_dump()),
+        feature_mean=np.array(config.feature_normalization.mean, np.float32),
+        feature_std=np.array(config.feature_normalization.std, np.float32),
+        centroids=centroids,
+        extra=config.extra,
+    )
+
+
+def _write_files(saved: SavedModel, folder: Path) -> None:
+    weights: dict[str, Tensor] = {}
+    for i, (_, network) in enumerate(saved.networks):
+        for name, tensor in network.state_dict().items():
+            weights[f"networks.{i}.{name}"] = tensor.detach().cpu().contiguous()
+    save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    if saved.centroids is not None:
+        np.save(folder / CENTROIDS_FILE, saved.centroids.astype(np.float32), allow_pickle=False)
+    config = _config_dict(saved)
+    text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+    (folder / CARD_FILE).write_text(model_card(config), encoding="utf-8")
+
+
+def _config_dict(saved: SavedModel) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "schema_version": SCHEMA_VERSION,
+        "features": saved.features.to_dict(),
+        "chunks": asdict(saved.chunks),
+        "feature_normalization": {
+            "mean": [float(value) for value in saved.feature_mean],
+            "std": [float(value) for value in saved.feature_std],
+        },
+        "networks": [asdict(spec) for spec, _ in saved.networks],
+        "centroids": None if saved.centroids is None else CENTROIDS_FILE,
+        "extra": _plain(saved.extra),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """The same value for JSON, which knows no NaN and no NumPy number."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _refuse_to_replace_foreign(target: Path) -> None:
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    try:
+        document = json.loads((target / CONFIG_FILE).read_text(encoding="utf-8"))
+        is_ours = document.get("format") == FORMAT
+    except (OSError, ValueError, AttributeError):
+        is_ours = False
+    if not is_ours:
+        raise UserError(f"{target} exists and is no raydec model directory; choose another path or remove it")
+
+
+def _swap(partial: Path, target: Path) -> None:
+    if not target.exists():
+        os.rename(partial, target)
+        return
+    for item in target.iterdir():
+        if item.name not in _FILES:
+            os.rename(item, partial / item.name)
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    os.rename(target, old)
+    os.rename(partial, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _read_config(folder: Path) -> tuple[_ConfigFile, FeatureParameters]:
+    path = folder / CONFIG_FILE
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a model directory: no such folder")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{folder} is not a model directory: {CONFIG_FILE}: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise UserError(f"{path} is not JSON; the model directory is damaged") from None
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise UserError(f"{path} is not the config of a raydec model")
+    if document.get("schema_version") != SCHEMA_VERSION:
+        version = document.get("schema_version")
+        raise UserError(f"{path} has schema_version {version!r}; this raydec reads {SCHEMA_VERSION}")
+    try:
+        config = _ConfigFile.model_validate(document)
+        features = FeatureParameters.from_dict(config.features)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in problem["loc"])
+        raise UserError(f"{path}: {key}: {problem['msg'].lower()}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: features: {error}") from None
+    _check_features(features, path)
+    _check_lengths(config, features, path)
+    return config, features
+
+
+def _check_features(features: FeatureParameters, path: Path) -> None:
+    """Refuse spectrograms that no speech model has, before anything of their size is allocated."""
+    sane = (
+        1_000 <= features.sample_rate <= 1_000_000
+        and 16 <= features.n_fft <= 65_536
+        and 1 <= features.hop_length <= features.n_fft
+        and 1 <= features.n_mels <= features.n_fft
+        and 0 <= features.f_min < features.f_max <= features.sample_rate / 2
+    )
+    if not sane:
+        raise UserError(f"{path}: features are out of range: {features.to_dict()}")
+
+
+def _check_lengths(config: _ConfigFile, features: FeatureParameters, path: Path) -> None:
+    normalization = config.feature_normalization
+    if not len(normalization.mean) == len(normalization.std) == features.n_mels:
+        raise UserError(f"{path}: feature_normalization must have {features.n_mels} means and deviations")
+    names = [name for entry in config.networks for name in entry.attributes]
+    if len(set(names)) != len(names):
+        raise UserError(f"{path}: an attribute is predicted twice: {', '.join(names)}")
+    for entry in config.networks:
+        if not len(entry.label_mean) == len(entry.label_std) == len(entry.attributes):
+            raise UserError(f"{path}: label_mean and label_std must have one number per attribute")
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path, device="cpu")
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; the model directory is incomplete") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a safetensors file: {error}") from None
+
+
+def _load_networks(
+    config: _ConfigFile, features: FeatureParameters, weights: dict[str, Tensor], path: Path
+) -> list[tuple[NetworkSpec, Network]]:
+    networks, known = [], set()
+    for i, entry in enumerate(config.networks):
+        prefix = f"networks.{i}."
+        own = {name.removeprefix(prefix): t for name, t in weights.items() if name.startswith(prefix)}
+        known |= {prefix + name for name in own}
+        networks.append((_spec(entry), _load_network(entry, config.chunks, features, own, path)))
+    stray = sorted(weights.keys() - known)
+    if stray:
+        raise UserError(f"{path} holds a tensor that {CONFIG_FILE} does not mention: {stray[0]}")
+    return networks
+
+
+def _spec(entry: _NetworkEntry) -> NetworkSpec:
+    return NetworkSpec(
+        attributes=entry.attributes,
+        num_clusters=entry.num_clusters,
+        model=entry.model.model_dump(mode="json"),
+        label_mean=entry.label_mean,
+        label_std=entry.label_std,
+    )
+
+
+def _load_network(
+    entry: _NetworkEntry,
+    chunks: _ChunksEntry,
+    features: FeatureParameters,
+    weights: dict[str, Tensor],
+    path: Path,
+) -> Network:
+    geometry = FeatureConfig.model_validate(chunks.model_dump(exclude={"short"}))
+
+    def build() -> Network:
+        return build_network(
+            entry.model, geometry, len(entry.attributes), entry.num_clusters, features.n_mels
+        )
+
+    # First without memory: a config that asks for more than the weights hold must not allocate it.
+    with torch.device("meta"):
+        expected = build().state_dict()
+    check_tensors(expected, weights, path)
+    network = build()
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path) -> None:
+    """Compare names, shapes and types of tensors with a network's, and refuse NaN and infinity.
+
+    Raises:
+        UserError: naming the file and the first tensor that does not fit.
+    """
+    for name in sorted(expected.keys() | found.keys()):
+        if name not in found:
+            raise UserError(f"{path} lacks the tensor {name}")
+        if name not in expected:
+            raise UserError(f"{path} holds a tensor {name} that the network does not have")
+        wanted, tensor = expected[name], found[name]
+        if tensor.shape != wanted.shape or tensor.dtype != wanted.dtype:
+            raise UserError(
+                f"{path}: {name} is {tensor.dtype} {list(tensor.shape)}; "
+                f"the network needs {wanted.dtype} {list(wanted.shape)}"
+            )
+        if not torch.isfinite(tensor).all():
+            raise UserError(f"{path}: {name} holds NaN or infinite values; the training diverged")
+
+
+def _read_centroids(path: Path, embedding_dim: int) -> Float[np.ndarray, "cluster d"]:
+    try:
+        with path.open("rb") as file:
+            centroids = np.lib.format.read_array(file, allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; the model directory is incomplete") from None
+    except (ValueError, OSError, EOFError, MemoryError) as error:
+        raise UserError(f"{path} is not an npy file of numbers: {error}") from None
+    if centroids.ndim != 2 or centroids.dtype != np.float32 or centroids.shape[1] != embedding_dim:
+        raise UserError(
+            f"{path} is {centroids.dtype} {list(centroids.shape)}; "
+            f"it must be float32 with {embedding_dim} columns"
+        )
+    if not np.isfinite(centroids).all():
+        raise UserError(f"{path} holds NaN or infinite values")
+    return centroids

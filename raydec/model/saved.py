@@ -1,0 +1,80 @@
+"""A trained model in memory: networks, and everything prediction needs besides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from raydec.features.mel import FeatureParameters
+from raydec.model.network import Network
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """What one network predicts and how it was built.
+
+    Attributes:
+        attributes: emotional attributes in the order of its outputs.
+        num_clusters: width of its cluster head.
+        model: dump of its :class:`raydec.config.ModelConfig`.
+        label_mean: mean of each attribute's training labels, which undoes the normalisation.
+        label_std: their population standard deviation.
+    """
+
+    attributes: tuple[str, ...]
+    num_clusters: int
+    model: dict[str, Any]
+    label_mean: tuple[float, ...]
+    label_std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ChunkFormat:
+    """How stored frames become network input.
+
+    Attributes:
+        scale: mel power or its logarithm.
+        clip: normalised features are limited to +-clip.
+        num_chunks: chunks per utterance.
+        chunk_frames: frames per chunk.
+        short: what becomes of utterances shorter than a chunk; see
+            :func:`raydec.features.chunking.chunk_utterance`.
+    """
+
+    scale: Literal["power", "log"]
+    clip: float
+    num_chunks: int
+    chunk_frames: int
+    short: Literal["tile", "as_is"] = "tile"
+
+
+@dataclass
+class SavedModel:
+    """The content of a model directory.
+
+    Attributes:
+        networks: networks with what they predict; no attribute is predicted twice.
+        features: parameters of the mel-spectrogram.
+        chunks: chunk geometry and feature scale.
+        feature_mean: mean of each mel band, on ``chunks.scale``.
+        feature_std: population standard deviation of each mel band.
+        centroids: cluster centroids in the embedding space of the first network.
+        extra: JSON values for people: ``scores`` (split to attribute to CCC), ``run``, ``corpus``,
+            ``synthetic``, ``best_epoch``, ``raydec_version``, ``source``.
+    """
+
+    networks: list[tuple[NetworkSpec, Network]]
+    features: FeatureParameters
+    chunks: ChunkFormat
+    feature_mean: Float[np.ndarray, " mel"]
+    feature_std: Float[np.ndarray, " mel"]
+    centroids: Float[np.ndarray, "cluster d"] | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """All attributes, network by network."""
+        return tuple(name for spec, _ in self.networks for name in spec.attributes)
