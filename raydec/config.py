@@ -43,7 +43,9 @@ class DataConfig(Section):
     unlabeled_seed: int = Field(99, description="seed of the one draw of the unlabeled subset")
     train_split: str = Field("train", description="split whose labels are learned from")
     validation_split: str = Field("validation", description="split that chooses the best epoch")
-    test_split: str | None = Field(None, description="split scored at the end; unset: every split named test*")
+    test_split: str | None = Field(
+        None, description="split scored at the end; unset: all named test*"
+    )
 
 
 class FeatureConfig(Section):
@@ -98,7 +100,9 @@ class TrainingConfig(Section):
     gradient_clip: float = Field(1.0, gt=0, description="largest gradient norm, recipe=modern")
     sgd_learning_rate: float = Field(1e-3, gt=0, description="SGD over the network, recipe=reference")
     adam_learning_rate: float = Field(5e-4, gt=0, description="Adam over the network, recipe=reference")
-    head_learning_rate: float = Field(0.05, gt=0, description="SGD of the cluster top layer, recipe=reference")
+    head_learning_rate: float = Field(
+        0.05, gt=0, description="SGD of the top layer, recipe=reference"
+    )
     keep_checkpoints: int = Field(2, ge=1, description="checkpoints kept")
 
 
@@ -113,7 +117,9 @@ class ClusteringConfig(Section):
         "auto: reset for recipe=reference, else align",
     )
     max_iterations: int = Field(20, ge=1, description="Lloyd iterations at most")
-    tolerance: float = Field(1e-4, ge=0, description="stop when inertia falls by less than this share; 0: never")
+    tolerance: float = Field(
+        1e-4, ge=0, description="stop when inertia falls by less than this share"
+    )
     max_fit_rows: int | None = Field(
         None, ge=1, description="fit on a sample of this many chunks; unset: all"
     )
@@ -146,14 +152,18 @@ class RayConfig(Section):
     address: str | None = Field(None, description="Ray cluster to join; unset: RAY_ADDRESS or a local one")
     max_failures: int = Field(3, ge=0, description="worker-group restarts before giving up")
     collective_timeout_s: int = Field(300, ge=1, description="seconds a collective may wait for a rank")
-    object_store_gib: float | None = Field(None, gt=0, description="object store of a local Ray; unset: Ray's")
+    object_store_gib: float | None = Field(
+        None, gt=0, description="object store of a local Ray"
+    )
 
 
 class Config(Section):
     """A complete, validated run configuration."""
 
     name: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="run name; unset: made from the data's name"
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="run name; unset: from the data's name",
     )
     output_dir: str = Field("runs", description="folder of run directories")
     storage_path: str | None = Field(
@@ -311,8 +321,13 @@ def _explain(error: ValidationError, schema: type[BaseModel]) -> str:
     if problem["type"] == "extra_forbidden":
         section = ".".join(location[:-1])
         known = [name for name, *_ in iterate_keys(schema)]
-        siblings = sorted({name.removeprefix(f"{section}." if section else "").split(".")[0]
-                           for name in known if not section or name.startswith(f"{section}.")})
+        siblings = sorted(
+            {
+                name.removeprefix(f"{section}." if section else "").split(".")[0]
+                for name in known
+                if not section or name.startswith(f"{section}.")
+            }
+        )
         near = difflib.get_close_matches(location[-1], siblings, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(siblings)}"
         where = f"{section} has" if section else "the config has"
@@ -331,4 +346,5 @@ def _type_name(annotation: Any) -> str:
         return "|".join(_type_name(part) for part in arguments if part is not type(None))
     if origin is tuple:
         return f"list of {_type_name(arguments[0])}"
-    return {"str": "text", "bool": "true|false"}.get(getattr(annotation, "__name__", ""), getattr(annotation, "__name__", str(annotation)))
+    name = getattr(annotation, "__name__", str(annotation))
+    return {"str": "text", "bool": "true|false"}.get(name, name)

@@ -1,0 +1,24 @@
+"""The feature store of the built-in synthetic corpus, made on first use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from raydec.corpus.demo import DEMO_VERSION, write_demo_corpus
+from raydec.corpus.readers import read_corpus
+
+
+def demo_store(output_dir: Path) -> Path:
+    """Make the synthetic demo corpus and its feature store under ``output_dir`` unless they are there.
+
+    Returns:
+        The feature store's folder.
+    """
+    from raydec.prepare import prepare_store
+
+    base = output_dir / f"synthetic-demo-v{DEMO_VERSION}"
+    corpus_dir = write_demo_corpus(base / "corpus")
+    corpus = read_corpus(corpus_dir, unlabeled=[corpus_dir / "Unlabeled"])
+    store = base / "store"
+    prepare_store(corpus, store, num_workers=0, synthetic=True, quiet=True)
+    return store

@@ -1,0 +1,173 @@
+"""One run from a config to a run directory: its name, its data, its workers, its results.
+
+This is where the parts meet. ``train`` runs one; ``tune`` runs many.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raydec.config import Config, changed_keys, config_from_dict, config_yaml
+from raydec.errors import UserError
+from raydec.features.store import FeatureStore
+from raydec.learning.clustering import Clusterer, LocalClusterer
+from raydec.learning.data import TrainingData, select_data
+from raydec.learning.host import prepare_host
+from raydec.learning.training import NullRecorder, Recorder, Training
+from raydec.learning.worker import LocalWorker, Worker
+from raydec.reporting.recorder import SUMMARY_FILE, RunRecorder
+from raydec.reporting.run_folder import RunFolder
+
+CONFIG_FILE = "config.yaml"
+
+# Keys that decide where and on what a run computes, not what it computes: it may be resumed with others.
+PLACEMENT_KEYS = ("ray.", "output_dir", "storage_path", "training.keep_checkpoints")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        folder: the run directory, on this machine.
+        summary: the content of ``summary.json``: best epoch and CCC by split and attribute.
+        already_finished: nothing was trained, because an earlier call had finished it.
+    """
+
+    folder: Path
+    summary: dict[str, Any]
+    already_finished: bool
+
+
+def resolve(config: Config) -> Config:
+    """Give the run its data and name: the demo store where none is named, a free name where none is given.
+
+    Raises:
+        UserError: the store cannot be opened or does not have what the config asks for.
+    """
+    updates: dict[str, Any] = {"output_dir": str(Path(config.output_dir).absolute())}
+    data = config.data
+    if data.store is None:
+        from raydec.demo import demo_store
+
+        data = data.model_copy(update={"store": str(demo_store(Path(config.output_dir).absolute()))})
+        updates["name"] = config.name or _free_name(config, "demo")
+    else:
+        data = data.model_copy(update={"store": str(Path(data.store).absolute())})
+        updates["name"] = config.name or _free_name(config, Path(data.store or "").name)
+    resolved = config.model_copy(update={**updates, "data": data})
+    open_data(resolved)
+    return resolved
+
+
+def open_data(config: Config) -> tuple[FeatureStore, TrainingData]:
+    """Open a resolved config's store and pick its utterances.
+
+    Raises:
+        UserError: see :meth:`FeatureStore.open` and :func:`select_data`.
+    """
+    assert config.data.store is not None
+    store = FeatureStore.open(Path(config.data.store))
+    return store, select_data(config, store)
+
+
+def run_location(config: Config) -> str:
+    """Path or URI of a named run's directory."""
+    assert config.name is not None
+    return f"{(config.storage_path or config.output_dir).rstrip('/')}/{config.name}"
+
+
+def begin(config: Config) -> RunFolder:
+    """Create a run's directory, or open the one it goes on in.
+
+    Raises:
+        UserError: another run has that name, with other settings.
+    """
+    folder = RunFolder(run_location(config))
+    written = folder.read(CONFIG_FILE)
+    if written is not None:
+        earlier = config_from_dict(_parse_yaml(written), type(config))
+        changed = [key for key in changed_keys(earlier, config) if not key.startswith(PLACEMENT_KEYS)]
+        if changed:
+            raise UserError(
+                f"run {config.name} exists in {folder.location} with another {', '.join(changed[:5])}; "
+                "choose another name, or the same settings to go on with it"
+            )
+    folder.create()
+    folder.write(CONFIG_FILE, config_yaml(config))
+    folder.sync()
+    return folder
+
+
+def finished_summary(folder: RunFolder) -> dict[str, Any] | None:
+    """The summary of a run that has ended, or None."""
+    return folder.read_json(SUMMARY_FILE)
+
+
+def train_loop(config: Config, worker: Worker, clusterer: Clusterer, location: str) -> None:
+    """What every worker of a run executes, wherever it is."""
+    store, data = open_data(config)
+    recorder: Recorder = (
+        RunRecorder(RunFolder(location), config, store, data) if worker.rank == 0 else NullRecorder()
+    )
+    Training(config, data, worker, clusterer, recorder).run()
+
+
+def train_here(config: Config, location: str) -> None:
+    """Run in this process, without Ray (``ray.num_workers=0``)."""
+    import torch
+
+    use_gpu = config.ray.use_gpu is True or (config.ray.use_gpu == "auto" and torch.cuda.is_available())
+    prepare_host(config.ray.cpus_per_worker)
+    if "://" in location:
+        raise UserError(f"storage_path={location}: ray.num_workers=0 writes to local folders only")
+    worker = LocalWorker(Path(location), "cuda" if use_gpu else "cpu", config.training.keep_checkpoints)
+    train_loop(config, worker, LocalClusterer(worker, config.clustering), location)
+
+
+def train_run(config: Config) -> RunResult:
+    """Train a resolved config to its end, going on where an earlier attempt stopped.
+
+    Ray must be running unless ``ray.num_workers`` is 0.
+    """
+    folder = begin(config)
+    summary = finished_summary(folder)
+    already_finished = summary is not None
+    if summary is None:
+        if config.ray.num_workers == 0:
+            train_here(config, folder.location)
+        else:
+            from raydec.ray_runtime.launch import train_on_ray
+
+            train_on_ray(config, train_loop, folder.location)
+        summary = finished_summary(folder)
+        assert summary is not None, f"{folder.location} has no {SUMMARY_FILE} although training returned"
+    assert config.name is not None
+    local = folder.local if "://" not in folder.location else Path(config.output_dir) / config.name
+    folder.fetch(local)
+    return RunResult(local, summary, already_finished)
+
+
+def _free_name(config: Config, stem: str) -> str:
+    """``stem``, or ``stem-2`` and so on where finished runs have taken the names before.
+
+    An unfinished run of the same settings is gone on with.
+    """
+    number = 1
+    while True:
+        name = stem if number == 1 else f"{stem}-{number}"
+        folder = RunFolder(run_location(config.model_copy(update={"name": name})))
+        if folder.read(CONFIG_FILE) is None:
+            return name
+        number += 1
+
+
+def _parse_yaml(text: str) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    parsed = OmegaConf.to_container(OmegaConf.create(text))
+    assert isinstance(parsed, dict)
+    return json.loads(json.dumps(parsed))

@@ -1,0 +1,240 @@
+"""One epoch: embed, cluster, draw, train; as the paper's figure reads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from raydec.config import Config
+from raydec.features.chunk_set import ChunkSet
+from raydec.learning.alignment import align_labels, cluster_health, normalized_mutual_information
+from raydec.learning.checkpoint import RunState
+from raydec.learning.clustering import ClusterAssignment, Clusterer
+from raydec.learning.data import TrainingData
+from raydec.learning.inference import embed_share
+from raydec.learning.optimizers import Optimizers
+from raydec.learning.randomness import generator_for, integer_seed_for, torch_generator_for
+from raydec.learning.sampling import balanced_draw, batches, shuffled, utterance_draw
+from raydec.learning.step import BatchSource, StepLosses, StepRunner
+from raydec.learning.worker import Worker
+from raydec.model.network import Network
+
+StepListener = Callable[[dict[str, float | int | str | None]], None]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One pass of an epoch over one set of chunks.
+
+    Attributes:
+        name: ``unlabeled``, ``labeled`` or ``pooled``.
+        chunk_set: what is embedded, clustered and drawn from.
+        supervised: whether the emotion loss takes part.
+    """
+
+    name: str
+    chunk_set: ChunkSet
+    supervised: bool
+
+
+def plan_stages(config: Config, data: TrainingData) -> tuple[Stage, ...]:
+    """The stages of an epoch (SPEC "One epoch"; DESIGN 6.4).
+
+    A regressor has no use for unlabeled speech, so it only ever sees the labeled stage.
+    """
+    labeled = Stage("labeled", data.labeled, supervised=True)
+    if data.unlabeled is None or config.model.kind == "regressor":
+        return (labeled,)
+    if config.training.schedule == "pooled":
+        return (Stage("pooled", data.pooled, supervised=True),)
+    return (Stage("unlabeled", data.unlabeled, supervised=False), labeled)
+
+
+def draws_by_utterance(config: Config) -> bool:
+    """Whether batches hold whole utterances: a temporal layer needs an utterance's chunks together."""
+    return config.model.temporal != "none"
+
+
+def batch_draws(config: Config) -> int:
+    """Draws per global batch."""
+    per_utterance = 1 if draws_by_utterance(config) else config.features.num_chunks
+    return config.training.batch_utterances * per_utterance
+
+
+def count_steps(config: Config, stages: tuple[Stage, ...]) -> int:
+    """Optimiser steps of one epoch."""
+    size = batch_draws(config)
+    return sum(-(-_num_draws(config, stage.chunk_set) // size) for stage in stages)
+
+
+def _num_draws(config: Config, chunk_set: ChunkSet) -> int:
+    return chunk_set.num_utterances if draws_by_utterance(config) else len(chunk_set)
+
+
+class EpochRunner:
+    """Runs the stages of an epoch and keeps what the next epoch needs in a :class:`RunState`."""
+
+    def __init__(
+        self,
+        config: Config,
+        data: TrainingData,
+        network: Network,
+        optimizers: Optimizers,
+        worker: Worker,
+        clusterer: Clusterer,
+        on_step: StepListener,
+    ) -> None:
+        self._config = config
+        self._data = data
+        self._network = network
+        self._optimizers = optimizers
+        self._worker = worker
+        self._clusterer = clusterer
+        self._on_step = on_step
+        self._steps = StepRunner(config, network, optimizers, worker)
+        self._clock: dict[str, float] = {}
+
+    def run(self, epoch: int, stages: tuple[Stage, ...], state: RunState) -> dict[str, float | None]:
+        """Run every stage; returns the epoch's training metrics and advances ``state``."""
+        metrics: dict[str, float | None] = {}
+        self._clock = {}
+        num_trained = 0
+        for stage in stages:
+            metrics.update(self._run_stage(epoch, stage, state))
+            num_trained += len(stage.chunk_set)
+        metrics.update({f"time/{name}_s": seconds for name, seconds in self._clock.items()})
+        metrics["throughput/chunks_per_s"] = num_trained / self._clock["train"]
+        return metrics
+
+    def _run_stage(self, epoch: int, stage: Stage, state: RunState) -> dict[str, float | None]:
+        labels: np.ndarray | None = None
+        metrics: dict[str, float | None] = {}
+        if self._network.has_cluster_head:
+            assignment = self._cluster(epoch, stage, state)
+            self._renew_cluster_head(epoch, stage, state)
+            metrics = self._cluster_metrics(stage, assignment, state)
+            labels = assignment.labels
+            state.labels[stage.name] = labels
+            state.centroids = assignment.centroids
+        self._freeze_emotion_head(stage, state)
+        with self._timed("train"):
+            losses = self._train(epoch, stage, labels, state)
+        return metrics | losses
+
+    def _cluster(self, epoch: int, stage: Stage, state: RunState) -> ClusterAssignment:
+        with self._timed("embed"):
+            embeddings = embed_share(self._network, stage.chunk_set, self._worker)
+        aligned = self._config.head_mode == "align"
+        with self._timed("kmeans"):
+            assignment = self._clusterer.assign(
+                epoch,
+                stage.name,
+                embeddings,
+                num_clusters=self._config.clustering.num_clusters,
+                seed=integer_seed_for(self._config.seed, "kmeans", epoch, stage.name),
+                init=state.centroids if aligned else None,
+            )
+        for name, seconds in assignment.timings.items():
+            self._clock[f"kmeans_{name.removesuffix('_s')}"] = (
+                self._clock.get(f"kmeans_{name.removesuffix('_s')}", 0.0) + seconds
+            )
+        previous = state.labels.get(stage.name)
+        if aligned and previous is not None:
+            return align_labels(previous, assignment)
+        return assignment
+
+    def _renew_cluster_head(self, epoch: int, stage: Stage, state: RunState) -> None:
+        """A fresh top layer for fresh cluster ids; kept where ids live on from the last assignment."""
+        if self._config.head_mode == "align" and state.centroids is not None:
+            return
+        generator = torch_generator_for(self._config.seed, "cluster_head", epoch, stage.name)
+        self._network.reset_cluster_head(self._config.clustering.num_clusters, generator)
+        self._network.to(self._worker.device)
+        self._optimizers.renew_top()
+
+    def _freeze_emotion_head(self, stage: Stage, state: RunState) -> None:
+        """Freeze as configured; the published code never thaws what its first unlabeled stage froze."""
+        mode = self._config.freeze_mode
+        if mode == "permanent":
+            state.emotion_head_frozen |= not stage.supervised
+        else:
+            state.emotion_head_frozen = mode == "unlabeled_stage" and not stage.supervised
+        for parameter in self._network.emotion_head_parameters():
+            parameter.requires_grad_(not state.emotion_head_frozen)
+
+    def _train(
+        self, epoch: int, stage: Stage, labels: np.ndarray | None, state: RunState
+    ) -> dict[str, float | None]:
+        source = BatchSource(
+            stage.chunk_set,
+            self._worker,
+            labels,
+            self._targets(stage.chunk_set) if stage.supervised else None,
+            by_utterance=draws_by_utterance(self._config),
+        )
+        self._network.train()
+        records: list[StepLosses] = []
+        draws = self._draw(epoch, stage, labels)
+        for step, draw in enumerate(batches(draws, batch_draws(self._config))):
+            losses = self._steps.run(
+                source.batch(draw), epoch=epoch, stage=stage.name, step=step, global_step=state.global_step
+            )
+            state.global_step += 1
+            records.append(losses)
+            self._on_step(
+                {"epoch": epoch, "stage": stage.name, "step": step, "global_step": state.global_step}
+                | {name: value for name, value in vars(losses).items() if value is not None}
+            )
+        return _mean_losses(records, stage)
+
+    def _draw(self, epoch: int, stage: Stage, labels: np.ndarray | None) -> np.ndarray:
+        """As many draws as the set has, balanced over clusters where there are clusters."""
+        rng = generator_for(self._config.seed, "draw", epoch, stage.name)
+        num_draws = _num_draws(self._config, stage.chunk_set)
+        if labels is None:
+            return shuffled(num_draws, rng)
+        if draws_by_utterance(self._config):
+            return utterance_draw(labels, stage.chunk_set.num_chunks, num_draws, rng)
+        return balanced_draw(labels, num_draws, rng)
+
+    def _targets(self, chunk_set: ChunkSet) -> np.ndarray:
+        return (chunk_set.labels(self._data.attributes) - self._data.label_mean) / self._data.label_std
+
+    def _cluster_metrics(
+        self, stage: Stage, assignment: ClusterAssignment, state: RunState
+    ) -> dict[str, float | None]:
+        previous = state.labels.get(stage.name)
+        agreement = None if previous is None else normalized_mutual_information(previous, assignment.labels)
+        health = cluster_health(assignment.labels, self._config.clustering.num_clusters)
+        values: dict[str, float | None] = {
+            "nmi_previous": agreement,
+            **health,
+            "iterations": float(assignment.num_iterations),
+            "inertia": float(assignment.inertia),
+        }
+        return {_key("cluster", stage, name): value for name, value in values.items()}
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        yield
+        self._clock[phase] = self._clock.get(phase, 0.0) + time.perf_counter() - begun
+
+
+def _key(group: str, stage: Stage, name: str) -> str:
+    """The supervised stage owns the plain key; the unlabeled stage's says so."""
+    return f"{group}/{name}" if stage.supervised else f"{group}/{name}_unlabeled"
+
+
+def _mean_losses(records: list[StepLosses], stage: Stage) -> dict[str, float | None]:
+    """Mean over steps of every loss the stage has."""
+    means: dict[str, float | None] = {}
+    for name in vars(records[0]):
+        values = [value for record in records if (value := getattr(record, name)) is not None]
+        if values:
+            means[_key("train", stage, f"loss_{name}")] = float(np.mean(values))
+    return means

@@ -1,0 +1,82 @@
+"""Passes over a chunk set without gradients: embeddings to cluster, predictions to score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raydec.features.chunk_set import ChunkSet
+from raydec.learning.worker import Worker, gather_rows, share_of
+from raydec.model.network import Network
+
+# Whole utterances per block, so that temporal layers see every sequence complete. Small blocks stay in a
+# CPU's cache; a GPU wants large ones.
+UTTERANCES_PER_BLOCK = {"cpu": 2, "cuda": 256}
+
+
+@torch.inference_mode()
+def embed_share(network: Network, chunk_set: ChunkSet, worker: Worker) -> np.ndarray:
+    """Embeddings of this worker's contiguous share of utterances, in chunk order.
+
+    Evaluation mode: no dropout, running batch-norm statistics (SPEC "What is clustered").
+
+    Returns:
+        float32 ``[chunk of the share, dimension]``.
+    """
+    network.eval()
+    share = share_of(chunk_set.num_utterances, worker.rank, worker.world_size)
+    num_chunks = chunk_set.num_chunks
+    embeddings = np.empty(((share.stop - share.start) * num_chunks, _width(network, chunk_set)), np.float32)
+    for first, block in _blocks(chunk_set, share, worker.device):
+        embeddings[first * num_chunks :][: len(block)] = network.embed(block).float().cpu().numpy()
+    return embeddings
+
+
+@torch.inference_mode()
+def predict_utterances(
+    network: Network, chunk_set: ChunkSet, worker: Worker, label_mean: np.ndarray, label_std: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions and utterance embeddings of a whole set, on every worker.
+
+    Args:
+        network: put into evaluation mode.
+        chunk_set: utterances to predict; each worker takes its share.
+        worker: the collective that joins the shares.
+        label_mean: float64 ``[attribute]``, undoes the normalisation.
+        label_std: float64 ``[attribute]``.
+
+    Returns:
+        float64 ``[utterance, attribute]`` in the scale of the labels, the mean over an utterance's chunk
+        predictions; and float32 ``[chunk, dimension]``, the embeddings of all chunks in order.
+    """
+    network.eval()
+    share = share_of(chunk_set.num_utterances, worker.rank, worker.world_size)
+    num_own, num_chunks = share.stop - share.start, chunk_set.num_chunks
+    predictions = np.zeros((num_own, len(label_mean)))
+    embeddings = np.zeros((num_own * num_chunks, _width(network, chunk_set)), np.float32)
+    for first, block in _blocks(chunk_set, share, worker.device):
+        output = network(block)
+        by_chunk = output.emotion.double().cpu().numpy().reshape(-1, num_chunks, len(label_mean))
+        predictions[first : first + len(by_chunk)] = by_chunk.mean(axis=1)
+        embeddings[first * num_chunks :][: len(block)] = output.embedding.float().cpu().numpy()
+    return (
+        gather_rows(worker, predictions, chunk_set.num_utterances) * label_std + label_mean,
+        gather_rows(worker, embeddings, len(chunk_set)),
+    )
+
+
+def _width(network: Network, chunk_set: ChunkSet) -> int:
+    """Values per embedding."""
+    device = next(network.parameters()).device
+    return network.embed(chunk_set.gather(np.arange(chunk_set.num_chunks), device)).shape[1]
+
+
+def _blocks(chunk_set: ChunkSet, share: slice, device: torch.device) -> Iterator[tuple[int, Tensor]]:
+    size = UTTERANCES_PER_BLOCK["cuda" if device.type == "cuda" else "cpu"]
+    for first in range(share.start, share.stop, size):
+        last = min(first + size, share.stop)
+        rows = np.arange(first * chunk_set.num_chunks, last * chunk_set.num_chunks)
+        yield first - share.start, chunk_set.gather(rows, device)

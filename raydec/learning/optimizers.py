@@ -1,0 +1,97 @@
+"""The two recipes: which optimisers step on which parameters, and at what rate.
+
+``reference`` is the published system's: SGD and Adam both over everything but the top layer of the cluster
+head, SGD made anew for the top layer (SPEC "One epoch"). ``modern`` is one AdamW with warm-up and cosine
+decay.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from raydec.config import TrainingConfig
+from raydec.model.network import Network
+
+
+class Optimizers:
+    """The optimisers of a run, by name; a stage says which of them step.
+
+    Args:
+        config: the training section.
+        network: whose parameters are stepped on.
+        total_steps: steps of the whole run, for the schedule of ``recipe=modern``.
+    """
+
+    def __init__(self, config: TrainingConfig, network: Network, total_steps: int) -> None:
+        self._config = config
+        self._network = network
+        self._total_steps = max(total_steps, 1)
+        body = list(network.body_parameters())
+        self._all: dict[str, Optimizer]
+        if config.recipe == "reference":
+            self._all = {
+                "sgd": SGD(body, lr=config.sgd_learning_rate),
+                "adam": Adam(body, lr=config.adam_learning_rate),
+            }
+        else:
+            self._all = {"adamw": self._adamw(body)}
+        self.renew_top()
+
+    def renew_top(self) -> None:
+        """Make the top layer's optimiser anew, after the layer itself was replaced."""
+        top = list(self._network.top_layer_parameters())
+        if not top:
+            return
+        if self._config.recipe == "reference":
+            self._all["top"] = SGD(top, lr=self._config.head_learning_rate)
+        else:
+            self._all["top"] = self._adamw(top)
+
+    def step(self, step: int, *, supervised: bool) -> None:
+        """Step with the gradients in place.
+
+        Args:
+            step: global step, from 0.
+            supervised: whether the stage has the emotion loss; the published unlabeled stage leaves Adam out.
+        """
+        for optimizer in self._active(supervised):
+            if self._config.recipe == "modern":
+                rate = self._config.learning_rate * self.schedule(step)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+            optimizer.step()
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for parameter in self._network.parameters():
+            parameter.grad = None
+
+    def schedule(self, step: int) -> float:
+        """Factor on the learning rate at a global step: linear warm-up, then a cosine to zero."""
+        warmup = max(1, round(self._config.warmup_fraction * self._total_steps))
+        if step < warmup:
+            return (step + 1) / warmup
+        progress = (step - warmup) / max(1, self._total_steps - warmup)
+        return 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Every optimiser's state, by name."""
+        return {name: optimizer.state_dict() for name, optimizer in self._all.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what :meth:`state_dict` gave."""
+        for name, optimizer in self._all.items():
+            optimizer.load_state_dict(state[name])
+
+    def _active(self, supervised: bool) -> Iterator[Optimizer]:
+        for name, optimizer in self._all.items():
+            if name != "adam" or supervised:
+                yield optimizer
+
+    def _adamw(self, parameters: Sequence[nn.Parameter]) -> AdamW:
+        return AdamW(parameters, lr=self._config.learning_rate, weight_decay=self._config.weight_decay)

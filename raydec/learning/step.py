@@ -1,0 +1,212 @@
+"""One optimiser step over a global batch, of which each worker holds a share.
+
+Whatever the number of workers, a step is the same function of the global batch: the cross-entropy is a sum
+over all chunks divided once, the CCC is that of the global batch, batch-norm statistics span it, dropout
+masks belong to places in it, and parameter gradients are summed over workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from raydec.config import Config
+from raydec.features.chunk_set import ChunkSet
+from raydec.learning.ccc import CccMoments, global_moments
+from raydec.learning.losses import (
+    cluster_loss_sum,
+    divergence_sum,
+    emotion_loss,
+    reconstruction_error_sum,
+)
+from raydec.learning.optimizers import Optimizers
+from raydec.learning.randomness import torch_generator_for
+from raydec.learning.worker import Worker, share_of
+from raydec.model.network import Network, NetworkOutput
+from raydec.model.noise import Noise
+from raydec.model.temporal import draw_triplets, triplet_loss
+
+# The temporal successor's number (SPEC "The temporal successor").
+TRIPLETS_PER_UTTERANCE = 10
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A worker's share of a global batch.
+
+    Attributes:
+        chunks: float32 ``[chunk, frame, mel]``.
+        pseudo_labels: int64 ``[chunk]``, or None in a stage without clusters.
+        targets: float32 ``[chunk, attribute]`` z-normalised, NaN where unlabeled; None when unsupervised.
+        num_draws: draws of the whole batch; a draw is a chunk, or an utterance with all its chunks.
+        own: which of them are this worker's.
+        chunks_per_draw: chunks that a draw stands for.
+    """
+
+    chunks: Tensor
+    pseudo_labels: Tensor | None
+    targets: Tensor | None
+    num_draws: int
+    own: slice
+    chunks_per_draw: int
+
+    @property
+    def num_global_chunks(self) -> int:
+        """Chunks of the whole batch."""
+        return self.num_draws * self.chunks_per_draw
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """Losses of the global batch, before weighting; None where the stage has no such term."""
+
+    cluster: float | None = None
+    emotion: float | None = None
+    reconstruction: float | None = None
+    divergence: float | None = None
+    triplet: float | None = None
+
+
+class StepRunner:
+    """Forward, backward, sum over workers, step."""
+
+    def __init__(self, config: Config, network: Network, optimizers: Optimizers, worker: Worker) -> None:
+        self._config = config
+        self._network = network
+        self._optimizers = optimizers
+        self._worker = worker
+        self._use_bf16 = uses_bf16(config, worker.device)
+
+    def run(self, batch: Batch, *, epoch: int, stage: str, step: int, global_step: int) -> StepLosses:
+        """Take one optimiser step; every worker calls it with its share of the same batch."""
+        generator = torch_generator_for(self._config.seed, "noise", epoch, stage, step)
+        noise = Noise(generator, batch.num_draws, batch.own.start, batch.own.stop)
+        self._optimizers.zero_grad()
+        with torch.autocast(self._worker.device.type, torch.bfloat16, enabled=self._use_bf16):
+            output = self._network(batch.chunks, noise)
+        loss, summed, replicated = self._losses(output, batch, generator)
+        loss.backward()
+        parameters = [p for p in self._network.parameters() if p.requires_grad]
+        totals = self._sum_over_workers(parameters, summed)
+        if self._config.training.recipe == "modern":
+            nn.utils.clip_grad_norm_(parameters, self._config.training.gradient_clip)
+        self._optimizers.step(global_step, supervised=batch.targets is not None)
+        return StepLosses(**totals, **{name: float(value.detach()) for name, value in replicated.items()})
+
+    def _losses(
+        self, output: NetworkOutput, batch: Batch, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        """The weighted loss; the means that are still to be summed over workers; the global terms."""
+        weights, num_chunks = self._config.loss, batch.num_global_chunks
+        summed: dict[str, tuple[float, Tensor]] = {}
+        replicated: dict[str, tuple[float, Tensor]] = {}
+        if batch.pseudo_labels is not None and output.cluster_logits is not None:
+            cross_entropy = cluster_loss_sum(_wide(output.cluster_logits), batch.pseudo_labels)
+            summed["cluster"] = weights.cluster_weight, cross_entropy / num_chunks
+        if output.reconstruction is not None:
+            error = reconstruction_error_sum(_wide(output.reconstruction), batch.chunks)
+            values_per_chunk = batch.chunks[0].numel() if len(batch.chunks) else 1
+            summed["reconstruction"] = weights.reconstruction_weight, error / (num_chunks * values_per_chunk)
+        if output.latent_mean is not None and output.latent_log_variance is not None:
+            divergence = divergence_sum(_wide(output.latent_mean), _wide(output.latent_log_variance))
+            summed["divergence"] = weights.kl_weight, divergence / num_chunks
+        if output.sequence is not None and self._config.model.temporal == "triplet":
+            summed["triplet"] = weights.triplet_weight, self._triplet_mean(output.sequence, batch, generator)
+        if batch.targets is not None:
+            local = CccMoments.of(_wide(output.emotion), batch.targets)
+            moments = global_moments(local, self._worker.all_gather, self._worker.rank)
+            replicated["emotion"] = weights.emotion_weight, emotion_loss(moments, weights.ccc)
+        terms = [weight * value for weight, value in [*summed.values(), *replicated.values()]]
+        # The CCC is a float64; it must not make float64 of every gradient.
+        loss = torch.stack([term.to(_wide(output.embedding).dtype) for term in terms]).sum()
+        return (
+            loss,
+            {name: value for name, (_, value) in summed.items()},
+            {name: value for name, (_, value) in replicated.items()},
+        )
+
+    def _triplet_mean(self, sequence: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
+        """This worker's part of the mean over all triplets of the global batch."""
+        triplets = draw_triplets(
+            self._config.features.num_chunks, batch.num_draws, TRIPLETS_PER_UTTERANCE, generator
+        )
+        losses = triplet_loss(_wide(sequence), triplets[batch.own], self._config.loss.triplet_margin)
+        return losses.sum() / triplets[..., 0].numel()
+
+    def _sum_over_workers(
+        self, parameters: Sequence[nn.Parameter], summed: dict[str, Tensor]
+    ) -> dict[str, float]:
+        """Sum gradients and loss shares over workers in one collective; gradients in place."""
+        if self._worker.world_size == 1:
+            return {name: float(value.detach()) for name, value in summed.items()}
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        pieces = [*gradients, *(value.detach().float() for value in summed.values())]
+        totals = self._worker.all_sum(torch.cat([piece.reshape(-1) for piece in pieces]))
+        parts = totals.split([piece.numel() for piece in pieces])
+        for gradient, total in zip(gradients, parts, strict=False):
+            gradient.copy_(total.view_as(gradient))
+        return dict(zip(summed, (float(part) for part in parts[len(gradients) :]), strict=True))
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """A bfloat16 activation as float32, anything wider as it is."""
+    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+
+
+def uses_bf16(config: Config, device: torch.device) -> bool:
+    """Whether activations are bfloat16: when asked for, or on a GPU that has it."""
+    if config.training.precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return config.training.precision == "bf16"
+
+
+class BatchSource:
+    """Turns global draws into a worker's share of tensors.
+
+    Args:
+        chunk_set: what is drawn from.
+        worker: whose share.
+        pseudo_labels: int32 ``[chunk]`` over the whole set, or None.
+        targets: float ``[utterance, attribute]`` z-normalised, NaN where unlabeled, or None.
+        by_utterance: draws are utterances, each standing for its chunks in order; else chunks.
+    """
+
+    def __init__(
+        self,
+        chunk_set: ChunkSet,
+        worker: Worker,
+        pseudo_labels: np.ndarray | None,
+        targets: np.ndarray | None,
+        *,
+        by_utterance: bool,
+    ) -> None:
+        self._set = chunk_set
+        self._worker = worker
+        self._labels = pseudo_labels
+        self._targets = targets
+        self._by_utterance = by_utterance
+
+    def batch(self, draws: np.ndarray) -> Batch:
+        """This worker's share of a global batch of draws, int64 ``[draw]``."""
+        per_draw = self._set.num_chunks if self._by_utterance else 1
+        share = share_of(len(draws), self._worker.rank, self._worker.world_size)
+        own = draws[share]
+        if self._by_utterance:
+            own = (own[:, None] * per_draw + np.arange(per_draw)).reshape(-1)
+        device = self._worker.device
+        labels = None if self._labels is None else torch.from_numpy(self._labels[own].astype(np.int64))
+        targets = None
+        if self._targets is not None:
+            targets = torch.from_numpy(self._targets[self._set.utterance_of(own)].astype(np.float32))
+        return Batch(
+            chunks=self._set.gather(own, device),
+            pseudo_labels=None if labels is None else labels.to(device),
+            targets=None if targets is None else targets.to(device),
+            num_draws=len(draws),
+            own=share,
+            chunks_per_draw=per_draw,
+        )

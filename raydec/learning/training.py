@@ -1,0 +1,208 @@
+"""A run: epochs, validation, the best epoch kept, a checkpoint after each epoch, and the test at the end."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+
+from raydec.config import Config
+from raydec.features.chunk_set import ChunkSet
+from raydec.learning.ccc import concordance
+from raydec.learning.checkpoint import RunState, load_state, save_state
+from raydec.learning.clustering import Clusterer, nearest_centroid
+from raydec.learning.data import TrainingData
+from raydec.learning.dependency import eta_squared
+from raydec.learning.epoch import EpochRunner, Stage, count_steps, plan_stages
+from raydec.learning.inference import predict_utterances
+from raydec.learning.optimizers import Optimizers
+from raydec.learning.randomness import torch_generator_for
+from raydec.learning.worker import Worker
+from raydec.model.assembly import build_network
+from raydec.model.batch_norm import share_batch_statistics
+from raydec.model.network import Network
+
+Metrics = Mapping[str, float | None]
+
+
+@runtime_checkable
+class Recorder(Protocol):
+    """Where a run writes what people read. Rank 0 has a real one, the others :class:`NullRecorder`."""
+
+    def step(self, record: Mapping[str, float | int | str | None]) -> None:
+        """An optimiser step was taken."""
+        ...
+
+    def resumed(self, state: RunState) -> None:
+        """Training goes on after ``state.epoch``: what was written of later epochs is void."""
+        ...
+
+    def epoch(self, state: RunState) -> None:
+        """An epoch ended; its metrics are the last of ``state.history``."""
+        ...
+
+    def best(self, network: Network, state: RunState) -> None:
+        """The network of this epoch is the best so far."""
+        ...
+
+    def finished(self, network: Network, state: RunState, scores: Mapping[str, SplitScores]) -> None:
+        """The run is over; ``network`` holds the best epoch's weights."""
+        ...
+
+
+class NullRecorder:
+    """Writes nothing."""
+
+    def step(self, record: Mapping[str, float | int | str | None]) -> None:
+        """See :class:`Recorder`."""
+
+    def resumed(self, state: RunState) -> None:
+        """See :class:`Recorder`."""
+
+    def epoch(self, state: RunState) -> None:
+        """See :class:`Recorder`."""
+
+    def best(self, network: Network, state: RunState) -> None:
+        """See :class:`Recorder`."""
+
+    def finished(self, network: Network, state: RunState, scores: Mapping[str, SplitScores]) -> None:
+        """See :class:`Recorder`."""
+
+
+@dataclass(frozen=True)
+class SplitScores:
+    """What the best network predicts on one split.
+
+    Attributes:
+        rows: int64 ``[utterance]``, rows of the feature store.
+        predictions: float64 ``[utterance, attribute]``, label scale.
+        targets: float64 ``[utterance, attribute]``, NaN where unlabeled.
+        ccc: attribute to CCC over the labeled utterances.
+        eta_squared: attribute to the share of its variance that the chunks' clusters explain; empty
+            without clusters.
+    """
+
+    rows: np.ndarray
+    predictions: np.ndarray
+    targets: np.ndarray
+    ccc: dict[str, float]
+    eta_squared: dict[str, float]
+
+
+class Training:
+    """Trains one network on one worker of a group; every worker runs the same calls.
+
+    Args:
+        config: the run's settings.
+        data: the chunk sets.
+        worker: this process's place in the group.
+        clusterer: K-means over the gathered embeddings.
+        recorder: where rank 0 writes.
+    """
+
+    def __init__(
+        self, config: Config, data: TrainingData, worker: Worker, clusterer: Clusterer, recorder: Recorder
+    ) -> None:
+        self._config = config
+        self._data = data
+        self._worker = worker
+        self._recorder = recorder
+        self._stages: tuple[Stage, ...] = plan_stages(config, data)
+        self.network = build_network(
+            config.model, config.features, len(data.attributes), config.clustering.num_clusters
+        )
+        self.network.initialize(torch_generator_for(config.seed, "initialization"))
+        # Channels last is what convolution kernels want, on CPUs and GPUs alike.
+        self.network.to(worker.device, memory_format=torch.channels_last)
+        if worker.world_size > 1:
+            share_batch_statistics(self.network, worker.all_sum)
+        total_steps = config.training.epochs * count_steps(config, self._stages)
+        self._optimizers = Optimizers(config.training, self.network, total_steps)
+        self._epochs = EpochRunner(
+            config, data, self.network, self._optimizers, worker, clusterer, recorder.step
+        )
+
+    def run(self) -> tuple[RunState, dict[str, SplitScores]]:
+        """Train to the last epoch, from the newest checkpoint on if there is one, then score the splits."""
+        state = self._restore()
+        while state.epoch < self._config.training.epochs:
+            self._run_epoch(state)
+        self.network.load_state_dict(state.best_network)
+        splits = {"validation": self._data.validation, **self._data.tests}
+        scores = {name: self._score(chunk_set, state.best_centroids) for name, chunk_set in splits.items()}
+        self._recorder.finished(self.network, state, scores)
+        return state, scores
+
+    def _run_epoch(self, state: RunState) -> None:
+        begun = time.perf_counter()
+        metrics: dict[str, float | None] = {"epoch": state.epoch + 1}
+        metrics |= self._epochs.run(state.epoch, self._stages, state)
+        validation_begun = time.perf_counter()
+        metrics |= self._validate(state)
+        metrics["time/validate_s"] = time.perf_counter() - validation_begun
+        metrics["time/epoch_s"] = time.perf_counter() - begun
+        state.epoch += 1
+        state.history.append(metrics)
+        state.network = _copy_of(self.network)
+        state.optimizers = self._optimizers.state_dict()
+        score = metrics["valid/ccc"]
+        assert score is not None
+        if state.best_score is None or score > state.best_score:
+            state.best_score, state.best_epoch = score, state.epoch
+            state.best_network, state.best_centroids = state.network, state.centroids
+            self._recorder.best(self.network, state)
+        self._recorder.epoch(state)
+        self._checkpoint(state, metrics)
+
+    def _validate(self, state: RunState) -> dict[str, float | None]:
+        scores = self._score(self._data.validation, state.centroids)
+        metrics: dict[str, float | None] = {f"valid/ccc_{name}": value for name, value in scores.ccc.items()}
+        metrics["valid/ccc"] = float(np.mean(list(scores.ccc.values())))
+        metrics |= {f"cluster/eta2_{name}": value for name, value in scores.eta_squared.items()}
+        return metrics
+
+    def _score(self, chunk_set: ChunkSet, centroids: np.ndarray | None) -> SplitScores:
+        """Exact utterance-level CCC over a whole split (SPEC "Test"), and what the clusters say of it."""
+        predictions, embeddings = predict_utterances(
+            self.network, chunk_set, self._worker, self._data.label_mean, self._data.label_std
+        )
+        targets = chunk_set.labels(self._data.attributes)
+        ccc, dependency = {}, {}
+        for column, attribute in enumerate(self._data.attributes):
+            known = np.isfinite(targets[:, column])
+            ccc[attribute] = concordance(predictions[known, column], targets[known, column])
+            if centroids is not None:
+                clusters, _ = nearest_centroid(embeddings, centroids)
+                by_chunk = np.repeat(targets[:, column], chunk_set.num_chunks)
+                dependency[attribute] = eta_squared(by_chunk, clusters)
+        return SplitScores(chunk_set.rows, predictions, targets, ccc, dependency)
+
+    def _checkpoint(self, state: RunState, metrics: Metrics) -> None:
+        folder: Path | None = None
+        if self._worker.rank == 0:
+            # Not a TemporaryDirectory: whoever takes the report moves or uploads the folder.
+            folder = Path(tempfile.mkdtemp(prefix="raydec-checkpoint-"))
+            save_state(state, folder)
+        numbers = {name: float(value) for name, value in metrics.items() if value is not None}
+        self._worker.report(numbers, folder, f"epoch-{state.epoch:05d}")
+
+    def _restore(self) -> RunState:
+        with self._worker.latest_checkpoint() as folder:
+            if folder is None:
+                return RunState()
+            state = load_state(folder)
+        self.network.load_state_dict(state.network)
+        self.network.to(self._worker.device)
+        self._optimizers.load_state_dict(state.optimizers)
+        self._recorder.resumed(state)
+        return state
+
+
+def _copy_of(network: Network) -> dict[str, torch.Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}

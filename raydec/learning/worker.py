@@ -1,0 +1,164 @@
+"""The seam between the maths and whatever runs it: one small protocol and its Ray-free forms.
+
+A worker is one of ``world_size`` processes that walk the same epoch together. Every collective the maths
+needs goes through it and is visible where it happens.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+CHECKPOINT_FOLDER = "checkpoints"
+
+
+@runtime_checkable
+class Worker(Protocol):
+    """One of the processes that train together."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    def all_sum(self, tensor: Tensor) -> Tensor:
+        """The element-wise sum over all workers, on every worker. Not differentiable; a new tensor."""
+        ...
+
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        """Equal-shaped tensors of all workers, stacked in rank order: ``[world, ...]``."""
+        ...
+
+    def broadcast(self, tensor: Tensor) -> Tensor:
+        """Rank 0's tensor, on every worker."""
+        ...
+
+    def report(self, metrics: Mapping[str, float], checkpoint: Path | None, name: str) -> None:
+        """Hand in an epoch's metrics; rank 0 also hands in a folder, which becomes checkpoint ``name``."""
+        ...
+
+    def latest_checkpoint(self) -> AbstractContextManager[Path | None]:
+        """Context manager: a local folder with the newest complete checkpoint, or None."""
+        ...
+
+
+class LocalWorker:
+    """A world of one, in this process. Checkpoints go to ``run_folder/checkpoints``."""
+
+    rank = 0
+    world_size = 1
+
+    def __init__(
+        self, run_folder: Path | None = None, device: str = "cpu", keep_checkpoints: int = 2
+    ) -> None:
+        self.device = torch.device(device)
+        self._folder = None if run_folder is None else run_folder / CHECKPOINT_FOLDER
+        self._keep = keep_checkpoints
+
+    def all_sum(self, tensor: Tensor) -> Tensor:
+        """See :class:`Worker`."""
+        return tensor
+
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        """See :class:`Worker`."""
+        return tensor.unsqueeze(0)
+
+    def broadcast(self, tensor: Tensor) -> Tensor:
+        """See :class:`Worker`."""
+        return tensor
+
+    def report(self, metrics: Mapping[str, float], checkpoint: Path | None, name: str) -> None:
+        """Move the folder into place in one rename, then drop the oldest ones."""
+        if checkpoint is None:
+            return
+        if self._folder is None:
+            shutil.rmtree(checkpoint)
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        arriving = self._folder / f".{name}.partial"
+        shutil.rmtree(arriving, ignore_errors=True)
+        shutil.move(checkpoint, arriving)
+        shutil.rmtree(self._folder / name, ignore_errors=True)
+        arriving.rename(self._folder / name)
+        for old in self._complete()[: -self._keep]:
+            shutil.rmtree(old)
+
+    @contextmanager
+    def latest_checkpoint(self) -> Iterator[Path | None]:
+        """See :class:`Worker`."""
+        complete = self._complete()
+        yield complete[-1] if complete else None
+
+    def _complete(self) -> list[Path]:
+        if self._folder is None or not self._folder.is_dir():
+            return []
+        return sorted(path for path in self._folder.iterdir() if path.is_dir() and path.name[0] != ".")
+
+
+class DistributedWorker:
+    """A member of an initialised ``torch.distributed`` group (gloo on CPUs, NCCL on GPUs)."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.rank = dist.get_rank()
+        self.world_size = dist.get_world_size()
+
+    def all_sum(self, tensor: Tensor) -> Tensor:
+        """See :class:`Worker`."""
+        total = tensor.detach().clone().to(self.device)
+        dist.all_reduce(total)
+        return total.to(tensor.device)
+
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        """See :class:`Worker`."""
+        mine = tensor.detach().contiguous().to(self.device)
+        parts = [torch.empty_like(mine) for _ in range(self.world_size)]
+        dist.all_gather(parts, mine)
+        return torch.stack(parts).to(tensor.device)
+
+    def broadcast(self, tensor: Tensor) -> Tensor:
+        """See :class:`Worker`."""
+        value = tensor.detach().clone().contiguous().to(self.device)
+        dist.broadcast(value, src=0)
+        return value.to(tensor.device)
+
+    def report(self, metrics: Mapping[str, float], checkpoint: Path | None, name: str) -> None:
+        """Drop it: a bare process group keeps nothing."""
+        if checkpoint is not None:
+            shutil.rmtree(checkpoint)
+
+    @contextmanager
+    def latest_checkpoint(self) -> Iterator[Path | None]:
+        """A bare process group keeps nothing."""
+        yield None
+
+
+def share_of(num_items: int, rank: int, world_size: int) -> slice:
+    """The contiguous share of ``num_items`` that belongs to ``rank``; shares differ by at most one item."""
+    return slice(num_items * rank // world_size, num_items * (rank + 1) // world_size)
+
+
+def gather_rows(worker: Worker, rows: np.ndarray, num_rows: int) -> np.ndarray:
+    """Concatenate every worker's share of rows, in rank order, on every worker.
+
+    Args:
+        worker: the collective.
+        rows: ``[share, ...]``, the rows of ``share_of(num_items)``; shares may differ in length.
+        num_rows: rows in all; the result is ``[num_rows, ...]``.
+    """
+    if worker.world_size == 1:
+        return rows
+    counts = worker.all_gather(torch.tensor([len(rows)])).flatten().tolist()
+    padded = np.zeros((max(counts), *rows.shape[1:]), rows.dtype)
+    padded[: len(rows)] = rows
+    gathered = worker.all_gather(torch.from_numpy(padded)).numpy()
+    joined = np.concatenate([part[:count] for part, count in zip(gathered, counts, strict=True)])
+    assert len(joined) == num_rows, f"gathered {len(joined)} rows, expected {num_rows}"
+    return joined

@@ -1,0 +1,107 @@
+"""What a person sees while a run trains: one line per epoch, and a spinner on a terminal."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+from rich.table import Table
+
+from raydec.config import Config
+from raydec.console import err, out
+from raydec.experiment import RunResult, run_location
+from raydec.reporting.recorder import METRICS_FILE, MODEL_FOLDER
+from raydec.reporting.run_folder import RunFolder
+
+POLL_S = 0.5
+
+
+@contextmanager
+def following(config: Config) -> Iterator[None]:
+    """Print each epoch's line as the run directory gets it, whichever process trains."""
+    stop = threading.Event()
+    follower = threading.Thread(target=_follow, args=(config, stop), daemon=True)
+    follower.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        follower.join()
+
+
+def _follow(config: Config, stop: threading.Event) -> None:
+    folder = RunFolder(run_location(config))
+    shown = len(_lines(folder))
+    begun = time.monotonic()
+    total = config.training.epochs
+    status = err.status("starting workers") if err.is_terminal else nullcontext()
+    with status as spinner:
+        while True:
+            # Asked before reading, so that the last epoch's line is not missed.
+            last_look = stop.is_set()
+            for text in (lines := _lines(folder))[shown:]:
+                if shown == 0:
+                    out.print(_header(config), markup=False)
+                out.print(_row(json.loads(text), config), markup=False)
+                shown += 1
+            shown = min(shown, len(lines)) if lines else shown
+            if spinner is not None and shown < total:
+                spinner.update(f"epoch {shown + 1}/{total}, {time.monotonic() - begun:.0f} s")
+            if last_look:
+                return
+            stop.wait(POLL_S)
+
+
+def _lines(folder: RunFolder) -> list[str]:
+    return (folder.read(METRICS_FILE) or "").splitlines()
+
+
+def _header(config: Config) -> str:
+    attributes = " ".join(f"{name[:9]:>9}" for name in config.data.attributes)
+    return (
+        f"{'epoch':>9}  CCC on {config.data.validation_split}: {attributes}   "
+        f"{'loss':>7} {'NMI':>5} {'empty':>5} {'largest':>7}  {'kmeans':>7} {'epoch':>7} {'chunks/s':>8}"
+    )
+
+
+def _row(metrics: Mapping[str, Any], config: Config) -> str:
+    scores = " ".join(f"{metrics[f'valid/ccc_{name}']:9.4f}" for name in config.data.attributes)
+    indent = " " * (len(f"  CCC on {config.data.validation_split}: "))
+    return (
+        f"{metrics['epoch']:>4}/{config.training.epochs:<4}{indent}{scores}   "
+        f"{_number(metrics.get('train/loss_emotion'), '7.4f')} "
+        f"{_number(metrics.get('cluster/nmi_previous'), '5.2f')} "
+        f"{_number(metrics.get('cluster/empty'), '5.0f')} "
+        f"{_number(metrics.get('cluster/largest_share'), '7.2f')}  "
+        f"{_number(metrics.get('time/kmeans_s'), '6.2f')}s "
+        f"{metrics['time/epoch_s']:6.1f}s {metrics['throughput/chunks_per_s']:8.0f}"
+    )
+
+
+def _number(value: float | None, form: str) -> str:
+    """A number in its column, or a dash where an epoch has none."""
+    return f"{'-':>{form.split('.')[0]}}" if value is None else f"{value:{form}}"
+
+
+def print_result(config: Config, result: RunResult) -> None:
+    """The CCC table, and the paths of what was written."""
+    if result.already_finished:
+        out.print(f"run {config.name} had already finished; its results:", markup=False)
+    table = Table(
+        title=f"CCC of {config.name}, best epoch {result.summary['best_epoch']}", title_justify="left"
+    )
+    table.add_column("split")
+    table.add_column("utterances", justify="right")
+    for attribute in config.data.attributes:
+        table.add_column(attribute, justify="right")
+    for split, scores in result.summary["ccc"].items():
+        count = str(result.summary["num_utterances"][split])
+        table.add_row(split, count, *(f"{scores[name]:.4f}" for name in config.data.attributes))
+    out.print(table)
+    out.print(f"run directory   {result.folder}", markup=False)
+    out.print(f"model           {result.folder / MODEL_FOLDER}", markup=False)
+    out.print(f"TensorBoard     tensorboard --logdir {result.folder}", markup=False)

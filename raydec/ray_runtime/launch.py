@@ -1,0 +1,163 @@
+"""Starts the training workers of one run on Ray, with their K-means actor beside them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.train
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2.api.config import LoggingConfig
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+
+from raydec.config import Config, RayConfig
+from raydec.errors import UserError
+from raydec.learning.clustering import Clusterer
+from raydec.learning.host import ALLOCATOR_ENVIRONMENT, prepare_host
+from raydec.learning.worker import CHECKPOINT_FOLDER, Worker
+from raydec.ray_runtime.kmeans_actor import RayClusterer, create_kmeans_actor
+from raydec.ray_runtime.worker import RayWorker
+
+TrainLoop = Callable[[Config, Worker, Clusterer, str], None]
+"""What every worker runs: config, its worker, its clusterer, the run folder."""
+
+# On a machine whose every GPU trains, the K-means actor shares one of them.
+WORKER_GPU_SHARE, ACTOR_GPU_SHARE = 0.9, 0.1
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What a run asks of the cluster.
+
+    Attributes:
+        num_workers: training workers.
+        cpus_per_worker: cores, and threads, of each.
+        use_gpu: whether each has a GPU.
+    """
+
+    num_workers: int
+    cpus_per_worker: int
+    use_gpu: bool
+
+
+def place(config: RayConfig, num_cpus: float, num_gpus: float) -> Placement:
+    """Work out what to ask for, and refuse what the cluster can never give.
+
+    Args:
+        config: the ray section.
+        num_cpus: cores of the cluster.
+        num_gpus: GPUs of the cluster.
+
+    Raises:
+        UserError: more workers than cores or GPUs, with the arithmetic.
+    """
+    use_gpu = num_gpus >= 1 if config.use_gpu == "auto" else bool(config.use_gpu)
+    num_workers = config.num_workers or (int(num_gpus) if use_gpu else 1)
+    if use_gpu and num_workers > num_gpus:
+        raise UserError(
+            f"ray.num_workers={num_workers} with a GPU each, but the cluster has {num_gpus:g} GPUs; "
+            f"lower ray.num_workers to {int(num_gpus)} or set ray.use_gpu=false"
+        )
+    cpus = config.cpus_per_worker or max(1, int(num_cpus) // max(num_workers, 1))
+    if num_workers * cpus > num_cpus:
+        raise UserError(
+            f"ray.num_workers={num_workers} x {cpus} CPUs = {num_workers * cpus} CPUs, but the cluster has "
+            f"{num_cpus:g}; lower ray.num_workers or ray.cpus_per_worker"
+        )
+    return Placement(num_workers, cpus, use_gpu)
+
+
+def train_on_ray(
+    config: Config, loop: TrainLoop, run_folder: str, callbacks: Sequence[Any] = ()
+) -> None:
+    """Run ``loop`` on a group of Ray Train workers until it returns; Ray must be running.
+
+    A worker that dies takes its group down; Ray Train starts a new one from the newest checkpoint, at most
+    ``ray.max_failures`` times. The K-means actor belongs to this process and ends with it.
+
+    Args:
+        config: the run's settings.
+        loop: importable function that every worker runs.
+        run_folder: absolute path or URI; checkpoints go to ``run_folder/checkpoints``.
+        callbacks: Ray Train callbacks.
+
+    Raises:
+        UserError: the run cannot be placed, or a worker met a mistake of the user's.
+        RuntimeError: it failed more often than allowed; finished epochs are kept.
+    """
+    resources = ray.cluster_resources()
+    placement = place(config.ray, resources.get("CPU", 0.0), resources.get("GPU", 0.0))
+    actor = create_kmeans_actor(
+        f"raydec-kmeans-{config.name}-{secrets.token_hex(4)}",
+        num_gpus=ACTOR_GPU_SHARE if placement.use_gpu else 0.0,
+    )
+    # Ray Train polls its workers this often; the default of 2 s would be paid once per epoch.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    trainer = TorchTrainer(
+        _worker_main,
+        train_loop_config={
+            "config": config,
+            "loop": loop,
+            "actor": actor,
+            "run_folder": run_folder,
+            "num_threads": placement.cpus_per_worker,
+        },
+        torch_config=TorchConfig(timeout_s=config.ray.collective_timeout_s),
+        scaling_config=_scaling(placement),
+        run_config=RunConfig(
+            name=CHECKPOINT_FOLDER,
+            storage_path=run_folder,
+            failure_config=FailureConfig(
+                max_failures=config.ray.max_failures, controller_failure_limit=config.ray.max_failures
+            ),
+            checkpoint_config=CheckpointConfig(num_to_keep=config.training.keep_checkpoints),
+            worker_runtime_env={"env_vars": ALLOCATOR_ENVIRONMENT},
+            logging_config=LoggingConfig(log_level="ERROR"),
+            callbacks=list(callbacks),
+        ),
+    )
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        raise _explained(error, config) from error
+    finally:
+        ray.kill(actor)
+
+
+def _scaling(placement: Placement) -> ScalingConfig:
+    resources: dict[str, float] = {"CPU": placement.cpus_per_worker}
+    if placement.use_gpu:
+        resources["GPU"] = WORKER_GPU_SHARE
+    return ScalingConfig(
+        num_workers=placement.num_workers, use_gpu=placement.use_gpu, resources_per_worker=resources
+    )
+
+
+def _worker_main(job: dict[str, Any]) -> None:
+    prepare_host(job["num_threads"])
+    config: Config = job["config"]
+    worker = RayWorker()
+    clusterer = RayClusterer(job["actor"], worker, config.clustering, worker.group_number())
+    job["loop"](config, worker, clusterer, job["run_folder"])
+
+
+def _explained(error: TrainingFailedError, config: Config) -> Exception:
+    """The user's mistake behind a failed run if there is one, else what failed and what is kept."""
+    causes: list[Exception] = []
+    if isinstance(error, WorkerGroupError):
+        causes = list(error.worker_failures.values())
+    elif isinstance(error, ControllerError):
+        causes = [error.controller_failure]
+    for cause in causes:
+        for exception in (cause, cause.__cause__):
+            if isinstance(exception, UserError):
+                return UserError(str(exception))
+    return RuntimeError(
+        f"run {config.name} failed after {config.ray.max_failures} restarts; finished epochs are kept, "
+        f"run the same command again to go on. First cause: {causes[0] if causes else error}"
+    )

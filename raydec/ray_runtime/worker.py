@@ -1,0 +1,68 @@
+"""A training worker inside Ray Train."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray.train
+import ray.train.torch
+import torch
+
+from raydec.learning.worker import DistributedWorker, LocalWorker, Worker
+
+
+class RayWorker:
+    """Collectives by the process group that Ray Train set up; checkpoints by Ray Train's report.
+
+    Must be made inside a Ray Train worker.
+    """
+
+    def __init__(self) -> None:
+        context = ray.train.get_context()
+        device = ray.train.torch.get_device()
+        self.rank = context.get_world_rank()
+        self.world_size = context.get_world_size()
+        self.device = device
+        # A group of one has nothing to talk about: no collective is called, none can time out.
+        self._group: Worker = (
+            DistributedWorker(device) if self.world_size > 1 else LocalWorker(device=str(device))
+        )
+
+    def all_sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """See :class:`raydec.learning.worker.Worker`."""
+        return self._group.all_sum(tensor)
+
+    def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        """See :class:`raydec.learning.worker.Worker`."""
+        return self._group.all_gather(tensor)
+
+    def broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
+        """See :class:`raydec.learning.worker.Worker`."""
+        return self._group.broadcast(tensor)
+
+    def report(self, metrics: Mapping[str, float], checkpoint: Path | None, name: str) -> None:
+        """Hand metrics and checkpoint to Ray Train, which persists it before it counts as the newest."""
+        handed_in = None if checkpoint is None else ray.train.Checkpoint.from_directory(str(checkpoint))
+        ray.train.report(
+            dict(metrics),
+            checkpoint=handed_in,
+            checkpoint_dir_name=name,
+            delete_local_checkpoint_after_upload=True,
+        )
+
+    @contextmanager
+    def latest_checkpoint(self) -> Iterator[Path | None]:
+        """The checkpoint that Ray Train registered last, fetched to this node."""
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            yield None
+            return
+        with checkpoint.as_directory() as folder:
+            yield Path(folder)
+
+    def group_number(self) -> int:
+        """A number shared by this worker group and by no other of the run."""
+        return int(self.broadcast(torch.tensor(secrets.randbits(62))))

@@ -1,0 +1,134 @@
+"""What a run leaves for people to read: metrics, TensorBoard events, the best model, the summary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from tensorboardX import SummaryWriter
+
+from raydec import __version__
+from raydec.config import Config
+from raydec.features.store import FeatureStore
+from raydec.learning.checkpoint import RunState
+from raydec.learning.data import TrainingData
+from raydec.learning.training import SplitScores
+from raydec.model.directory import ChunkFormat, NetworkSpec, SavedModel, save_model
+from raydec.model.network import Network
+from raydec.reporting.run_folder import RunFolder
+
+METRICS_FILE, STEPS_FILE, SUMMARY_FILE = "metrics.jsonl", "steps.jsonl", "summary.json"
+MODEL_FOLDER = "model"
+
+
+class RunRecorder:
+    """Rank 0's recorder: writes the run directory of the file contract.
+
+    Args:
+        folder: the run directory.
+        config: the run's settings.
+        store: the feature store trained on.
+        data: its selection.
+    """
+
+    def __init__(self, folder: RunFolder, config: Config, store: FeatureStore, data: TrainingData) -> None:
+        self._folder = folder
+        self._config = config
+        self._store = store
+        self._data = data
+        folder.create()
+        self._events = SummaryWriter(str(folder.local))
+        self._steps: list[str] = []
+
+    def step(self, record: Mapping[str, float | int | str | None]) -> None:
+        """See :class:`raydec.learning.training.Recorder`."""
+        self._steps.append(json.dumps(dict(record)) + "\n")
+        for name, value in record.items():
+            if isinstance(value, float):
+                self._events.add_scalar(f"step/{record['stage']}/{name}", value, record["global_step"])
+
+    def resumed(self, state: RunState) -> None:
+        """Drop what an interrupted attempt wrote after the checkpoint."""
+        self._folder.write_json_lines(METRICS_FILE, state.history)
+        written = (self._folder.read(STEPS_FILE) or "").splitlines(keepends=True)
+        kept = [line for line in written if line.endswith("\n") and json.loads(line)["epoch"] < state.epoch]
+        self._folder.write(STEPS_FILE, "".join(kept))
+
+    def epoch(self, state: RunState) -> None:
+        """See :class:`raydec.learning.training.Recorder`."""
+        with (self._folder.local / STEPS_FILE).open("a", encoding="utf-8") as file:
+            file.writelines(self._steps)
+        self._steps.clear()
+        self._folder.write_json_lines(METRICS_FILE, state.history)
+        for name, value in state.history[-1].items():
+            if value is not None:
+                self._events.add_scalar(name, value, state.epoch)
+        for stage, labels in state.labels.items():
+            sizes = np.bincount(labels, minlength=self._config.clustering.num_clusters)
+            self._events.add_histogram(f"cluster/sizes_{stage}", sizes, state.epoch)
+        self._events.flush()
+        self._folder.sync()
+
+    def best(self, network: Network, state: RunState) -> None:
+        """See :class:`raydec.learning.training.Recorder`."""
+        last = state.history[-1]
+        scores = {
+            "validation": {name: last[f"valid/ccc_{name}"] for name in self._data.attributes},
+        }
+        save_model(self._model(network, state, scores), self._folder.local / MODEL_FOLDER)
+
+    def finished(self, network: Network, state: RunState, scores: Mapping[str, SplitScores]) -> None:
+        """See :class:`raydec.learning.training.Recorder`."""
+        by_split = {split: result.ccc for split, result in scores.items()}
+        save_model(self._model(network, state, by_split), self._folder.local / MODEL_FOLDER)
+        self._events.add_hparams(
+            {"num_clusters": self._config.clustering.num_clusters, "seed": self._config.seed},
+            {f"{split}/ccc_{name}": value for split, ccc in by_split.items() for name, value in ccc.items()},
+            name=".",
+        )
+        self._events.close()
+        summary = {
+            "finished": True,
+            "epochs": state.epoch,
+            "best_epoch": state.best_epoch,
+            "ccc": by_split,
+            "eta_squared": {split: result.eta_squared for split, result in scores.items()},
+            "num_utterances": {split: len(result.rows) for split, result in scores.items()},
+        }
+        self._folder.sync()
+        self._folder.write_json(SUMMARY_FILE, summary)
+        self._folder.sync()
+
+    def _model(self, network: Network, state: RunState, scores: Mapping[str, Any]) -> SavedModel:
+        spec = NetworkSpec(
+            attributes=self._data.attributes,
+            num_clusters=self._config.clustering.num_clusters,
+            model=self._config.model.model_dump(mode="json"),
+            label_mean=tuple(float(value) for value in self._data.label_mean),
+            label_std=tuple(float(value) for value in self._data.label_std),
+        )
+        features = self._config.features
+        return SavedModel(
+            networks=[(spec, network)],
+            features=self._store.parameters,
+            chunks=ChunkFormat(
+                scale=features.scale,
+                clip=features.clip,
+                num_chunks=features.num_chunks,
+                chunk_frames=features.chunk_frames,
+                short="tile",
+            ),
+            feature_mean=self._data.normalizer.mean,
+            feature_std=self._data.normalizer.std,
+            centroids=state.best_centroids,
+            extra={
+                "run": self._config.name,
+                "corpus": self._store.corpus_name,
+                "synthetic": self._store.synthetic,
+                "best_epoch": state.best_epoch,
+                "scores": dict(scores),
+                "raydec_version": __version__,
+            },
+        )

@@ -1,0 +1,98 @@
+"""A run directory on local or shared disk, or behind any URI that pyarrow reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import fs
+
+from raydec.errors import UserError
+
+
+class RunFolder:
+    """Writes a run's files in place on a file system, by way of a local copy behind a URI.
+
+    Args:
+        location: a path or a URI such as ``s3://bucket/runs/name``.
+
+    Attributes:
+        location: the absolute path or the URI.
+        local: where files are written; :meth:`sync` makes them appear at ``location``.
+
+    Raises:
+        UserError: the location cannot be reached.
+    """
+
+    def __init__(self, location: str) -> None:
+        self._remote: fs.FileSystem | None = None
+        if "://" not in location:
+            self.local = Path(location).absolute()
+            self.location = str(self.local)
+            return
+        try:
+            self._remote, self._remote_path = fs.FileSystem.from_uri(location)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UserError(f"storage {location} cannot be used: {error}") from None
+        self.location = location
+        self.local = Path(tempfile.mkdtemp(prefix="raydec-run-"))
+
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises:
+            UserError: it cannot be made, for example for lack of permission.
+        """
+        try:
+            self.local.mkdir(parents=True, exist_ok=True)
+            if self._remote is not None:
+                self._remote.create_dir(self._remote_path, recursive=True)
+        except OSError as error:
+            raise UserError(f"cannot create run directory {self.location}: {error}") from None
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file so that a reader sees the old or the new one, never a part."""
+        partial = self.local / f".{name}.partial"
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, self.local / name)
+
+    def write_json(self, name: str, document: Any) -> None:
+        """Write a JSON file; see :meth:`write`."""
+        self.write(name, json.dumps(document, indent=2) + "\n")
+
+    def write_json_lines(self, name: str, objects: list[Any]) -> None:
+        """Write one JSON object per line; see :meth:`write`."""
+        self.write(name, "".join(json.dumps(item) + "\n" for item in objects))
+
+    def read(self, name: str) -> str | None:
+        """A file's text, or None when it is not there."""
+        if self._remote is not None:
+            try:
+                with self._remote.open_input_stream(f"{self._remote_path}/{name}") as stream:
+                    return bytes(stream.read()).decode()
+            except FileNotFoundError:
+                return None
+        try:
+            return (self.local / name).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+
+    def read_json(self, name: str) -> Any:
+        """A JSON file's document, or None when it is not there."""
+        text = self.read(name)
+        return None if text is None else json.loads(text)
+
+    def sync(self) -> None:
+        """Make what was written appear at the location."""
+        if self._remote is not None:
+            fs.copy_files(str(self.local), self._remote_path, destination_filesystem=self._remote)
+
+    def fetch(self, destination: Path) -> None:
+        """Copy the whole run directory to a local folder."""
+        if self._remote is not None:
+            destination.mkdir(parents=True, exist_ok=True)
+            fs.copy_files(self._remote_path, str(destination), source_filesystem=self._remote)
