@@ -1,0 +1,118 @@
+"""The package as a whole: cheap to import, Ray in one room, every setting explained."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from raydec.config import Config, iterate_keys
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "raydec"
+
+PROBE = """
+import json, sys, time
+start = time.perf_counter()
+import raydec
+seconds = time.perf_counter() - start
+print(json.dumps({"seconds": seconds, "modules": sorted(sys.modules), "version": raydec.__version__}))
+"""
+
+
+def import_in_new_process() -> dict[str, object]:
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60
+    )
+    return json.loads(done.stdout)
+
+
+def test_import_is_quick_and_brings_neither_torch_nor_ray() -> None:
+    probes = [import_in_new_process() for _ in range(3)]
+    assert not {"torch", "ray", "numpy", "pydantic"} & set(probes[0]["modules"])
+    # The best of three: a busy machine must not fail it.
+    assert min(probe["seconds"] for probe in probes) < 0.3
+
+
+def imported_packages(path: Path) -> set[str]:
+    """Top-level packages a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def test_only_ray_runtime_imports_ray() -> None:
+    importers = {
+        path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if "ray" in imported_packages(path)
+    }
+    assert importers, "the check would pass on nothing"
+    assert {path.parts[0] for path in importers} == {"ray_runtime"}
+
+
+def test_import_contracts_hold(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    importlinter = pytest.importorskip("importlinter.cli", reason="import-linter is in the dev extra")
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(str(ROOT))
+    status = importlinter.lint_imports(config_filename=str(ROOT / "pyproject.toml"), cache_dir=str(tmp_path))
+    assert status == 0
+
+
+def test_every_setting_has_a_one_line_description() -> None:
+    keys = list(iterate_keys(Config))
+    assert len(keys) > 40
+    for key, kind, _, description in keys:
+        assert kind, key
+        assert len(description) >= 6 and "\n" not in description, f"{key} has no one-line description"
+
+
+def test_every_module_imports_without_a_word(tmp_path: Path) -> None:
+    """No prints, warnings, logging set-up, files or seeded generators at import."""
+    names = sorted(
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in PACKAGE.rglob("*.py")
+        if path.name != "__main__.py"
+    )
+    code = f"""
+import importlib, logging, random
+import numpy, torch
+before = (random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+handlers = list(logging.getLogger().handlers)
+for name in {names!r}:
+    importlib.import_module(name)
+assert before == (random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+assert logging.getLogger().handlers == handlers
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout, done.stderr) == ("", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_package_is_found_where_the_tests_are() -> None:
+    """Tests of a stale installation prove nothing about the checkout."""
+    spec = importlib.util.find_spec("raydec")
+    assert spec is not None and spec.origin is not None
+    installed = Path(spec.origin).parent
+    for path in PACKAGE.rglob("*.py"):
+        twin = installed / path.relative_to(PACKAGE)
+        assert twin.is_file() and twin.read_bytes() == path.read_bytes(), (
+            f"{twin} is not the checkout's {path.name}: run pip install '.[test]' again"
+        )
