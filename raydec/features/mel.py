@@ -61,12 +61,11 @@ class FeatureParameters:
         if set(values) != expected:
             names = ", ".join(sorted(expected.symmetric_difference(values)))
             raise ValueError(f"feature parameters that are missing or unknown: {names}")
-        default = cls()
+        kinds = {key: type(value) for key, value in cls().to_dict().items()}
         for key, value in values.items():
-            kind = type(getattr(default, key))
-            if not isinstance(value, kind) and not (kind is float and isinstance(value, int)):
-                raise ValueError(f"feature parameter {key} must be {kind.__name__}, not {value!r}")
-        return cls(**values)
+            if not isinstance(value, kinds[key]) and not (kinds[key] is float and isinstance(value, int)):
+                raise ValueError(f"feature parameter {key} must be {kinds[key].__name__}, not {value!r}")
+        return cls(**{key: kinds[key](value) for key, value in values.items()})
 
     def differences(self, other: FeatureParameters) -> list[str]:
         """Per parameter that differs: its name, this value, the other value."""

@@ -1,0 +1,73 @@
+"""Files that appear under their names only when they are complete, so that a crash leaves no halves."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from raydec.errors import UserError
+
+TEMPORARY_PREFIX = ".partial-"
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def file_sha256(path: str | Path) -> str:
+    """Checksum of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_arrow(target: Path, batch: pa.RecordBatch) -> None:
+    """Write one record batch as an Arrow IPC file, under its name only when complete."""
+    with temporary_file(target.parent) as file:
+        with pa.ipc.new_file(file, batch.schema) as writer:
+            writer.write_batch(batch)
+        publish(file, target)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write a text file, under its name only when complete."""
+    with temporary_file(target.parent) as file:
+        # Names that are not valid Unicode come in as surrogates; they must not stop a run at its end.
+        file.write(text.encode("utf-8", errors="backslashreplace"))
+        publish(file, target)
+
+
+@contextlib.contextmanager
+def temporary_file(folder: Path) -> Iterator[BinaryIO]:
+    """A new file in ``folder`` that is gone afterwards unless :func:`publish` gave it a name."""
+    path = folder / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    try:
+        with open(path, "xb") as file:
+            yield file
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def publish(file: BinaryIO, target: Path) -> None:
+    """Give a complete temporary file its name, at once, replacing what had it."""
+    file.flush()
+    os.fsync(file.fileno())
+    os.replace(file.name, target)
+
+
+@contextlib.contextmanager
+def full_disk_explained(folder: Path) -> Iterator[None]:
+    """Turn a full disk into a message that names the folder and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL_DISK:
+            raise
+        raise UserError(
+            f"no space left in {folder} ({error.strerror}); free some and run the same command again: "
+            "finished shards are kept"
+        ) from None

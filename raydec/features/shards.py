@@ -1,0 +1,286 @@
+"""Shards of a feature store: planned from the corpus alone, written by any number of processes.
+
+A finished shard leaves a note beside its frames (``frames-00000.json``) that says what they are
+and of which plan; an interrupted run finds it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from raydec.corpus.table import UNLABELED_SPLIT, Skipped, labeled_mask
+from raydec.errors import UserError
+from raydec.features.audio import AudioError, DecodedAudio, decode_audio
+from raydec.features.files import file_sha256, full_disk_explained, temporary_file, write_arrow, write_text
+from raydec.features.mel import FeatureParameters, MelMoments, mel_frames
+
+MAX_FLOAT16 = 65_504.0
+_TARGET_SHARDS, _MIN_UTTERANCES, _MAX_UTTERANCES = 64, 16, 512
+
+Role = Literal["labeled_train", "unlabeled", "held_out"]
+ROLES: tuple[Role, ...] = ("labeled_train", "unlabeled", "held_out")
+"""What an utterance may teach: normalisation comes from the first of these, never from held-out speech
+as long as there is any other."""
+
+
+@dataclass(frozen=True)
+class PlannedUtterance:
+    """One audio file to be decoded, as it was when the plan was made.
+
+    Attributes:
+        row: its row in the corpus table.
+        path: the audio file.
+        role: what its frames may be used for.
+        size: bytes; -1 for a file that was not there.
+        modified_ns: time of its last change.
+    """
+
+    row: int
+    utterance_id: str
+    path: str
+    role: Role
+    size: int
+    modified_ns: int
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """The utterances of one frames file."""
+
+    index: int
+    utterances: tuple[PlannedUtterance, ...]
+
+    @property
+    def frames_file(self) -> str:
+        """Name of the frames file."""
+        return f"frames-{self.index:05d}.arrow"
+
+    @property
+    def note_file(self) -> str:
+        """Name of the note that says the frames file is finished."""
+        return f"frames-{self.index:05d}.json"
+
+    def fingerprint(self, parameters: FeatureParameters) -> str:
+        """Changes whenever the shard's content could: rows, audio files, feature parameters."""
+        rows = [dataclasses.astuple(utterance) for utterance in self.utterances]
+        return hashlib.sha256(json.dumps([self.index, rows, parameters.to_dict()]).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class StoredUtterance:
+    """Where one utterance's frames went: columns of ``utterances.arrow``, and its row in the corpus table."""
+
+    row: int
+    num_frames: int
+    first_frame: int
+    duration_s: float
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What one written shard holds.
+
+    Attributes:
+        fingerprint: of the plan it fulfils.
+        num_frames: frames in the file.
+        num_bytes: size of the file.
+        data_offset: byte at which the frames begin.
+        sha256: checksum of the file.
+        stored: the utterances that could be decoded, in order.
+        skipped: those that could not, and why.
+        warnings: ``(file, what is odd)`` of utterances that were stored all the same.
+        moments: per role, statistics of the stored frames.
+    """
+
+    index: int
+    fingerprint: str
+    num_frames: int
+    num_bytes: int
+    data_offset: int
+    sha256: str
+    stored: tuple[StoredUtterance, ...]
+    skipped: tuple[Skipped, ...]
+    warnings: tuple[tuple[str, str], ...]
+    moments: dict[Role, MelMoments]
+
+    def to_json(self) -> str:
+        """As the text of a note; numbers survive exactly."""
+        content = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        content["stored"] = [dataclasses.astuple(utterance) for utterance in self.stored]
+        content["skipped"] = [dataclasses.astuple(skip) for skip in self.skipped]
+        content["moments"] = {role: moments.to_dict() for role, moments in self.moments.items()}
+        return json.dumps(content)
+
+    @classmethod
+    def from_json(cls, text: str) -> ShardResult:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            ValueError, TypeError, KeyError: the text is not a note of this version.
+        """
+        content = json.loads(text)
+        content["stored"] = tuple(StoredUtterance(*values) for values in content["stored"])
+        content["skipped"] = tuple(Skipped(*values) for values in content["skipped"])
+        content["warnings"] = tuple((file, warning) for file, warning in content["warnings"])
+        content["moments"] = {role: MelMoments.from_dict(content["moments"][role]) for role in ROLES}
+        return cls(**content)
+
+
+def plan_shards(table: pa.Table) -> list[ShardPlan]:
+    """Divide a corpus table into shards: about 64, of 16 to 512 utterances each, in the table's order.
+
+    Reads the size and age of every audio file.
+    """
+    per_shard = min(max(-(-table.num_rows // _TARGET_SHARDS), _MIN_UTTERANCES), _MAX_UTTERANCES)
+    columns = (table["utterance_id"].to_pylist(), table["path"].to_pylist(), _roles(table))
+    utterances = [
+        PlannedUtterance(row, utterance_id, path, role, *_size_and_age(path))
+        for row, (utterance_id, path, role) in enumerate(zip(*columns, strict=True))
+    ]
+    starts = range(0, len(utterances), per_shard)
+    return [
+        ShardPlan(index, tuple(utterances[start : start + per_shard])) for index, start in enumerate(starts)
+    ]
+
+
+def finished_shard(plan: ShardPlan, folder: Path, parameters: FeatureParameters) -> ShardResult | None:
+    """What an earlier run wrote for this very plan, or None if the shard has to be written."""
+    try:
+        result = ShardResult.from_json((folder / plan.note_file).read_text(encoding="utf-8"))
+        whole = (folder / plan.frames_file).stat().st_size == result.num_bytes
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return result if whole and result.fingerprint == plan.fingerprint(parameters) else None
+
+
+def write_shard(plan: ShardPlan, folder: Path, parameters: FeatureParameters) -> ShardResult:
+    """Decode a shard's utterances and write their frames; a bad file is skipped with its reason.
+
+    Holds one utterance in memory at a time. Files appear under their names only when they are complete.
+
+    Raises:
+        UserError: the disk is full, or this machine does not see a file that the planning one saw.
+    """
+    with full_disk_explained(folder), _one_torch_thread(), temporary_file(folder) as raw:
+        shard = _OpenShard(parameters, raw)
+        for utterance in plan.utterances:
+            shard.add(utterance)
+        raw.flush()
+        data_offset = _write_frames(Path(raw.name), folder / plan.frames_file, parameters.n_mels)
+        frames_file = folder / plan.frames_file
+        result = ShardResult(
+            index=plan.index,
+            fingerprint=plan.fingerprint(parameters),
+            num_frames=shard.num_frames,
+            num_bytes=frames_file.stat().st_size,
+            data_offset=data_offset,
+            sha256=file_sha256(frames_file),
+            stored=tuple(shard.stored),
+            skipped=tuple(shard.skipped),
+            warnings=tuple(shard.warnings),
+            moments=shard.moments,
+        )
+        write_text(folder / plan.note_file, result.to_json())
+    return result
+
+
+class _OpenShard:
+    """The shard being written."""
+
+    def __init__(self, parameters: FeatureParameters, raw: BinaryIO) -> None:
+        self.parameters = parameters
+        self.raw = raw
+        self.num_frames = 0
+        self.stored: list[StoredUtterance] = []
+        self.skipped: list[Skipped] = []
+        self.warnings: list[tuple[str, str]] = []
+        self.moments: dict[Role, MelMoments] = {role: MelMoments.empty(parameters.n_mels) for role in ROLES}
+
+    def add(self, utterance: PlannedUtterance) -> None:
+        _refuse_invisible(utterance)
+        try:
+            audio, sha256 = _decode(utterance.path, self.parameters.sample_rate)
+        except AudioError as error:
+            self.skipped.append(Skipped(utterance.path, error.reason))
+            return
+        frames = mel_frames(audio.samples, self.parameters).clamp_(max=MAX_FLOAT16).half().numpy()
+        self.raw.write(frames.tobytes())
+        self.moments[utterance.role] = self.moments[utterance.role].merge(MelMoments.of(frames))
+        duration_s = len(audio.samples) / self.parameters.sample_rate
+        self.stored.append(StoredUtterance(utterance.row, len(frames), self.num_frames, duration_s, sha256))
+        self.warnings.extend((utterance.path, warning) for warning in audio.warnings)
+        self.num_frames += len(frames)
+
+
+def _decode(path: str, sample_rate: int) -> tuple[DecodedAudio, str]:
+    try:
+        return decode_audio(path, sample_rate), file_sha256(path)
+    except OSError as error:
+        raise AudioError(path, f"cannot be read: {error.strerror or error}") from None
+
+
+def _roles(table: pa.Table) -> list[Role]:
+    """What each utterance may teach; unlabeled training utterances teach as the unlabeled pool does."""
+    pairs = zip(table["split"].to_pylist(), labeled_mask(table).to_pylist(), strict=True)
+    return [_role(split, labeled) for split, labeled in pairs]
+
+
+def _role(split: str, labeled: bool) -> Role:
+    if split == "train":
+        return "labeled_train" if labeled else "unlabeled"
+    return "unlabeled" if split == UNLABELED_SPLIT else "held_out"
+
+
+def _size_and_age(path: str) -> tuple[int, int]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return -1, 0
+    return status.st_size, status.st_mtime_ns
+
+
+@contextlib.contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """The same arithmetic whatever the number of cores, and no thread beyond the one a worker owns."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _refuse_invisible(utterance: PlannedUtterance) -> None:
+    # Skipping it instead would silently empty a store made on a cluster without shared storage.
+    if utterance.size >= 0 and not os.path.exists(utterance.path):
+        raise UserError(
+            f"{utterance.path} is not visible on {socket.gethostname()}, although it was when the corpus was "
+            "read; put the corpus on storage that every node mounts, or, if it was deleted, run again"
+        )
+
+
+def _write_frames(raw: Path, target: Path, num_mels: int) -> int:
+    """Wrap raw float16 frames as an Arrow file, out of the page cache; returns the frames' byte offset."""
+    size = raw.stat().st_size
+    mapped = np.memmap(raw, np.float16, "r") if size else np.empty(0, np.float16)
+    values = pa.Array.from_buffers(pa.float16(), len(mapped), [None, pa.py_buffer(mapped)])
+    frames = pa.FixedSizeListArray.from_arrays(values, num_mels)
+    write_arrow(target, pa.record_batch([frames], names=["frames"]))
+    with pa.memory_map(str(target)) as source:
+        base = source.read_buffer(1).address
+        stored = pa.ipc.open_file(source).get_batch(0).column(0).values
+        return stored.buffers()[1].address - base if size else 0

@@ -1,0 +1,281 @@
+"""Read a feature store: mel frames of a whole corpus in memory-mapped Arrow files.
+
+A store is a folder::
+
+    store.json          parameters, statistics, counts, checksums; written last: no store.json, not finished
+    utterances.arrow    one row per utterance: the corpus table and where its frames are
+    frames-00000.arrow  one record batch, one column: fixed-size lists of float16, that is [frame, mel]
+    skipped.csv         what did not make it, and why
+
+Frames are mel *power* in float16: values from 6.1e-5 to 65504 keep 11 significant bits (a relative error of
+at most 4.9e-4), smaller ones an absolute error of at most 3.0e-8, and larger ones are clamped to 65504 (a
+peak-normalised waveform stays far below that). :mod:`raydec.features.store_writer` makes stores.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Bool, Float16, Int64
+
+from raydec.config import ATTRIBUTES
+from raydec.corpus.table import CANONICAL_SPLITS, canonical_split, labeled_mask
+from raydec.errors import UserError
+from raydec.features.files import file_sha256
+from raydec.features.mel import FeatureParameters, FrameNormalizer, Scale
+
+SCHEMA_VERSION = 1
+STORE_FILE, UTTERANCES_FILE, SKIPPED_FILE = "store.json", "utterances.arrow", "skipped.csv"
+FRAMES_FILE = re.compile(r"frames-\d{5,}\.arrow")
+PLACE_FIELDS = (
+    pa.field("num_frames", pa.int32(), nullable=False),
+    pa.field("shard", pa.int32(), nullable=False),
+    pa.field("first_frame", pa.int64(), nullable=False),
+    pa.field("duration_s", pa.float64(), nullable=False),
+    pa.field("sha256", pa.string(), nullable=False),
+)
+"""Columns of ``utterances.arrow`` after the corpus table's: where the frames are, and of what audio file."""
+
+
+@dataclass(frozen=True)
+class LabelStats:
+    """Statistics of one attribute's labels over the train split.
+
+    Attributes:
+        mean: in the scale of the labels.
+        std: population standard deviation.
+        count: labeled utterances.
+    """
+
+    mean: float
+    std: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One frames file.
+
+    Attributes:
+        file: its name in the store's folder.
+        num_frames: frames in it.
+        data_offset: byte at which the contiguous float16 frames begin.
+        sha256: of the whole file.
+    """
+
+    file: str
+    num_frames: int
+    data_offset: int
+    sha256: str
+
+
+class FeatureStore:
+    """A finished feature store, opened read-only. Pickling it pickles its path, never its frames.
+
+    Attributes:
+        path: absolute path of its folder.
+        parameters: of the mel frames.
+        corpus_name: name of the corpus it was made from.
+        synthetic: whether that corpus declares itself synthetic.
+        utterances: one row per utterance, columns of the corpus table and :data:`PLACE_FIELDS`.
+        label_stats: per attribute that has labels in the train split.
+        normalization_source: whose frames gave the statistics: ``labeled_train``, or ``unlabeled`` or
+            ``all`` in a store without labeled training utterances.
+    """
+
+    path: Path
+    parameters: FeatureParameters
+    corpus_name: str
+    synthetic: bool
+    utterances: pa.Table
+    label_stats: dict[str, LabelStats]
+    normalization_source: str
+
+    @classmethod
+    def open(cls, path: str | Path, parameters: FeatureParameters | None = None) -> FeatureStore:
+        """Open a store for features computed with ``parameters`` (default: this version's).
+
+        Raises:
+            UserError: no store there, unfinished, damaged, of another schema version, or made with other
+                feature parameters; the message names what differs.
+        """
+        folder = Path(path).absolute()
+        content = read_store_file(folder)
+        store = cls()
+        try:
+            store._fill(folder, content)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise damaged(folder, STORE_FILE, f"{type(error).__name__}: {error}") from None
+        differences = store.parameters.differences(parameters or FeatureParameters())
+        if differences:
+            raise UserError(
+                f"{folder} holds features of other parameters: {', '.join(differences)}; "
+                "prepare the corpus again into another folder"
+            )
+        store._check_places()
+        return store
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FeatureStore.open, (self.path, self.parameters)
+
+    def __len__(self) -> int:
+        return self.utterances.num_rows
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits that have utterances, the canonical ones first."""
+        present = pc.unique(self.utterances["split"]).to_pylist()
+        known = [split for split in CANONICAL_SPLITS if split in present]
+        return (*known, *sorted(set(present) - set(known)))
+
+    def rows(
+        self, split: str | None = None, labeled_for: Sequence[str] | None = None
+    ) -> Int64[np.ndarray, " row"]:
+        """Row numbers of utterances, in the store's order.
+
+        Args:
+            split: only this split; a split without utterances has no rows.
+            labeled_for: only utterances with a label for at least one of these attributes.
+        """
+        chosen: Bool[np.ndarray, " utterance"] = np.ones(len(self), dtype=bool)
+        if split is not None:
+            chosen &= pc.equal(self.utterances["split"], canonical_split(split)).to_numpy()
+        if labeled_for is not None:
+            chosen &= labeled_mask(self.utterances, labeled_for).to_numpy()
+        return np.flatnonzero(chosen)
+
+    def normalizer(self, scale: Scale, clip: float) -> FrameNormalizer:
+        """Z-normalisation with the statistics of the labeled training frames on this scale."""
+        mean, std = self._statistics[scale]
+        return FrameNormalizer(mean, std, scale, clip)
+
+    def frames(self, row: int | np.integer) -> Float16[np.ndarray, "frame mel"]:
+        """Mel power of one utterance: a read-only view of the memory map, nothing is copied."""
+        first = self._first_frame[row]
+        return self.shard_frames(int(self._shard[row]))[first : first + self._num_frames[row]]
+
+    def shard_frames(self, shard: int) -> Float16[np.ndarray, "frame mel"]:
+        """All frames of one shard: a read-only view of the memory map, made on first use."""
+        if (mapped := self._mapped[shard]) is None:
+            mapped = self._mapped[shard] = self._map(self.shards[shard])
+        return mapped
+
+    def verify(self) -> None:
+        """Read every file and compare its checksum.
+
+        Raises:
+            UserError: a file is not what was written; the message names it.
+        """
+        expected = {UTTERANCES_FILE: self._utterances_sha256, **{s.file: s.sha256 for s in self.shards}}
+        for name, sha256 in expected.items():
+            if file_sha256(self.path / name) != sha256:
+                raise damaged(self.path, name, "its checksum differs from the one in store.json")
+
+    def _fill(self, folder: Path, content: dict[str, Any]) -> None:
+        self.path = folder
+        self.parameters = FeatureParameters.from_dict(content["features"])
+        self.corpus_name = content["corpus"]["name"]
+        self.synthetic = content["corpus"]["synthetic"]
+        self.label_stats = {name: LabelStats(**values) for name, values in content["labels"].items()}
+        statistics = content["normalization"]
+        self.normalization_source = statistics["frames_of"]
+        scales: tuple[Scale, ...] = ("power", "log")
+        self._statistics = {scale: _band_statistics(statistics[scale]) for scale in scales}
+        self.shards = tuple(Shard(**shard) for shard in content["shards"])
+        self._utterances_sha256 = content["utterances"]["sha256"]
+        self._mapped: list[np.ndarray | None] = [None] * len(self.shards)
+        self.utterances = _read_utterances(folder)
+        self._num_frames = self.utterances["num_frames"].to_numpy().astype(np.int64)
+        self._first_frame = self.utterances["first_frame"].to_numpy()
+        self._shard = self.utterances["shard"].to_numpy()
+
+    def _check_places(self) -> None:
+        """Every frames file is there and long enough, and every utterance lies inside its file."""
+        for shard in self.shards:
+            needed = shard.data_offset + shard.num_frames * self._frame_bytes
+            if not FRAMES_FILE.fullmatch(shard.file) or not (self.path / shard.file).is_file():
+                raise damaged(self.path, shard.file, "it is missing")
+            if (self.path / shard.file).stat().st_size < needed:
+                raise damaged(self.path, shard.file, f"it is shorter than its {needed} bytes of frames")
+        lengths = np.array([shard.num_frames for shard in self.shards], dtype=np.int64)
+        inside = (self._shard >= 0) & (self._shard < len(lengths))
+        ends = self._first_frame + self._num_frames
+        if not inside.all() or (self._first_frame < 0).any() or (ends > lengths[self._shard]).any():
+            raise damaged(self.path, UTTERANCES_FILE, "an utterance lies outside its frames file")
+
+    @property
+    def _frame_bytes(self) -> int:
+        return 2 * self.parameters.n_mels
+
+    def _map(self, shard: Shard) -> Float16[np.ndarray, "frame mel"]:
+        # Arrow closes the file and keeps the mapping (numpy's own memmap would keep a descriptor per shard).
+        with pa.memory_map(str(self.path / shard.file)) as source:
+            content = source.read_buffer()
+        num_values = shard.num_frames * self.parameters.n_mels
+        values = np.frombuffer(content, np.float16, num_values, shard.data_offset)
+        return values.reshape(shard.num_frames, self.parameters.n_mels)
+
+
+def read_store_file(folder: Path) -> dict[str, Any]:
+    """The content of ``store.json``.
+
+    Raises:
+        UserError: there is none (no store, or an unfinished one), or it is unreadable or of another version.
+    """
+    try:
+        content = json.loads((folder / STORE_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(_why_no_store(folder)) from None
+    except OSError as error:
+        raise UserError(f"cannot read {folder / STORE_FILE}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise damaged(folder, STORE_FILE, f"it is not JSON: {error}") from None
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"{folder} has schema version {version}, this raydec reads {SCHEMA_VERSION}; "
+            "prepare the corpus again into another folder"
+        )
+    return content
+
+
+def damaged(folder: Path, name: str, why: str) -> UserError:
+    """The error for a store that cannot be trusted."""
+    return UserError(
+        f"feature store {folder} is damaged at {name}: {why}; prepare it again with "
+        "'python -m raydec.prepare ... --restart'"
+    )
+
+
+def _why_no_store(folder: Path) -> str:
+    if not folder.is_dir():
+        return f"no feature store at {folder}: no such folder; make one with 'python -m raydec.prepare'"
+    if any(FRAMES_FILE.fullmatch(entry.name) for entry in folder.iterdir()):
+        return f"feature store {folder} is unfinished; run the same 'python -m raydec.prepare' again to go on"
+    return f"{folder} is not a feature store (no store.json); make one with 'python -m raydec.prepare'"
+
+
+def _band_statistics(values: dict[str, list[float]]) -> tuple[np.ndarray, np.ndarray]:
+    return np.asarray(values["mean"], dtype=np.float32), np.asarray(values["std"], dtype=np.float32)
+
+
+def _read_utterances(folder: Path) -> pa.Table:
+    path = folder / UTTERANCES_FILE
+    try:
+        with pa.OSFile(str(path), "rb") as source:
+            table = pa.ipc.open_file(source).read_all()
+    except (OSError, pa.ArrowException) as error:
+        raise damaged(folder, UTTERANCES_FILE, str(error)) from None
+    missing = {"utterance_id", "split", "speaker", *ATTRIBUTES, *(field.name for field in PLACE_FIELDS)}
+    missing -= set(table.column_names)
+    if missing:
+        raise damaged(folder, UTTERANCES_FILE, f"it lacks columns {', '.join(sorted(missing))}")
+    return table.combine_chunks()

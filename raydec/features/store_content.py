@@ -1,0 +1,172 @@
+"""What ``store.json`` says: statistics of frames and labels, counts, the corpus's identity, and warnings.
+
+Everything is computed from shard results in their order, so that no number depends on who wrote which shard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raydec.config import ATTRIBUTES
+from raydec.corpus.table import Corpus, labeled_mask, name_some
+from raydec.features.mel import SCALES, FeatureParameters, MelMoments
+from raydec.features.shards import ROLES, ShardPlan, ShardResult
+from raydec.features.store import SCHEMA_VERSION
+
+
+def store_content(
+    corpus: Corpus,
+    plans: Sequence[ShardPlan],
+    parameters: FeatureParameters,
+    results: Sequence[ShardResult],
+    batch: pa.RecordBatch,
+) -> dict[str, Any]:
+    """The content of ``store.json``, all but the checksum of the utterance table.
+
+    Args:
+        corpus: what was read.
+        plans: all shards.
+        parameters: of the features.
+        results: what became of each shard.
+        batch: the utterance table as it is stored.
+    """
+    table = pa.Table.from_batches([batch])
+    normalization = _normalization(results, parameters)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "corpus": corpus_entry(corpus, plans),
+        "features": parameters.to_dict(),
+        "normalization": normalization,
+        "labels": _label_stats(table),
+        "counts": {
+            "utterances": table.num_rows,
+            "frames": sum(result.num_frames for result in results),
+            "skipped": len(corpus.skipped) + sum(len(result.skipped) for result in results),
+            "splits": _split_counts(table),
+        },
+        "notices": [
+            *corpus.warnings,
+            *_normalization_notices(normalization["frames_of"]),
+            *_leak_notices(table),
+        ],
+        "shards": [
+            {
+                "file": plan.frames_file,
+                "num_frames": result.num_frames,
+                "data_offset": result.data_offset,
+                "sha256": result.sha256,
+            }
+            for plan, result in zip(plans, results, strict=True)
+        ],
+    }
+
+
+def _normalization(results: Sequence[ShardResult], parameters: FeatureParameters) -> dict[str, Any]:
+    """Statistics of the labeled training frames; without any, of the unlabeled ones; else of all."""
+    of_role = {role: MelMoments.empty(parameters.n_mels) for role in ROLES}
+    for result in results:
+        for role in ROLES:
+            of_role[role] = of_role[role].merge(result.moments[role])
+    learnable = ((role, of_role[role]) for role in ("labeled_train", "unlabeled") if of_role[role].count)
+    source, moments = next(learnable, ("all", of_role["held_out"]))
+    entry: dict[str, Any] = {"frames_of": source, "num_frames": moments.count}
+    for scale in SCALES:
+        mean, std = moments.mean_std(scale)
+        entry[scale] = {"mean": mean.tolist(), "std": std.tolist()}
+    return entry
+
+
+def _normalization_notices(source: str) -> list[str]:
+    if source == "labeled_train":
+        return []
+    whose = "unlabeled utterances" if source == "unlabeled" else "all utterances, held-out ones included"
+    return [f"no labeled training utterance is usable, so features are normalised by statistics of {whose}"]
+
+
+def _label_stats(table: pa.Table) -> dict[str, dict[str, int | float]]:
+    train = table.filter(pc.equal(table["split"], "train"))
+    stats: dict[str, dict[str, int | float]] = {}
+    for attribute in ATTRIBUTES:
+        values = train[attribute].drop_null().to_numpy()
+        if len(values):
+            stats[attribute] = {
+                "mean": float(np.mean(values)),
+                "std": float(np.std(values)),
+                "count": len(values),
+            }
+    return stats
+
+
+def _split_counts(table: pa.Table) -> dict[str, dict[str, int | float]]:
+    labeled = labeled_mask(table)
+    counts: dict[str, dict[str, int | float]] = {}
+    for split in pc.unique(table["split"]).to_pylist():
+        of_split = pc.equal(table["split"], split)
+        part = table.filter(of_split)
+        counts[split] = {
+            "utterances": part.num_rows,
+            "labeled": pc.sum(pc.and_(of_split, labeled)).as_py(),
+            "frames": pc.sum(part["num_frames"]).as_py(),
+            "duration_s": math.fsum(part["duration_s"].to_pylist()),
+        }
+    return counts
+
+
+def _leak_notices(table: pa.Table) -> list[str]:
+    """Recordings that are byte-identical to one of another split."""
+    first_of: dict[str, tuple[str, str]] = {}
+    leaks = []
+    columns = (table[name].to_pylist() for name in ("utterance_id", "split", "sha256"))
+    for utterance_id, split, sha256 in zip(*columns, strict=True):
+        twin, twin_split = first_of.setdefault(sha256, (utterance_id, split))
+        if twin_split != split:
+            leaks.append(f"{utterance_id} ({split}) = {twin} ({twin_split})")
+    if not leaks:
+        return []
+    verb = "recording is" if len(leaks) == 1 else "recordings are"
+    return [
+        f"{len(leaks)} {verb} byte-identical to one of another split, so scores may be too good: "
+        f"{name_some(leaks)}"
+    ]
+
+
+def corpus_entry(corpus: Corpus, plans: Sequence[ShardPlan]) -> dict[str, Any]:
+    """Identity of a corpus: its table's content, and the size and age of its audio files."""
+    files = [(u.size, u.modified_ns) for plan in plans for u in plan.utterances]
+    labels = [corpus.table[name].to_pylist() for name in corpus.table.column_names if name != "path"]
+    return {
+        "name": corpus.name,
+        "format": corpus.format,
+        "synthetic": corpus.synthetic,
+        "num_utterances": corpus.table.num_rows,
+        "paths_sha256": _sha256_of(corpus.table["path"].to_pylist()),
+        "labels_sha256": _sha256_of(labels),
+        "files_sha256": _sha256_of(files),
+    }
+
+
+def _sha256_of(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+
+
+def corpus_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What has changed between two corpus entries, in words; empty when they are the same corpus."""
+    if old["num_utterances"] != new["num_utterances"]:
+        return [f"it had {old['num_utterances']} usable utterances, now it has {new['num_utterances']}"]
+    meanings = {
+        "name": "the corpus has another name",
+        "format": "it was read as another format",
+        "synthetic": "it was marked otherwise as synthetic",
+        "paths_sha256": "its audio files are elsewhere or have other names",
+        "labels_sha256": "its labels, speakers or splits have changed",
+        "files_sha256": "its audio files have changed",
+    }
+    return [meaning for key, meaning in meanings.items() if old.get(key) != new[key]]

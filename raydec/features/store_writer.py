@@ -1,0 +1,201 @@
+"""Turn a corpus into a feature store: what to do first, and the merge at the end.
+
+Shards (:mod:`raydec.features.shards`) are merged in their order. ``store.json`` is written last; until then a
+folder is an unfinished store.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from raydec.corpus.table import Corpus, Skipped, name_some
+from raydec.errors import UserError
+from raydec.features.files import (
+    TEMPORARY_PREFIX,
+    file_sha256,
+    full_disk_explained,
+    write_arrow,
+    write_text,
+)
+from raydec.features.mel import FeatureParameters
+from raydec.features.shards import ShardPlan, ShardResult, finished_shard
+from raydec.features.store import (
+    PLACE_FIELDS,
+    SKIPPED_FILE,
+    STORE_FILE,
+    UTTERANCES_FILE,
+    FeatureStore,
+    read_store_file,
+)
+from raydec.features.store_content import corpus_differences, corpus_entry, store_content
+
+WARNINGS_FILE = "warnings.csv"
+_NOTE_FILE = re.compile(r"frames-\d{5,}\.json")
+_OWN_FILE = re.compile(
+    rf"frames-\d{{5,}}\.(arrow|json)|{re.escape(TEMPORARY_PREFIX)}.*"
+    rf"|{STORE_FILE}|{UTTERANCES_FILE}|{SKIPPED_FILE}|{WARNINGS_FILE}"
+)
+
+
+@dataclass(frozen=True)
+class StoreSummary:
+    """What a finished store holds, and what a reader of the terminal should know.
+
+    Attributes:
+        path: the store's folder.
+        splits: per split, ``utterances``, ``labeled``, ``frames`` and ``duration_s``.
+        skipped: what the corpus reader and the decoder left out, and why.
+        warnings: ``(file, what is odd)`` of recordings that were stored all the same.
+        notices: things to know about the store as a whole, one line each.
+        was_complete: the store was there already and nothing had to be done.
+    """
+
+    path: Path
+    splits: dict[str, dict[str, int | float]]
+    skipped: tuple[Skipped, ...]
+    warnings: tuple[tuple[str, str], ...]
+    notices: tuple[str, ...]
+    was_complete: bool = False
+
+
+def open_folder(folder: Path) -> None:
+    """Make the store's folder, and refuse one that holds anything else.
+
+    Raises:
+        UserError: the folder cannot be made, or it has files that are not a feature store's.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        names = sorted(entry.name for entry in folder.iterdir())
+    except OSError as error:
+        raise UserError(f"cannot use {folder} as feature store: {error.strerror or error}") from None
+    foreign = [name for name in names if not _OWN_FILE.fullmatch(name) and not name.startswith(".")]
+    if foreign:
+        raise UserError(
+            f"{folder} holds files that are not a feature store's: {name_some(foreign)}; name a new folder"
+        )
+
+
+def clear_folder(folder: Path) -> None:
+    """Remove every file of a store; ``store.json`` first, so that what is left never looks finished."""
+    (folder / STORE_FILE).unlink(missing_ok=True)
+    for entry in folder.iterdir():
+        if _OWN_FILE.fullmatch(entry.name):
+            entry.unlink(missing_ok=True)
+
+
+def completed_store(
+    folder: Path, corpus: Corpus, plans: Sequence[ShardPlan], parameters: FeatureParameters
+) -> StoreSummary | None:
+    """The summary of a store that is finished already, or None if there is work to do.
+
+    Raises:
+        UserError: the folder holds a finished store of another corpus or other feature parameters (the
+            message names what differs), or a damaged one.
+    """
+    if not (folder / STORE_FILE).exists():
+        return None
+    FeatureStore.open(folder, parameters)
+    content = read_store_file(folder)
+    differences = corpus_differences(content["corpus"], corpus_entry(corpus, plans))
+    if differences:
+        raise UserError(
+            f"{folder} was prepared from another state of the corpus: {'; '.join(differences)}; "
+            "pass --restart to build it again, or name another folder"
+        )
+    skipped = tuple(Skipped(*row) for row in _read_pairs(folder / SKIPPED_FILE))
+    warnings = tuple(_read_pairs(folder / WARNINGS_FILE))
+    splits = content["counts"]["splits"]
+    return StoreSummary(folder, splits, skipped, warnings, tuple(content["notices"]), was_complete=True)
+
+
+def finish_store(
+    folder: Path, corpus: Corpus, plans: Sequence[ShardPlan], parameters: FeatureParameters
+) -> StoreSummary:
+    """Merge all shards, in order, into a finished store.
+
+    Raises:
+        UserError: no utterance is left, a shard is not visible here, or the disk is full.
+    """
+    with full_disk_explained(folder):
+        results = [_required(plan, folder, parameters) for plan in plans]
+        skipped = corpus.skipped + tuple(skip for result in results for skip in result.skipped)
+        warnings = tuple(warning for result in results for warning in result.warnings)
+        _write_pairs(folder / SKIPPED_FILE, ("file", "reason"), ((s.file, s.reason) for s in skipped))
+        _refuse_empty(corpus, results, folder)
+        if warnings:
+            _write_pairs(folder / WARNINGS_FILE, ("file", "warning"), warnings)
+        table = _utterance_table(corpus.table, results)
+        write_arrow(folder / UTTERANCES_FILE, table)
+        content = store_content(corpus, plans, parameters, results, table)
+        content["utterances"] = {"file": UTTERANCES_FILE, "sha256": file_sha256(folder / UTTERANCES_FILE)}
+        write_text(folder / STORE_FILE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    _remove_leftovers(folder, plans)
+    return StoreSummary(folder, content["counts"]["splits"], skipped, warnings, tuple(content["notices"]))
+
+
+def _required(plan: ShardPlan, folder: Path, parameters: FeatureParameters) -> ShardResult:
+    result = finished_shard(plan, folder, parameters)
+    if result is None:
+        raise UserError(
+            f"{plan.frames_file} was written but is not in {folder} as seen from this machine; "
+            "name a folder on storage that every node of the cluster shares"
+        )
+    return result
+
+
+def _refuse_empty(corpus: Corpus, results: Sequence[ShardResult], folder: Path) -> None:
+    if not any(result.stored for result in results):
+        num_skipped = len(corpus.skipped) + sum(len(result.skipped) for result in results)
+        raise UserError(
+            f"no usable audio in corpus {corpus.name}: {num_skipped} files or rows were skipped; "
+            f"{folder / SKIPPED_FILE} says why"
+        )
+
+
+def _utterance_table(table: pa.Table, results: Sequence[ShardResult]) -> pa.RecordBatch:
+    """The corpus rows that could be decoded, with the places of their frames."""
+    stored = [(result.index, utterance) for result in results for utterance in result.stored]
+    kept = table.take(pa.array([utterance.row for _, utterance in stored], pa.int64()))
+    places = {
+        "num_frames": [utterance.num_frames for _, utterance in stored],
+        "shard": [index for index, _ in stored],
+        "first_frame": [utterance.first_frame for _, utterance in stored],
+        "duration_s": [utterance.duration_s for _, utterance in stored],
+        "sha256": [utterance.sha256 for _, utterance in stored],
+    }
+    for field in PLACE_FIELDS:
+        kept = kept.append_column(field, pa.array(places[field.name], field.type))
+    return kept.combine_chunks().to_batches()[0]
+
+
+def _write_pairs(path: Path, header: tuple[str, str], rows: Iterable[tuple[str, str]]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def _read_pairs(path: Path) -> list[tuple[str, str]]:
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return [(first, second) for first, second in list(csv.reader(file))[1:]]
+
+
+def _remove_leftovers(folder: Path, plans: Sequence[ShardPlan]) -> None:
+    """Notes, what a killed writer left half-written, and frames of an earlier, larger plan."""
+    wanted = {plan.frames_file for plan in plans}
+    for entry in folder.iterdir():
+        is_stale = entry.name.startswith("frames-") and entry.suffix == ".arrow" and entry.name not in wanted
+        if is_stale or _NOTE_FILE.fullmatch(entry.name) or entry.name.startswith(TEMPORARY_PREFIX):
+            entry.unlink(missing_ok=True)
