@@ -1,0 +1,326 @@
+"""K-means over embeddings: one contract, whatever the library and wherever it runs.
+
+Every backend starts from the same centroids (k-means++ on a sample, or the last assignment's), stops by the
+same rule, and has its labels, sizes and inertia computed by the same code from the centroids it found.
+
+What is repeatable: on one machine, the same embeddings, seed and backend give the same result to the bit with
+``torch`` and ``sklearn``. Elsewhere a matrix product may round differently, which can move a row that lies
+between two centroids to within float32 rounding. ``cuml`` adds floats in no fixed order and repeats to
+rounding only.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int32, Int64
+
+from raydec.config import ClusteringConfig
+from raydec.errors import UserError
+from raydec.learning import kmeans
+from raydec.learning.kmeans import RowBlocks
+from raydec.learning.randomness import generator_for
+from raydec.learning.worker import Worker, gather_rows
+
+Backend = Literal["auto", "cuml", "torch", "sklearn"]
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class KMeansResult:
+    """What K-means found.
+
+    Attributes:
+        centroids: one row per cluster.
+        labels: nearest centroid of each row.
+        inertia: sum of squared distances of all rows to their centroids.
+        num_iterations: times that centroids were moved.
+        sizes: rows per cluster; 0 where a cluster stayed empty.
+        backend: ``cuml``, ``torch`` or ``sklearn``.
+    """
+
+    centroids: Float32[np.ndarray, "cluster dim"]
+    labels: Int32[np.ndarray, "row"]
+    inertia: float
+    num_iterations: int
+    sizes: Int64[np.ndarray, "cluster"]
+    backend: str
+
+
+@dataclass(frozen=True)
+class ClusterAssignment:
+    """A K-means result over a whole set, as every worker sees it.
+
+    Attributes:
+        labels: cluster of every chunk of the set, in chunk order.
+        centroids: one row per cluster.
+        inertia: sum of squared distances.
+        sizes: chunks per cluster.
+        num_iterations: times that centroids were moved.
+        backend: the library that found it.
+        timings: ``gather_s``, ``fit_s``, ``broadcast_s``.
+    """
+
+    labels: Int32[np.ndarray, "chunk"]
+    centroids: Float32[np.ndarray, "cluster dim"]
+    inertia: float
+    sizes: Int64[np.ndarray, "cluster"]
+    num_iterations: int
+    backend: str
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Clusterer(Protocol):
+    """Turns the embeddings that all workers hold into one assignment."""
+
+    def assign(
+        self,
+        epoch: int,
+        stage: str,
+        embeddings: np.ndarray,
+        *,
+        num_clusters: int,
+        seed: int,
+        init: np.ndarray | None = None,
+    ) -> ClusterAssignment:
+        """Cluster a set; every worker calls it and gets the same result.
+
+        Args:
+            epoch: names the round, with ``stage``.
+            stage: the set that is clustered.
+            embeddings: this worker's contiguous share of the rows, [chunk, dim]; shares are in rank order.
+            num_clusters: K.
+            seed: of this round; the caller makes a new one for each.
+            init: centroids to start from, [cluster, dim]; None: k-means++.
+        """
+        ...
+
+
+class LocalClusterer:
+    """K-means in the training processes themselves: each gathers all rows and fits.
+
+    Args:
+        worker: of this process.
+        config: the clustering section.
+    """
+
+    def __init__(self, worker: Worker, config: ClusteringConfig) -> None:
+        self._worker = worker
+        self._config = config
+
+    def assign(
+        self,
+        epoch: int,
+        stage: str,
+        embeddings: np.ndarray,
+        *,
+        num_clusters: int,
+        seed: int,
+        init: np.ndarray | None = None,
+    ) -> ClusterAssignment:
+        """See :class:`Clusterer`."""
+        clock = [time.perf_counter()]
+        num_rows = int(self._worker.all_sum(torch.tensor([len(embeddings)]))[0])
+        everything = gather_rows(self._worker, embeddings, num_rows)
+        clock.append(time.perf_counter())
+        # Every worker fits, so that a failure is everybody's; rank 0's result is then taken by all, because
+        # different machines may round differently.
+        result = fit_kmeans(
+            everything,
+            num_clusters,
+            seed=seed,
+            init=init,
+            max_iterations=self._config.max_iterations,
+            tolerance=self._config.tolerance,
+            backend=self._config.backend,
+            max_fit_rows=self._config.max_fit_rows,
+            device=self._worker.device,
+        )
+        clock.append(time.perf_counter())
+        labels = self._worker.broadcast(torch.from_numpy(result.labels)).numpy()
+        centroids = self._worker.broadcast(torch.from_numpy(result.centroids)).numpy()
+        numbers = self._worker.broadcast(
+            torch.tensor([result.inertia, result.num_iterations], dtype=torch.float64)
+        )
+        clock.append(time.perf_counter())
+        return ClusterAssignment(
+            labels=labels,
+            centroids=centroids,
+            inertia=float(numbers[0]),
+            sizes=np.bincount(labels, minlength=num_clusters),
+            num_iterations=int(numbers[1]),
+            backend=result.backend,
+            timings=dict(zip(("gather_s", "fit_s", "broadcast_s"), np.diff(clock).tolist(), strict=True)),
+        )
+
+
+def fit_kmeans(
+    embeddings: Float32[np.ndarray, "row dim"],
+    num_clusters: int,
+    *,
+    seed: int,
+    init: np.ndarray | None = None,
+    max_iterations: int = 20,
+    tolerance: float = 1e-4,
+    backend: Backend = "auto",
+    max_fit_rows: int | None = None,
+    device: torch.device | str | None = None,
+) -> KMeansResult:
+    """Cluster rows.
+
+    Args:
+        embeddings: may be read-only; never changed.
+        num_clusters: K. Where there are fewer distinct rows, some clusters stay empty.
+        seed: of the seeding, the sample, and the refilling of empty clusters.
+        init: centroids to start from, [cluster, dim]; None: k-means++ on a sample.
+        max_iterations: times that centroids are moved, at most.
+        tolerance: stop when the inertia falls by less than this share; 0: never.
+        backend: ``auto`` is cuML on a GPU where it works and the rows fit, else torch.
+        max_fit_rows: fit on a sample of this many rows, then assign all of them.
+        device: where torch computes; None: a GPU if this process sees one.
+
+    Raises:
+        UserError: no rows, values that are not finite, or a backend that cannot run here.
+        ValueError: ``init`` of another shape, or not finite.
+    """
+    _check_shapes(embeddings, num_clusters, init)
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    rng = generator_for(seed, "kmeans")
+    everything = RowBlocks.of(embeddings, torch.device(device))
+    rows = everything
+    if max_fit_rows is not None and max_fit_rows < len(embeddings):
+        rows = RowBlocks(everything.rows(_sample(len(embeddings), max_fit_rows, rng)), everything.device)
+    _check_finite(rows)
+    chosen = _resolve(backend, rows)
+    if len(rows) <= num_clusters:
+        centroids, num_iterations = rows.rows(np.arange(num_clusters) % len(rows)), 0
+    else:
+        start = _start(rows, num_clusters, init, rng)
+        centroids, num_iterations = _fit(chosen, rows, start, max_iterations, tolerance, rng)
+    labels, distances = _nearest(everything, centroids)
+    return KMeansResult(
+        centroids=centroids.cpu().numpy(),
+        labels=labels,
+        inertia=float(distances.sum(dtype=np.float64)),
+        num_iterations=num_iterations,
+        sizes=np.bincount(labels, minlength=num_clusters),
+        backend=chosen,
+    )
+
+
+def nearest_centroid(
+    embeddings: Float32[np.ndarray, "row dim"],
+    centroids: Float32[np.ndarray, "cluster dim"],
+    *,
+    device: torch.device | str = "cpu",
+) -> tuple[Int32[np.ndarray, "row"], Float32[np.ndarray, "row"]]:
+    """The nearest centroid of each row, and the squared distance to it.
+
+    Raises:
+        UserError: values that are not finite.
+    """
+    return _nearest(RowBlocks.of(embeddings, torch.device(device)), torch.from_numpy(centroids.copy()))
+
+
+def _nearest(
+    rows: RowBlocks, centroids: torch.Tensor
+) -> tuple[Int32[np.ndarray, "row"], Float32[np.ndarray, "row"]]:
+    labels = np.empty(len(rows), dtype=np.int32)
+    distances = np.empty(len(rows), dtype=np.float32)
+    start = 0
+    for block_labels, block_distances in kmeans.nearest(rows, centroids):
+        stop = start + len(block_labels)
+        labels[start:stop] = block_labels.cpu().numpy()
+        distances[start:stop] = block_distances.cpu().numpy()
+        start = stop
+    if not np.isfinite(distances).all():
+        raise _not_finite(int((~np.isfinite(distances)).sum()), len(rows))
+    return labels, distances
+
+
+def _fit(
+    backend: str,
+    rows: RowBlocks,
+    start: torch.Tensor,
+    max_iterations: int,
+    tolerance: float,
+    rng: np.random.Generator,
+) -> tuple[torch.Tensor, int]:
+    if backend == "sklearn":
+        _, distances = _nearest(rows, start)
+        centroids, num_iterations = kmeans.fit_sklearn(
+            rows.data.cpu().numpy(),
+            start.cpu().numpy(),
+            max_iterations=max_iterations,
+            tolerance=tolerance,
+            start_inertia=float(distances.sum(dtype=np.float64)),
+        )
+        return torch.from_numpy(centroids), num_iterations
+    fit = kmeans.fit_cuml if backend == "cuml" else kmeans.lloyd
+    return fit(rows, start, max_iterations=max_iterations, tolerance=tolerance, rng=rng)
+
+
+def _start(
+    rows: RowBlocks, num_clusters: int, init: np.ndarray | None, rng: np.random.Generator
+) -> torch.Tensor:
+    if init is not None:
+        return torch.from_numpy(init.astype(np.float32)).to(rows.device)
+    num_rows = max(kmeans.SEED_ROWS, kmeans.SEED_ROWS_PER_CLUSTER * num_clusters)
+    picks = _sample(len(rows), num_rows, rng)
+    return rows.rows(picks[kmeans.choose_seeds(rows.rows(picks), num_clusters, rng)])
+
+
+def _sample(num_rows: int, sample_size: int, rng: np.random.Generator) -> Int64[np.ndarray, "pick"]:
+    """Distinct rows in ascending order; all of them where the sample is not smaller."""
+    if sample_size >= num_rows:
+        return np.arange(num_rows)
+    return np.sort(rng.choice(num_rows, sample_size, replace=False, shuffle=False))
+
+
+def _resolve(backend: Backend, rows: RowBlocks) -> str:
+    if backend not in ("auto", "cuml"):
+        return backend
+    if rows.device.type != "cuda":
+        problem: str | None = "the embeddings are clustered on a CPU"
+    elif not rows.resident:
+        problem = f"{rows.data.nbytes / 2**30:.1f} GiB of embeddings do not fit on the GPU"
+    else:
+        problem = kmeans.cuml_problem()
+    if problem is None:
+        return "cuml"
+    if backend == "cuml":
+        raise UserError(
+            f"clustering.backend=cuml cannot be used: {problem}; set clustering.backend=auto or torch"
+        )
+    logger.debug("K-means runs in torch: %s", problem)
+    return "torch"
+
+
+def _check_shapes(embeddings: np.ndarray, num_clusters: int, init: np.ndarray | None) -> None:
+    if not len(embeddings):
+        raise UserError("there are no chunks to cluster: the set is empty")
+    if init is not None and init.shape != (num_clusters, embeddings.shape[1]):
+        raise ValueError(f"init is {init.shape}, not {(num_clusters, embeddings.shape[1])}")
+    if init is not None and not np.isfinite(init).all():
+        raise ValueError("init holds values that are not finite")
+
+
+def _check_finite(rows: RowBlocks) -> None:
+    if torch.isfinite(rows.moments[1]):
+        return
+    bad = sum(int((~block.isfinite().all(1)).sum()) for block in rows.blocks(1))
+    raise _not_finite(bad, len(rows))
+
+
+def _not_finite(num_bad: int, num_rows: int) -> UserError:
+    return UserError(
+        f"{num_bad} of {num_rows} embeddings are not finite: training has diverged; "
+        "lower the learning rate, or set training.precision=fp32"
+    )
