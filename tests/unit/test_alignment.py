@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jaxtyping import TypeCheckError
+from sklearn.metrics import normalized_mutual_info_score
+from sklearn.metrics.cluster import contingency_matrix
+
+from raydec.learning.alignment import (
+    align_labels,
+    cluster_health,
+    contingency,
+    match_clusters,
+    normalized_mutual_information,
+    rename_clusters,
+)
+from raydec.learning.clustering import ClusterAssignment
+
+pairs = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=40)
+
+
+def two(chunks: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+    both = np.array(chunks, dtype=np.int32).reshape(-1, 2)
+    return both[:, 0].copy(), both[:, 1].copy()
+
+
+@settings(deadline=None)
+@given(pairs)
+def test_mutual_information_equals_scikit_learns(chunks: list[tuple[int, int]]) -> None:
+    a, b = two(chunks)
+    expected = normalized_mutual_info_score(a, b) if chunks else 1.0
+    assert normalized_mutual_information(a, b) == pytest.approx(expected, abs=1e-9)
+
+
+@settings(deadline=None)
+@given(pairs)
+def test_matching_is_the_best_of_all_permutations(chunks: list[tuple[int, int]]) -> None:
+    previous, labels = two(chunks)
+    permutation = match_clusters(previous, labels, 5)
+    assert sorted(permutation.tolist()) == list(range(5))
+    best = max(int((np.array(p)[labels] == previous).sum()) for p in permutations(range(5)))
+    assert (permutation[labels] == previous).sum() == best
+
+
+def test_a_shuffled_assignment_is_named_back() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(6, size=300).astype(np.int32)
+    centroids = rng.normal(size=(6, 3)).astype(np.float32)
+    old = ClusterAssignment(
+        labels, centroids, 1.0, np.bincount(labels, minlength=6), 3, "torch", {"fit_s": 1.0}
+    )
+    shuffled = rename_clusters(old, rng.permutation(6))
+    assert (shuffled.labels != old.labels).any()
+    # A chunk's centroid and its cluster's size follow the new name.
+    np.testing.assert_array_equal(shuffled.centroids[shuffled.labels], old.centroids[old.labels])
+    assert shuffled.sizes.tolist() == np.bincount(shuffled.labels, minlength=6).tolist()
+    back = align_labels(old.labels, shuffled)
+    for name in ("labels", "centroids", "sizes"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(old, name))
+    assert (back.inertia, back.num_iterations, back.timings) == (1.0, 3, {"fit_s": 1.0})
+    assert back.labels.dtype == np.int32
+
+
+def test_contingency_equals_scikit_learns() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(4, size=200), rng.integers(7, size=200)
+    np.testing.assert_array_equal(contingency(a, b), contingency_matrix(a, b))
+    assert contingency(a, b, 9).shape == (9, 9)
+
+
+def test_assignments_of_different_chunks_are_refused() -> None:
+    a, b = np.zeros(3, dtype=np.int32), np.zeros(4, dtype=np.int32)
+    with pytest.raises((ValueError, TypeCheckError)):
+        normalized_mutual_information(a, b)
+
+
+def test_health_counts_empty_and_largest() -> None:
+    labels = np.array([0, 0, 0, 2], dtype=np.int32)
+    assert cluster_health(labels, 5) == {"empty": 3.0, "largest_share": 0.75}
+    assert cluster_health(labels[:0], 2) == {"empty": 2.0, "largest_share": 0.0}
