@@ -27,7 +27,7 @@ _MIN_RATE_HZ, _MAX_RATE_HZ = 1_000, 1_000_000
 _MAX_PEAK = 2.0**31
 # 60 dB: channels that cancel this well in the mean are copies of opposite sign.
 _CANCELLED = 1e-3
-_BLOCK_FRAMES = 1 << 14
+_BLOCK_FRAMES, _FINE_BLOCK_FRAMES = 1 << 14, 1 << 8
 _GIT_LFS = b"version https://git-lfs"
 # Writers that cannot seek back leave one of these in the header's length field.
 _STREAMED_LENGTH = 0x7FFFF000
@@ -137,16 +137,14 @@ def _refuse_non_audio(name: str) -> None:
 def _read_samples(name: str) -> tuple[Float32[np.ndarray, "sample channel"], int, str | None]:
     """All samples that can be decoded, their rate, and a warning when the file promised more."""
     try:
-        with soundfile.SoundFile(name) as file:
-            blocks, failure = _read_blocks(file)
-            rate, num_channels, num_declared = file.samplerate, file.channels, file.frames
+        blocks, failure, rate, num_declared = _read_blocks(name, _BLOCK_FRAMES)
+        if failure:  # and with it the whole block it fell into: once more, to lose as little as possible
+            blocks, failure, rate, num_declared = _read_blocks(name, _FINE_BLOCK_FRAMES)
     except soundfile.LibsndfileError as error:
         raise AudioError(name, _explain(error)) from None
     except (TypeError, ValueError):  # soundfile wants to be told the rate of *.raw
-        raise AudioError(
-            name, "headerless raw samples: rate and format are unknown; convert to WAV"
-        ) from None
-    samples = np.concatenate([np.empty((0, num_channels), np.float32), *blocks])
+        raise AudioError(name, "headerless raw samples of unknown rate; convert them to WAV") from None
+    samples = np.concatenate(blocks)
     if failure and not len(samples):
         raise AudioError(name, failure)
     # libsndfile gives a length past all reason when the header leaves it open.
@@ -156,15 +154,20 @@ def _read_samples(name: str) -> tuple[Float32[np.ndarray, "sample channel"], int
     return samples, rate, warning
 
 
-def _read_blocks(file: soundfile.SoundFile) -> tuple[list[Float32[np.ndarray, "sample channel"]], str | None]:
+def _read_blocks(
+    name: str, block_frames: int
+) -> tuple[list[Float32[np.ndarray, "_ channel"]], str | None, int, int]:
+    """Blocks of samples, what stopped the decoder early, the rate, and the promised number of frames."""
     # In blocks, because a damaged header may promise terabytes and a damaged tail must not cost the rest.
-    blocks: list[np.ndarray] = []
-    try:
-        while len(block := file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
-            blocks.append(block)
-    except soundfile.LibsndfileError as error:
-        return blocks, _explain(error)
-    return blocks, None
+    with soundfile.SoundFile(name) as file:
+        blocks = [np.empty((0, file.channels), np.float32)]
+        failure = None
+        try:
+            while len(block := file.read(block_frames, dtype="float32", always_2d=True)):
+                blocks.append(block)
+        except soundfile.LibsndfileError as error:
+            failure = _explain(error)
+        return blocks, failure, file.samplerate, file.frames
 
 
 def _explain(error: soundfile.LibsndfileError) -> str:

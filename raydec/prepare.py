@@ -1,0 +1,250 @@
+"""``python -m raydec.prepare CORPUS_DIR STORE_DIR``: turn a corpus into a feature store."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from raydec.console import err, out, progress_bar, run_entry_point
+from raydec.errors import UserError
+
+if TYPE_CHECKING:
+    from raydec.corpus.table import Corpus
+    from raydec.features.mel import FeatureParameters
+    from raydec.features.shards import ShardPlan, ShardResult
+    from raydec.features.store_writer import StoreSummary
+
+# One core decodes this many in about the time a local Ray takes to start.
+_SMALL_CORPUS = 2000
+_LINE_EVERY_S = 10.0
+_MAX_REASONS, _MAX_EXAMPLES = 15, 3
+# What makes two reasons of the same kind differ: numbers, and anything quoted.
+_PARTICULARS = re.compile(r"'[^']*'|\"[^\"]*\"|[-+]?\d[\d.,]*(?:e[-+]?\d+)?")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Read the corpus, compute its features, and say what was skipped and why."""
+    options = _parse(arguments)
+    # Reading the corpus needs Arrow, decoding needs torch: not before the arguments are known to be good.
+    from raydec.corpus.readers import read_corpus
+
+    corpus = read_corpus(
+        options.corpus_dir,
+        labels=options.labels,
+        audio=options.audio,
+        unlabeled=options.unlabeled,
+        format=options.format,
+        label_range=tuple(options.label_range),
+    )
+    out.print(f"{corpus.name}: {corpus.table.num_rows} utterances ({corpus.format})", markup=False)
+    summary = prepare_store(
+        corpus,
+        options.store_dir,
+        num_workers=options.workers,
+        address=options.address,
+        restart=options.restart,
+    )
+    _print_summary(summary)
+
+
+def prepare_store(
+    corpus: Corpus,
+    folder: Path,
+    *,
+    num_workers: int | None = None,
+    address: str | None = None,
+    restart: bool = False,
+    synthetic: bool = False,
+    quiet: bool = False,
+    parameters: FeatureParameters | None = None,
+) -> StoreSummary:
+    """Make a corpus's feature store, or go on where an interrupted run stopped.
+
+    Args:
+        corpus: what to decode.
+        folder: the store's folder; on a cluster, on storage that all nodes share.
+        num_workers: Ray tasks at a time; 0 works in this process without Ray; None uses every CPU of the
+            cluster at ``address``, or of this machine when the corpus is large enough to be worth it.
+        address: Ray cluster to join; None means ``RAY_ADDRESS``, else this machine.
+        restart: discard what is in the folder and begin again.
+        synthetic: mark the store as made of synthetic speech, even if the corpus does not say so.
+        quiet: show no progress.
+        parameters: of the features; None means this version's.
+
+    Raises:
+        UserError: nothing usable in the corpus, the folder holds something else or a store of another state
+            of the corpus, the disk is full, or the cluster cannot be reached or does not share the folder.
+    """
+    from raydec.features.mel import FeatureParameters
+    from raydec.features.shards import finished_shard, plan_shards, write_shard
+    from raydec.features.store_writer import clear_folder, completed_store, finish_store, open_folder
+    from raydec.ray_runtime.prepare import run_shards
+
+    corpus = replace(corpus, synthetic=corpus.synthetic or synthetic)
+    parameters = parameters or FeatureParameters()
+    folder = Path(folder).absolute()
+    open_folder(folder)
+    if restart:
+        clear_folder(folder)
+    plans = plan_shards(corpus.table)
+    summary = completed_store(folder, corpus, plans, parameters)
+    if summary is not None:
+        return summary
+    pending = [plan for plan in plans if finished_shard(plan, folder, parameters) is None]
+    with _following(plans, pending, quiet) as progress:
+        run_shards(
+            functools.partial(write_shard, folder=folder, parameters=parameters),
+            pending,
+            num_workers=_workers(num_workers, address, progress.num_left),
+            address=address,
+            on_done=progress.advance,
+        )
+    return finish_store(folder, corpus, plans, parameters)
+
+
+def _parse(arguments: Sequence[str]) -> Namespace:
+    parser = ArgumentParser(
+        prog="python -m raydec.prepare",
+        description="Turn a corpus into a feature store. Interrupted, it goes on where it stopped.",
+    )
+    parser.add_argument("corpus_dir", type=Path, metavar="CORPUS_DIR", help="folder of the corpus")
+    parser.add_argument("store_dir", type=Path, metavar="STORE_DIR", help="folder of the feature store")
+    parser.add_argument(
+        "--labels", type=Path, metavar="FILE", help="label file; default: found by the format"
+    )
+    parser.add_argument(
+        "--audio", type=Path, metavar="DIR", help="audio folder; default: found by the format"
+    )
+    parser.add_argument(
+        "--unlabeled",
+        type=Path,
+        metavar="DIR",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="folders of more speech, searched recursively, used without labels",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("auto", "msp-podcast", "manifest", "folder"),
+        default="auto",
+        help="layout of the corpus (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--label-range",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        default=(1.0, 7.0),
+        help="limits of valid labels (default: 1 7); rows outside are skipped",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="Ray tasks at a time; 0: in this process without Ray; default: every CPU; small corpora 0",
+    )
+    parser.add_argument("--address", help="Ray cluster to join; default: RAY_ADDRESS, else this machine")
+    parser.add_argument("--restart", action="store_true", help="discard an earlier store in STORE_DIR")
+    options = parser.parse_args(list(arguments))
+    if options.workers is not None and options.workers < 0:
+        raise UserError(f"--workers {options.workers}: it must be 0 or more")
+    return options
+
+
+def _workers(asked: int | None, address: str | None, num_left: int) -> int | None:
+    if asked is not None or address or os.environ.get("RAY_ADDRESS"):
+        return asked
+    cpus = os.cpu_count() or 1
+    return 0 if cpus == 1 or num_left < _SMALL_CORPUS else cpus
+
+
+class _Progress:
+    """Counts finished utterances, on a bar or in lines of a log."""
+
+    def __init__(self, num_done: int, num_left: int, quiet: bool) -> None:
+        self.num_done = num_done
+        self.num_left = num_left
+        self._total = num_done + num_left
+        self._in_lines = not quiet and not err.is_terminal
+        self._last_line_s = time.monotonic()
+        self.bar = progress_bar("utterances")
+        self._task = self.bar.add_task("decoding", total=self._total, completed=num_done)
+
+    def advance(self, result: ShardResult) -> None:
+        num = len(result.stored) + len(result.skipped)
+        self.num_done += num
+        self.num_left -= num
+        self.bar.update(self._task, completed=self.num_done)
+        if self._in_lines and time.monotonic() - self._last_line_s >= _LINE_EVERY_S:
+            self._last_line_s = time.monotonic()
+            err.print(f"decoded {self.num_done} of {self._total} utterances", markup=False)
+
+
+@contextmanager
+def _following(plans: Sequence[ShardPlan], pending: Sequence[ShardPlan], quiet: bool) -> Iterator[_Progress]:
+    num_left = sum(len(plan.utterances) for plan in pending)
+    num_done = sum(len(plan.utterances) for plan in plans) - num_left
+    progress = _Progress(num_done, num_left, quiet)
+    if quiet:
+        yield progress
+        return
+    if num_done:
+        err.print(f"{num_done} utterances decoded by an earlier run are kept", markup=False)
+    with progress.bar:
+        yield progress
+
+
+def _print_summary(summary: StoreSummary) -> None:
+    if summary.was_complete:
+        out.print(
+            f"{summary.path} is complete and the corpus has not changed: nothing to do "
+            "(--restart builds it again)",
+            markup=False,
+        )
+    for split, counts in summary.splits.items():
+        out.print(
+            f"  {split:<12} {counts['utterances']:>8} utterances, {counts['labeled']:>8} labeled, "
+            f"{counts['duration_s'] / 3600:8.2f} h",
+            markup=False,
+        )
+    for notice in summary.notices:
+        out.print(f"warning: {notice}", markup=False)
+    for line in _grouped(summary.warnings):
+        out.print(f"warning: {line}", markup=False)
+    if summary.skipped:
+        out.print(f"skipped {len(summary.skipped)}, listed in {summary.path / 'skipped.csv'}:", markup=False)
+    for line in _grouped((skip.file, skip.reason) for skip in summary.skipped):
+        out.print(f"  {line}", markup=False)
+    if not summary.was_complete:
+        out.print(f"feature store: {summary.path}", markup=False)
+
+
+def _grouped(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """One line per kind of reason, the most frequent first: count, reason, first examples."""
+    groups: dict[str, tuple[str, list[str]]] = {}
+    for file, reason in pairs:
+        groups.setdefault(_PARTICULARS.sub("#", reason), (reason, []))[1].append(file)
+    ranked = sorted(groups.values(), key=lambda group: -len(group[1]))
+    lines = [f"{len(files)} × {reason}: {_examples(files)}" for reason, files in ranked[:_MAX_REASONS]]
+    if len(ranked) > _MAX_REASONS:
+        lines.append(f"and {len(ranked) - _MAX_REASONS} more kinds of reason")
+    return lines
+
+
+def _examples(files: Sequence[str]) -> str:
+    shown = ", ".join(files[:_MAX_EXAMPLES])
+    return f"{shown}, ..." if len(files) > _MAX_EXAMPLES else shown
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry_point(main))

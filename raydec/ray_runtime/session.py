@@ -1,0 +1,95 @@
+"""Start or join Ray once, quietly, and fail fast and in words when there is no cluster to join."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from typing import Any
+
+from raydec.errors import UserError
+
+LOCAL_ADDRESS = "local"
+_CONNECT_TIMEOUT_S = 5.0
+# Ray speaks gRPC, that is HTTP/2: a client opens with this line and an empty SETTINGS frame (type 4), and any
+# such server answers with its own SETTINGS frame.
+_HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+_SETTINGS_FRAME_TYPE = 4
+
+
+def start_ray(
+    address: str | None, num_cpus: int | None = None, object_store_gib: float | None = None
+) -> None:
+    """Connect this process to Ray; does nothing when it is connected already.
+
+    Args:
+        address: cluster to join (``host:port``, ``ray://host:port``, ``auto``) or ``local``; None means the
+            environment's ``RAY_ADDRESS``, else a Ray of our own on this machine.
+        num_cpus: CPUs of a local Ray; None means all. A cluster keeps its own number.
+        object_store_gib: object store of a local Ray, in GiB; None leaves it to Ray.
+
+    Raises:
+        UserError: nothing that speaks Ray's protocol answers at the address (within 10 s), or Ray refuses
+            to start or to be joined; the message carries Ray's reason.
+    """
+    import ray
+    from ray.exceptions import RayError
+
+    if ray.is_initialized():
+        return
+    target = address or os.environ.get("RAY_ADDRESS") or LOCAL_ADDRESS
+    limits: dict[str, Any] = {}
+    if target == LOCAL_ADDRESS:
+        limits = _local_limits(num_cpus, object_store_gib)
+    else:
+        _refuse_unreachable(target)
+    try:
+        # The dashboard stays at Ray's default: without it Ray's own cleaner warns all the time.
+        ray.init(target, log_to_driver=False, logging_level=logging.ERROR, **limits)
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        verb = "start a local Ray" if target == LOCAL_ADDRESS else f"join the Ray cluster at {target}"
+        raise UserError(f"cannot {verb}: {_first_line(error)}") from None
+
+
+def _local_limits(num_cpus: int | None, object_store_gib: float | None) -> dict[str, Any]:
+    limits: dict[str, Any] = {}
+    if num_cpus is not None:
+        limits["num_cpus"] = num_cpus
+    if object_store_gib is not None:
+        limits["object_store_memory"] = int(object_store_gib * 2**30)
+    return limits
+
+
+def _refuse_unreachable(address: str) -> None:
+    """Ray itself would wait for 40 s and more, and log on the way."""
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if not separator:
+        return  # "auto" and anything else that is not host:port: Ray answers at once
+    problem = None
+    try:
+        if not _speaks_http2(host.strip("[]"), int(port)):
+            problem = "what answers there is not Ray"
+    except ValueError:
+        problem = f"{port!r} is not a port"
+    except OSError as error:
+        problem = error.strerror or str(error)
+    if problem:
+        raise UserError(
+            f"no Ray cluster at {address}: {problem}; check ray.address, --address or RAY_ADDRESS, "
+            "or leave them unset to use this machine alone"
+        )
+
+
+def _speaks_http2(host: str, port: int) -> bool:
+    with socket.create_connection((host, port), timeout=_CONNECT_TIMEOUT_S) as connection:
+        if os.environ.get("RAY_USE_TLS", "0") not in ("", "0", "false"):
+            return True
+        connection.settimeout(_CONNECT_TIMEOUT_S)
+        connection.sendall(_HTTP2_GREETING)
+        frame_header = connection.recv(9)
+    return len(frame_header) == 9 and frame_header[3] == _SETTINGS_FRAME_TYPE
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
