@@ -1,0 +1,273 @@
+"""How sure a score is, whether two models differ, and what clusters say about emotion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Float64, Int, Int64
+
+from raydec.learning.ccc import concordance
+from raydec.learning.dependency import eta_squared
+
+# Resampling is done in blocks of about this many numbers.
+BLOCK_VALUES = 2**22
+
+
+@dataclass(frozen=True)
+class CccEstimate:
+    """A CCC with its confidence interval.
+
+    Attributes:
+        ccc: of all labeled utterances.
+        low: lower end of the interval.
+        high: upper end.
+        unit: what was resampled, ``speaker`` or ``utterance``.
+        num_units: how many of them there are.
+        num_utterances: that have a label.
+    """
+
+    ccc: float
+    low: float
+    high: float
+    unit: str
+    num_units: int
+    num_utterances: int
+
+
+@dataclass(frozen=True)
+class CccDifference:
+    """The CCC of one model less that of another, on the same utterances.
+
+    Attributes:
+        difference: first less second.
+        low: lower end of its confidence interval.
+        high: upper end.
+        p_value: two-sided, of no difference.
+        unit: what was resampled, ``speaker`` or ``utterance``.
+        num_units: how many of them there are.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    unit: str
+    num_units: int
+
+
+@dataclass(frozen=True)
+class Dependency:
+    """How much clusters say about a number.
+
+    Attributes:
+        eta_squared: share of the variance that lies between clusters.
+        p_value: how often shuffled clusters say as much.
+    """
+
+    eta_squared: float
+    p_value: float
+
+
+@dataclass(frozen=True)
+class EmotionInformation:
+    """How much clusters say about the emotion class.
+
+    Attributes:
+        mutual_information_nats: 0 if nothing.
+        normalized: over the mean of both entropies, 0 to 1.
+        num_utterances: that have an emotion class.
+    """
+
+    mutual_information_nats: float
+    normalized: float
+    num_utterances: int
+
+
+def bootstrap_ccc(
+    prediction: Float[np.ndarray, "utterance"],
+    target: Float[np.ndarray, "utterance"],
+    speakers: Sequence[str | None] | np.ndarray | None,
+    rng: np.random.Generator,
+    *,
+    num_resamples: int = 2000,
+    level: float = 0.95,
+) -> CccEstimate:
+    """CCC over utterances with a percentile interval of the bootstrap over speakers.
+
+    Utterances of one speaker resemble each other; drawing whole speakers keeps that, where drawing utterances
+    would make the interval too narrow. An utterance of an unknown speaker is a unit of its own. Where fewer
+    than two speakers are known, utterances are drawn.
+
+    Args:
+        prediction: one score per utterance.
+        target: NaN where unlabeled; such utterances are left out.
+        speakers: who speaks; None: unknown.
+        rng: where the randomness comes from.
+        num_resamples: number of bootstrap samples.
+        level: coverage of the interval.
+    """
+    labeled = ~np.isnan(target)
+    units, unit = _units(speakers, labeled)
+    sums = _unit_sums(prediction[labeled], target[labeled], units)
+    resampled = np.concatenate(
+        [_ccc_of_sums(counts @ sums) for counts in _resamples(len(sums), num_resamples, rng)]
+    )
+    low, high = _interval(resampled, level)
+    return CccEstimate(concordance(prediction, target), low, high, unit, len(sums), int(labeled.sum()))
+
+
+def compare_ccc(
+    first: Float[np.ndarray, "utterance"],
+    second: Float[np.ndarray, "utterance"],
+    target: Float[np.ndarray, "utterance"],
+    speakers: Sequence[str | None] | np.ndarray | None,
+    rng: np.random.Generator,
+    *,
+    num_resamples: int = 2000,
+    level: float = 0.95,
+) -> CccDifference:
+    """Paired bootstrap of the difference of two models' CCC: both are scored on the same resamples.
+
+    The p-value is twice the smaller share of resamples on either side of no difference.
+
+    Args:
+        first: one model's scores.
+        second: the other's, of the same utterances.
+        target: NaN where unlabeled.
+        speakers: see :func:`bootstrap_ccc`.
+        rng: where the randomness comes from.
+        num_resamples: number of bootstrap samples; the p-value is at least 2 / (num_resamples + 1).
+        level: coverage of the interval.
+    """
+    labeled = ~np.isnan(target)
+    units, unit = _units(speakers, labeled)
+    sums = [_unit_sums(scores[labeled], target[labeled], units) for scores in (first, second)]
+    differences = np.concatenate(
+        [
+            _ccc_of_sums(counts @ sums[0]) - _ccc_of_sums(counts @ sums[1])
+            for counts in _resamples(len(sums[0]), num_resamples, rng)
+        ]
+    )
+    tail = 1 + min(int((differences <= 0).sum()), int((differences >= 0).sum()))
+    low, high = _interval(differences, level)
+    return CccDifference(
+        concordance(first, target) - concordance(second, target),
+        low,
+        high,
+        min(1.0, 2 * tail / (num_resamples + 1)),
+        unit,
+        len(sums[0]),
+    )
+
+
+def cluster_dependency(
+    values: Float[np.ndarray, "item"],
+    clusters: Int[np.ndarray, "item"],
+    rng: np.random.Generator,
+    *,
+    num_permutations: int = 1000,
+) -> Dependency:
+    """Eta squared of a number given its cluster, and a permutation test of no dependency.
+
+    Items must be exchangeable: pass one item per utterance, because the chunks of one utterance share its
+    label and would make any clustering look significant.
+
+    Args:
+        values: NaN items are left out.
+        clusters: the cluster of each item.
+        rng: where the randomness comes from.
+        num_permutations: the p-value is at least 1 / (num_permutations + 1).
+    """
+    known = ~np.isnan(values)
+    observed = eta_squared(values, clusters)
+    centred = values[known].astype(np.float64)
+    if not len(centred) or np.ptp(centred) == 0:
+        return Dependency(observed, 1.0)
+    centred -= centred.mean()
+    ids, sizes = np.unique(clusters[known], return_inverse=True, return_counts=True)[1:]
+    total = centred @ centred
+    # Rounding must not make an equal partition count as a smaller one.
+    as_much = observed * (1 - 1e-9) - 1e-12
+    num_reached = 0
+    for count in _block_sizes(num_permutations, len(centred)):
+        shuffled = rng.permuted(np.broadcast_to(centred, (count, len(centred))), axis=1)
+        cells = np.arange(count)[:, None] * len(sizes) + ids
+        sums = np.bincount(cells.reshape(-1), shuffled.reshape(-1), count * len(sizes)).reshape(count, -1)
+        num_reached += int(((sums**2 / sizes).sum(1) / total >= as_much).sum())
+    return Dependency(observed, (1 + num_reached) / (1 + num_permutations))
+
+
+def emotion_information(
+    emotions: Sequence[str | None] | np.ndarray, clusters: Int[np.ndarray, "utterance"]
+) -> EmotionInformation:
+    """Mutual information of the emotion class and the cluster of utterances.
+
+    Args:
+        emotions: None where unknown; such utterances are left out.
+        clusters: the cluster of each utterance.
+    """
+    from sklearn.metrics import mutual_info_score, normalized_mutual_info_score
+
+    known = np.array([emotion is not None for emotion in emotions], dtype=bool)
+    if not known.any():
+        return EmotionInformation(0.0, 0.0, 0)
+    classes = np.array([emotion for emotion in emotions if emotion is not None])
+    return EmotionInformation(
+        float(mutual_info_score(classes, clusters[known])),
+        float(normalized_mutual_info_score(classes, clusters[known])),
+        int(known.sum()),
+    )
+
+
+def _units(
+    speakers: Sequence[str | None] | np.ndarray | None, labeled: np.ndarray
+) -> tuple[Int64[np.ndarray, "row"], str]:
+    """The unit of each labeled utterance, numbered from 0, and what a unit is."""
+    num_rows = int(labeled.sum())
+    names = [] if speakers is None else [name for name, keep in zip(speakers, labeled, strict=True) if keep]
+    known = sorted({name for name in names if name is not None})
+    if len(known) < 2:
+        return np.arange(num_rows), "utterance"
+    number = {name: unit for unit, name in enumerate(known)}
+    alone = iter(range(len(known), len(known) + num_rows))
+    return np.array([next(alone) if name is None else number[name] for name in names]), "speaker"
+
+
+def _unit_sums(
+    prediction: Float[np.ndarray, "row"], target: Float[np.ndarray, "row"], units: Int64[np.ndarray, "row"]
+) -> Float64[np.ndarray, "unit 6"]:
+    """Per unit: rows, sums of both variables, of their squares and of their product."""
+    if not len(units):
+        return np.zeros((1, 6))
+    # One shift for both leaves the CCC as it is and saves the digits of the squares; this one makes equal
+    # constants exactly 0.
+    shift = np.float64(target[0])
+    x, y = prediction.astype(np.float64) - shift, target.astype(np.float64) - shift
+    columns = (np.ones(len(x)), x, y, x * x, y * y, x * y)
+    return np.stack([np.bincount(units, weights) for weights in columns], axis=1)
+
+
+def _ccc_of_sums(sums: Float64[np.ndarray, "resample 6"]) -> Float64[np.ndarray, "resample"]:
+    count = np.maximum(sums[:, 0], 1)
+    x, y, xx, yy, xy = (sums[:, 1:] / count[:, None]).T
+    denominator = (xx - x * x) + (yy - y * y) + (x - y) ** 2
+    return np.where(denominator > 0, 2 * (xy - x * y) / np.where(denominator > 0, denominator, 1), 0.0)
+
+
+def _resamples(num_units: int, num_resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """How often each unit is drawn, [resample, unit], in blocks."""
+    for count in _block_sizes(num_resamples, num_units):
+        yield rng.multinomial(num_units, np.full(num_units, 1 / num_units), size=count).astype(np.float64)
+
+
+def _block_sizes(num_repeats: int, values_per_repeat: int) -> Iterator[int]:
+    largest = max(1, BLOCK_VALUES // values_per_repeat)
+    for start in range(0, num_repeats, largest):
+        yield min(largest, num_repeats - start)
+
+
+def _interval(values: Float64[np.ndarray, "resample"], level: float) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
