@@ -1,21 +1,37 @@
 """All chunks of some utterances of a feature store, gathered by number.
 
 A chunk is an offset into the memory map: no frame is held twice, and the memory of a set grows with its
-utterances, not with their length.
+utterances, not with their length. Only :meth:`ChunkSet.hold_on` copies frames, onto a device that has room.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float16, Float32, Float64, Int64
 from torch import Tensor
 
 from raydec.features.chunking import CHUNK_FRAMES, NUM_CHUNKS, chunk_starts
 from raydec.features.mel import FrameNormalizer
 from raydec.features.store import FeatureStore
+
+# Bounds the memory that moving a set to a device takes on the host.
+_UTTERANCES_PER_COPY = 256
+
+
+@dataclass(frozen=True, eq=False)
+class _HeldFrames:
+    """Frames of all utterances of a set, one after the other, and where each begins."""
+
+    frames: Float16[Tensor, "frame mel"]
+    first_frame: Int64[np.ndarray, " utterance"]
+
+    def is_on(self, device: torch.device) -> bool:
+        held = self.frames.device
+        return held.type == device.type and device.index in (None, held.index)
 
 
 class ChunkSet:
@@ -48,6 +64,7 @@ class ChunkSet:
         self._num_frames = self._table["num_frames"].to_numpy().astype(np.int64)
         self._first_frame = self._table["first_frame"].to_numpy()
         self._shard = self._table["shard"].to_numpy()
+        self._held: _HeldFrames | None = None
 
     def __len__(self) -> int:
         """Number of chunks."""
@@ -63,11 +80,33 @@ class ChunkSet:
         Raises:
             IndexError: a chunk number outside ``range(len(self))``.
         """
+        self._check_range(chunk_indices)
         target = torch.device(device or "cpu")
+        if self._held is not None and self._held.is_on(target):
+            return self.normalizer.normalize(self._gather_held(self._held, chunk_indices))
         shape = (len(chunk_indices), self.chunk_frames, self.store.parameters.n_mels)
         gathered = torch.empty(shape, dtype=torch.float16, pin_memory=target.type == "cuda")
         self._copy_frames(chunk_indices, gathered.numpy())
         return self.normalizer.normalize(gathered.to(target, non_blocking=True))
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of this set's frames, as :meth:`hold_on` would take it."""
+        return int(self._num_frames.sum()) * self.store.parameters.n_mels * 2
+
+    def hold_on(self, device: torch.device | str) -> None:
+        """Copy the frames to a device once; chunks gathered for it then come out of its own memory.
+
+        Worth it on a GPU with room for :attr:`num_bytes`. The chunks are the same numbers.
+        """
+        first_frame = np.cumsum(self._num_frames) - self._num_frames
+        shape = (int(self._num_frames.sum()), self.store.parameters.n_mels)
+        frames = torch.empty(shape, dtype=torch.float16, device=device)
+        for start in range(0, self.num_utterances, _UTTERANCES_PER_COPY):
+            rows = self.rows[start : start + _UTTERANCES_PER_COPY]
+            block = torch.from_numpy(np.concatenate([self.store.frames(row) for row in rows]))
+            frames[first_frame[start] : first_frame[start] + len(block)] = block.to(device)
+        self._held = _HeldFrames(frames, first_frame)
 
     def utterance_of(self, chunk_indices: Int64[np.ndarray, " chunk"]) -> Int64[np.ndarray, " chunk"]:
         """The place in this set (not the store's row) of the utterance each chunk belongs to."""
@@ -82,13 +121,20 @@ class ChunkSet:
         """Speaker of each utterance; None where unknown."""
         return self._table["speaker"].to_pylist()
 
-    def _copy_frames(self, chunk_indices: np.ndarray, out: np.ndarray) -> None:
+    def _check_range(self, chunk_indices: np.ndarray) -> None:
         if len(chunk_indices) and not 0 <= chunk_indices.min() <= chunk_indices.max() < len(self):
             raise IndexError(f"chunk numbers must be from 0 to {len(self) - 1}")
+
+    def _places(self, chunk_indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Per chunk: its utterance, where in the utterance it starts, and how long the utterance is."""
         utterances, places = np.divmod(chunk_indices, self.num_chunks)
         num_frames = self._num_frames[utterances]
         starts = chunk_starts(num_frames, self.num_chunks, self.chunk_frames)
-        first_frames = self._first_frame[utterances] + starts[np.arange(len(places)), places]
+        return utterances, starts[np.arange(len(places)), places], num_frames
+
+    def _copy_frames(self, chunk_indices: np.ndarray, out: np.ndarray) -> None:
+        utterances, starts, num_frames = self._places(chunk_indices)
+        first_frames = self._first_frame[utterances] + starts
         # Plain integers: this loop runs once per chunk, and numpy scalars would cost more than the copy.
         wanted = zip(
             self._shard[utterances].tolist(), first_frames.tolist(), num_frames.tolist(), strict=True
@@ -100,3 +146,10 @@ class ChunkSet:
                 out[chunk] = frames[first : first + length]
             else:
                 out[chunk] = frames[first + np.arange(length) % available]
+
+    def _gather_held(self, held: _HeldFrames, chunk_indices: np.ndarray) -> Tensor:
+        utterances, starts, num_frames = self._places(chunk_indices)
+        place = np.stack([held.first_frame[utterances], starts, num_frames])
+        first, start, length = torch.from_numpy(place).to(held.frames.device)[:, :, None]
+        frame = torch.arange(self.chunk_frames, device=held.frames.device)
+        return held.frames[first + (start + frame) % length]

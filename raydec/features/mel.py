@@ -115,7 +115,7 @@ def _transform(parameters: FeatureParameters) -> torchaudio.transforms.MelSpectr
 
 def scale_frames(frames: Float[Tensor, "*axes mel"], scale: Scale) -> Float[Tensor, "*axes mel"]:
     """Mel power as it is, or its natural logarithm ``log(x + 1e-6)``."""
-    return frames if scale == "power" else torch.log(frames + LOG_OFFSET)
+    return frames if scale == "power" else (frames + LOG_OFFSET).log_()
 
 
 @dataclass(frozen=True, eq=False)

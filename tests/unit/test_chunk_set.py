@@ -44,6 +44,9 @@ def test_gather_equals_chunking_each_utterance(
     expected = expected_chunks(chunks)
     everything = np.arange(len(chunks))
     assert torch.equal(chunks.gather(everything), expected)
+    held = ChunkSet(store, rows, store.normalizer(scale, 3.0), num_chunks, chunk_frames)
+    held.hold_on("cpu")
+    assert torch.equal(held.gather(everything), expected)
     shuffled = np.random.default_rng(0).integers(len(chunks), size=50)
     assert torch.equal(chunks.gather(shuffled), expected[shuffled])
 
@@ -64,6 +67,20 @@ def test_gather_of_nothing_and_outside(store: FeatureStore) -> None:
     for index in (-1, 22):
         with pytest.raises(IndexError, match="0 to 21"):
             chunks.gather(np.array([0, index]))
+
+
+def test_the_size_of_a_set_is_that_of_its_frames(store: FeatureStore) -> None:
+    chunks = ChunkSet(store, np.array([18, 19]), store.normalizer("power", 3.0))
+    assert chunks.num_bytes == store.frames(18).nbytes + store.frames(19).nbytes
+
+
+@pytest.mark.gpu
+def test_gather_on_a_gpu_gives_the_same_frames(store: FeatureStore) -> None:
+    chunks = ChunkSet(store, np.array([19, 3]), store.normalizer("power", 3.0))
+    expected, everything = chunks.gather(np.arange(22)), np.arange(22)
+    torch.testing.assert_close(chunks.gather(everything, "cuda").cpu(), expected)
+    chunks.hold_on("cuda")
+    torch.testing.assert_close(chunks.gather(everything, "cuda").cpu(), expected)
 
 
 def test_an_empty_set_is_legal(store: FeatureStore) -> None:
