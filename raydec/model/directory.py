@@ -20,7 +20,8 @@ import torch
 from jaxtyping import Float
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from raydec.config import FeatureConfig, ModelConfig, Section
@@ -71,6 +72,7 @@ class _ConfigFile(Section):
     feature_normalization: _NormalizationEntry
     networks: tuple[_NetworkEntry, ...] = Field(min_length=1)
     centroids: Literal["centroids.npy"] | None
+    resampler: Literal["soxr", "kaiser"]
     extra: dict[str, Any]
 
 
@@ -114,6 +116,7 @@ def load_model(path: str | Path) -> SavedModel:
         feature_mean=np.array(config.feature_normalization.mean, np.float32),
         feature_std=np.array(config.feature_normalization.std, np.float32),
         centroids=centroids,
+        resampler=config.resampler,
         extra=config.extra,
     )
 
@@ -123,7 +126,8 @@ def _write_files(saved: SavedModel, folder: Path) -> None:
     for i, (_, network) in enumerate(saved.networks):
         for name, tensor in network.state_dict().items():
             weights[f"networks.{i}.{name}"] = tensor.detach().cpu().contiguous()
-    save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    # Not safetensors' own writer: it makes the file readable by its owner alone.
+    (folder / WEIGHTS_FILE).write_bytes(to_safetensors(weights, metadata={"format": "pt"}))
     if saved.centroids is not None:
         np.save(folder / CENTROIDS_FILE, saved.centroids.astype(np.float32), allow_pickle=False)
     config = _config_dict(saved)
@@ -144,6 +148,7 @@ def _config_dict(saved: SavedModel) -> dict[str, Any]:
         },
         "networks": [asdict(spec) for spec, _ in saved.networks],
         "centroids": None if saved.centroids is None else CENTROIDS_FILE,
+        "resampler": saved.resampler,
         "extra": _plain(saved.extra),
     }
 

@@ -6,7 +6,6 @@ from them.
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import re
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from torch import Tensor
 from raydec import __version__
 from raydec.config import Attribute, FeatureConfig, ModelConfig
 from raydec.errors import UserError
+from raydec.features.files import file_sha256
 from raydec.features.mel import FeatureParameters
 from raydec.model.assembly import build_network
 from raydec.model.directory import check_tensors
@@ -71,11 +71,12 @@ def read_published(checkpoints: Mapping[Attribute, Path], norm_dir: Path) -> Sav
         chunks=ChunkFormat("power", chunks.clip, chunks.num_chunks, chunks.chunk_frames, short="as_is"),
         feature_mean=_norm_terms(norm_dir, "feat", "means", features.n_mels).astype(np.float32),
         feature_std=_norm_terms(norm_dir, "feat", "stds", features.n_mels).astype(np.float32),
+        resampler="kaiser",
         extra={
             "corpus": "MSP-Podcast 1.6",
             "raydec_version": __version__,
             "source": "published DeepEmoCluster checkpoints, under their authors' licence: "
-            + ", ".join(f"{path.name} (sha256 {_sha256(path)[:16]})" for path in checkpoints.values()),
+            + ", ".join(f"{path.name} (sha256 {file_sha256(path)[:16]})" for path in checkpoints.values()),
         },
     )
 
@@ -129,8 +130,3 @@ def _norm_terms(folder: Path, name: str, kind: str, size: int) -> Float64[np.nda
     if terms.shape != (size,) or not np.isfinite(terms).all() or (kind == "stds" and (terms <= 0).any()):
         raise UserError(f"{path}: {_NORM_KEY} must be {size} finite numbers, standard deviations above 0")
     return terms
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

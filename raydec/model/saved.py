@@ -62,6 +62,8 @@ class SavedModel:
         feature_mean: mean of each mel band, on ``chunks.scale``.
         feature_std: population standard deviation of each mel band.
         centroids: cluster centroids in the embedding space of the first network.
+        resampler: of audio at other rates: ``soxr`` as everywhere in raydec, or ``kaiser`` for models whose
+            published scores depend on it; see :mod:`raydec.features.kaiser`.
         extra: JSON values for people: ``scores`` (split to attribute to CCC), ``run``, ``corpus``,
             ``synthetic``, ``best_epoch``, ``raydec_version``, ``source``.
     """
@@ -72,6 +74,7 @@ class SavedModel:
     feature_mean: Float[np.ndarray, " mel"]
     feature_std: Float[np.ndarray, " mel"]
     centroids: Float[np.ndarray, "cluster d"] | None = None
+    resampler: Literal["soxr", "kaiser"] = "soxr"
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -40,6 +40,7 @@ def saved_model(**changes: Any) -> SavedModel:
         "feature_mean": rng.normal(size=128).astype(np.float32),
         "feature_std": rng.random(128).astype(np.float32),
         "centroids": rng.normal(size=(5, 16)).astype(np.float32),
+        "resampler": "kaiser",
         "extra": {"run": "trial", "scores": {"test1": {"arousal": 0.51234, "valence": float("nan")}}},
     }
     return SavedModel(**(content | changes))
@@ -68,6 +69,7 @@ def test_round_trip(folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} == FILES
     assert after.attributes == ("arousal", "valence", "dominance")
     assert (after.features, after.chunks) == (before.features, before.chunks)
+    assert after.resampler == before.resampler == "kaiser"
     for name in ("feature_mean", "feature_std", "centroids"):
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
     for (spec, network), (old_spec, old) in zip(after.networks, before.networks, strict=True):
@@ -126,6 +128,7 @@ def test_an_empty_folder_is_used_and_files_are_readable_by_others(tmp_path: Path
     mask = os.umask(0)
     os.umask(mask)
     assert (tmp_path / "m").stat().st_mode & 0o777 == 0o777 & ~mask
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "m").iterdir()} == {0o666 & ~mask}
 
 
 class Exploit:
