@@ -1,0 +1,158 @@
+"""Prediction tables that grow in parts, so that an interrupted command goes on where it stopped."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from raydec.errors import UserError
+from raydec.features.files import publish, temporary_file, write_arrow, write_text
+
+_STATE_FILE = "state.json"
+_FORMATS = (".csv", ".parquet")
+
+
+class PredictionOutput:
+    """A CSV or Parquet file of predictions, and beside it a hidden folder of parts while it is made.
+
+    The folder ``.NAME.parts`` keeps ``state.json``, which says what the predictions were made with; rows of
+    different models are never mixed.
+
+    Args:
+        path: ``.csv`` or ``.parquet``.
+        schema: columns, ``file`` among them.
+        made_with: JSON values that decide the rows: the model, the window length.
+        restart: forget what is there.
+
+    Raises:
+        UserError: another kind of file, or one made with something else or by somebody else.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema, made_with: Mapping[str, Any], restart: bool) -> None:
+        if path.suffix.lower() not in _FORMATS:
+            raise UserError(f"--out {path}: the name must end in .csv or .parquet")
+        if path.is_dir():
+            raise UserError(f"--out {path} is a folder; name a .csv or .parquet file")
+        self.path = path
+        self._schema = schema
+        self._parts = path.with_name(f".{path.name}.parts")
+        try:
+            if restart:
+                self._forget()
+            self._check_state(dict(made_with))
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+        self._table = self._read()
+        self._num_parts = len(self._part_files())
+
+    def done(self) -> set[str]:
+        """Files that have their rows."""
+        return set(self._table["file"].to_pylist())
+
+    def add(self, table: pa.Table) -> None:
+        """Keep rows, so that they outlive this process."""
+        batch = table.combine_chunks().to_batches(max_chunksize=max(1, table.num_rows))
+        if not batch:
+            return
+        write_arrow(self._parts / f"part-{self._num_parts:06d}.arrow", batch[0])
+        self._num_parts += 1
+        self._table = pa.concat_tables([self._table, table])
+
+    def finish(self, order: Sequence[str]) -> pa.Table:
+        """Write the file, in the order of ``order``, and drop the parts.
+
+        Args:
+            order: files as asked for now; rows of files asked for earlier come before them.
+        """
+        files = self._table["file"].to_pylist()
+        rank = {file: place for place, file in enumerate(order)}
+        rows = sorted(range(len(files)), key=lambda row: rank.get(files[row], -1))
+        table = self._table.take(pa.array(rows, pa.int64()))
+        with temporary_file(self.path.parent) as file:
+            if self.path.suffix.lower() == ".csv":
+                _write_csv(table, file)
+            else:
+                pq.write_table(table, file)
+            publish(file, self.path)
+        for part in self._part_files():
+            part.unlink()
+        return table
+
+    def _forget(self) -> None:
+        if self._parts.exists():
+            shutil.rmtree(self._parts)
+        self.path.unlink(missing_ok=True)
+
+    def _check_state(self, made_with: dict[str, Any]) -> None:
+        state = self._parts / _STATE_FILE
+        remedy = "add --restart to replace it, or choose another --out"
+        if state.exists():
+            try:
+                before = json.loads(state.read_text(encoding="utf-8"))
+            except ValueError:
+                raise UserError(f"{state} is damaged; {remedy}") from None
+            if before != made_with:
+                raise UserError(f"{self.path} was made with another model or --windows; {remedy}")
+            return
+        if self.path.exists():
+            raise UserError(f"{self.path} exists already; {remedy}")
+        self._parts.mkdir(parents=True, exist_ok=True)
+        write_text(state, json.dumps(made_with))
+
+    def _read(self) -> pa.Table:
+        tables = [self._schema.empty_table()]
+        try:
+            if self.path.exists():
+                is_csv = self.path.suffix.lower() == ".csv"
+                table = _read_csv(self.path, self._schema) if is_csv else pq.read_table(self.path)
+                tables.append(table.select(self._schema.names).cast(self._schema))
+            for part in self._part_files():
+                with pa.OSFile(str(part)) as source:
+                    tables.append(pa.ipc.open_file(source).read_all().cast(self._schema))
+        except (pa.ArrowException, KeyError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{self.path} was changed and cannot go on: {reason}; add --restart") from None
+        return _without_repetition(tables)
+
+    def _part_files(self) -> list[Path]:
+        return sorted(self._parts.glob("part-*.arrow"))
+
+
+def _without_repetition(tables: Iterable[pa.Table]) -> pa.Table:
+    """All rows, each file's from the first table that has it: a crash may leave rows in file and part."""
+    kept: list[pa.Table] = []
+    known: set[str] = set()
+    for table in tables:
+        files = table["file"].to_pylist()
+        kept.append(table.filter(pa.array([file not in known for file in files], pa.bool_())))
+        known.update(files)
+    return pa.concat_tables(kept)
+
+
+def _write_csv(table: pa.Table, file: BinaryIO) -> None:
+    # Python's writer quotes only what needs quotes; Arrow's quotes every name.
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table.column_names)
+    for batch in table.to_batches(max_chunksize=10_000):
+        writer.writerows(zip(*(column.to_pylist() for column in batch.columns), strict=True))
+    text.flush()
+    text.detach()
+
+
+def _read_csv(path: Path, schema: pa.Schema) -> pa.Table:
+    types = {field.name: field.type for field in schema}
+    return pyarrow.csv.read_csv(
+        path,
+        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+        convert_options=pyarrow.csv.ConvertOptions(column_types=types, strings_can_be_null=True),
+    )

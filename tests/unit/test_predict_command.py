@@ -1,0 +1,211 @@
+import csv
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+from model_support import small_model, speech
+
+import raydec.predict
+import raydec.reporting.prediction
+from raydec.console import run_entry_point
+from raydec.errors import UserError
+from raydec.model.directory import save_model
+from raydec.reporting.audio_inputs import find_inputs
+from raydec.reporting.prediction_output import PredictionOutput
+
+HEADER = ["file", "start", "end", "arousal", "valence", "dominance", "cluster", "error"]
+
+
+@pytest.fixture
+def recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A model and six recordings, one of them bad; the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(raydec.predict, "_FILES_PER_PART", 2)
+    save_model(small_model(), "model")
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    for i, name in enumerate(["a.wav", "b, c.wav", "deep/d.WAV", "deep/é.flac", "z.wav"]):
+        soundfile.write(tmp_path / "in" / name, speech(1.0 + i / 4), 16_000)
+    (tmp_path / "in" / "bad.wav").write_bytes(b"garbage")
+    (tmp_path / "in" / "notes.txt").write_text("not audio")
+    yield tmp_path
+
+
+def predict(*arguments: str) -> int:
+    return run_entry_point(raydec.predict.main, arguments)
+
+
+def rows_of(path: str) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_folder_becomes_a_table(recordings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert predict("model", "in", "--out", "out.csv") == 0
+    assert "wrote out.csv: 6 rows, 1 without a prediction" in capsys.readouterr().out
+    rows = rows_of("out.csv")
+    assert list(rows[0]) == HEADER
+    assert [row["file"] for row in rows] == [
+        f"in/{name}" for name in ("a.wav", "b, c.wav", "bad.wav", "deep/d.WAV", "deep/é.flac", "z.wav")
+    ]
+    assert [bool(row["error"]) for row in rows] == [False, False, True, False, False, False]
+    assert rows[4]["end"] == "1.75" and float(rows[4]["arousal"]) and rows[4]["cluster"].isdigit()
+
+
+def test_csv_and_parquet_hold_the_same(recordings: Path) -> None:
+    assert predict("model", "in", "--out", "a.csv", "--windows", "0.5") == 0
+    assert predict("model", "in", "--out", "a.parquet", "--windows", "0.5") == 0
+    table = pq.read_table("a.parquet")
+    types = {field.name: field.type for field in table.schema}
+    options = pyarrow.csv.ConvertOptions(column_types=types, strings_can_be_null=True)
+    assert pyarrow.csv.read_csv("a.csv", convert_options=options).equals(table)
+    assert table.num_rows > 10 and table.schema.field("cluster").type == pa.int64()
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, num_calls: int) -> list[list[str]]:
+    """Make the command stop as by Ctrl-C after some parts; returns what was predicted."""
+    original, calls = raydec.reporting.prediction.predict_files, []
+
+    def watched(predictor, files, window_s=None):
+        if len(calls) == num_calls:
+            raise KeyboardInterrupt
+        calls.append(list(files))
+        return original(predictor, files, window_s)
+
+    monkeypatch.setattr(raydec.reporting.prediction, "predict_files", watched)
+    return calls
+
+
+@pytest.mark.parametrize("out", ["out.csv", "out.parquet"])
+def test_an_interrupted_command_goes_on_where_it_stopped(
+    recordings: Path, out: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict("model", "in", "--out", f"whole.{out}") == 0
+    with monkeypatch.context() as patch:
+        first = interrupt_after(patch, 2)
+        assert predict("model", "in", "--out", out) == 130
+    assert not Path(out).exists() and sum(map(len, first)) == 4
+    with monkeypatch.context() as patch:
+        second = interrupt_after(patch, 99)
+        assert predict("model", "in", "--out", out) == 0
+    assert "4 of 6 files have their rows already" in capsys.readouterr().out
+    assert [file for part in second for file in part] == ["in/deep/é.flac", "in/z.wav"]
+    assert Path(out).read_bytes() == Path(f"whole.{out}").read_bytes()
+
+
+def test_a_finished_command_repeats_nothing_and_takes_new_files(
+    recordings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert predict("model", "in", "--out", "out.csv") == 0
+    before = rows_of("out.csv")
+    shutil.copy("in/a.wav", "in/aa.wav")
+    calls = interrupt_after(monkeypatch, 99)
+    assert predict("model", "in", "--out", "out.csv") == 0
+    assert calls == [["in/aa.wav"]]
+    assert [row["file"] for row in rows_of("out.csv")][:2] == ["in/a.wav", "in/aa.wav"]
+    assert predict("model", "in/z.wav", "--out", "out.csv") == 0
+    assert len(calls) == 1 and len(rows_of("out.csv")) == len(before) + 1
+
+
+def test_rows_of_different_models_or_windows_never_mix(
+    recordings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict("model", "in", "--out", "out.csv") == 0
+    assert predict("model", "in", "--out", "out.csv", "--windows", "1") == 2
+    save_model(small_model(centroids=False), "model")
+    assert predict("model", "in", "--out", "out.csv") == 2
+    assert "out.csv was made with another model or --windows; add --restart" in capsys.readouterr().err
+    assert predict("model", "in", "--out", "out.csv", "--windows", "1", "--restart") == 0
+    assert len(rows_of("out.csv")) > 6
+
+
+def test_somebody_elses_file_is_not_overwritten(recordings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("out.csv").write_text("precious")
+    assert predict("model", "in", "--out", "out.csv") == 2
+    assert "out.csv exists already; add --restart" in capsys.readouterr().err
+    assert Path("out.csv").read_text() == "precious"
+    assert predict("model", "in", "--out", "out.csv", "--restart") == 0
+
+
+def test_a_changed_table_is_refused(recordings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert predict("model", "in", "--out", "out.csv") == 0
+    Path("out.csv").write_text("file,start\nx,y\n")
+    assert predict("model", "in", "--out", "out.csv") == 2
+    assert "out.csv was changed and cannot go on" in capsys.readouterr().err
+
+
+def test_a_crash_between_table_and_parts_repeats_no_row(tmp_path: Path) -> None:
+    schema = pa.schema([("file", pa.string()), ("x", pa.float64())])
+    rows = pa.table({"file": ["b", "a", "a"], "x": [1.0, 2.0, 3.0]}, schema=schema)
+    output = PredictionOutput(tmp_path / "o.csv", schema, {}, restart=False)
+    output.add(rows)
+    shutil.copytree(tmp_path / ".o.csv.parts", tmp_path / "parts")
+    output.finish(["a", "b"])
+    shutil.copy(next((tmp_path / "parts").glob("part-*")), tmp_path / ".o.csv.parts")
+    again = PredictionOutput(tmp_path / "o.csv", schema, {}, restart=False)
+    assert again.done() == {"a", "b"}
+    assert again.finish(["a", "b"])["x"].to_pylist() == [2.0, 3.0, 1.0]
+    assert (tmp_path / "o.csv").read_text() == "file,x\na,2.0\na,3.0\nb,1.0\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("list.txt", "a.wav\n\n deep/d.WAV \na.wav\nmissing.wav\n"),
+        ("list.csv", "id,File\n1,a.wav\n2,deep/d.WAV\n3,\n4,missing.wav\n"),
+        ("list.csv", "﻿path;note\r\na.wav;x,y\r\ndeep/d.WAV;\r\nmissing.wav;\r\n"),
+        ("list.parquet", ["a.wav", "deep/d.WAV", None, "missing.wav"]),
+    ],
+)
+def test_lists_name_files_relative_to_themselves(
+    recordings: Path, name: str, content: str | list[str | None]
+) -> None:
+    path = recordings / "in" / name
+    if isinstance(content, str):
+        path.write_text(content, encoding="utf-8", newline="")
+    else:
+        pq.write_table(pa.table({"n": list(range(len(content))), "path": content}), path)
+    expected = [str(recordings / "in" / item) for item in ("a.wav", "deep/d.WAV", "missing.wav")]
+    assert find_inputs([path]) == expected
+    assert find_inputs([Path("in/z.wav"), Path("in/z.wav"), path])[0] == "in/z.wav"
+
+
+def test_unusable_inputs_are_user_errors(recordings: Path) -> None:
+    (recordings / "empty").mkdir()
+    for name, content in (("a.csv", "x,y\n1,2\n"), ("b.csv", ""), ("c.txt", "\n"), ("d.parquet", "no")):
+        (recordings / name).write_text(content)
+    for name, message in [
+        ("nowhere", "nowhere does not exist"),
+        ("empty", "empty holds no audio files"),
+        ("a.csv", "a.csv has no column of files"),
+        ("b.csv", "b.csv has no column of files"),
+        ("c.txt", "c.txt lists no files"),
+        ("d.parquet", "d.parquet cannot be read"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            find_inputs([Path(name)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["model", "in"], "--out"),
+        (["model", "in", "--out", "o.txt"], "must end in .csv or .parquet"),
+        (["nowhere", "in", "--out", "o.csv"], "no such folder"),
+        (["model", "in", "--out", "o.csv", "--windows", "0"], "at least 0.1 s"),
+        (["model", "in", "--out", "o.csv", "--windows", "nan"], "at least 0.1 s"),
+        (["model", "in", "--out", "o.csv", "--windows", "x"], "'x' is no number of seconds"),
+        (["model", "in", "--out", "in/a.wav/o.csv"], "cannot write in/a.wav/o.csv"),
+    ],
+)
+def test_mistakes_are_one_line(
+    recordings: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict(*arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not list(recordings.glob("o.*"))
