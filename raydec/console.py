@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -20,6 +21,7 @@ from rich.progress import (
 )
 
 from raydec.errors import UserError
+from raydec.learning.host import OPENMP_ENVIRONMENT
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -32,6 +34,9 @@ def run_entry_point(main: Callable[[Sequence[str]], None], arguments: Sequence[s
         main: the verb; it takes the command line without the program name.
         arguments: defaults to ``sys.argv[1:]``.
     """
+    # Before torch loads OpenMP; this process may also train.
+    for name, value in OPENMP_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         main(sys.argv[1:] if arguments is None else arguments)

@@ -41,6 +41,7 @@ class RunState:
     best_epoch: int = 0
     best_network: dict[str, torch.Tensor] = field(default_factory=dict)
     best_centroids: np.ndarray | None = None
+    """Centroids that the best epoch began with; the model's own are fitted to its weights at the end."""
     history: list[dict[str, float | None]] = field(default_factory=list)
     """One object per epoch: the lines of ``metrics.jsonl``."""
 
@@ -76,7 +77,7 @@ def _pack(node: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
         tensors[path] = node.detach().cpu().contiguous().clone()
         return {"$tensor": path}
     if isinstance(node, np.ndarray):
-        tensors[path] = torch.from_numpy(np.ascontiguousarray(node))
+        tensors[path] = torch.from_numpy(node.copy())
         return {"$array": path}
     if isinstance(node, dict):
         # Optimiser states are keyed by integers, which JSON objects cannot be.

@@ -4,9 +4,9 @@ Every backend starts from the same centroids (k-means++ on a sample, or the last
 same rule, and has its labels, sizes and inertia computed by the same code from the centroids it found.
 
 What is repeatable: on one machine, the same embeddings, seed and backend give the same result to the bit with
-``torch`` and ``sklearn``. Elsewhere a matrix product may round differently, which can move a row that lies
-between two centroids to within float32 rounding. ``cuml`` adds floats in no fixed order and repeats to
-rounding only.
+``torch`` and ``sklearn``, whatever the number of threads. On another processor a matrix product may round
+differently, which can move a row that lies between two centroids to within float32 rounding. ``cuml`` adds
+floats in no fixed order and repeats to rounding only.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from jaxtyping import Float32, Int32, Int64
 from raydec.config import ClusteringConfig
 from raydec.errors import UserError
 from raydec.learning import kmeans
-from raydec.learning.kmeans import RowBlocks
 from raydec.learning.randomness import generator_for
+from raydec.learning.row_blocks import RowBlocks
 from raydec.learning.worker import Worker, gather_rows
 
 Backend = Literal["auto", "cuml", "torch", "sklearn"]
@@ -101,6 +101,10 @@ class Clusterer(Protocol):
         """
         ...
 
+    def describe(self) -> dict[str, float]:
+        """What there is to know of whoever fitted last; becomes ``kmeans/...`` in the metrics."""
+        ...
+
 
 class LocalClusterer:
     """K-means in the training processes themselves: each gathers all rows and fits.
@@ -158,6 +162,10 @@ class LocalClusterer:
             backend=result.backend,
             timings=dict(zip(("gather_s", "fit_s", "broadcast_s"), np.diff(clock).tolist(), strict=True)),
         )
+
+    def describe(self) -> dict[str, float]:
+        """Nothing: it is this process."""
+        return {}
 
 
 def fit_kmeans(
@@ -274,7 +282,8 @@ def _start(
         return torch.from_numpy(init.astype(np.float32)).to(rows.device)
     num_rows = max(kmeans.SEED_ROWS, kmeans.SEED_ROWS_PER_CLUSTER * num_clusters)
     picks = _sample(len(rows), num_rows, rng)
-    return rows.rows(picks[kmeans.choose_seeds(rows.rows(picks), num_clusters, rng)])
+    sample = rows if len(picks) == len(rows) else RowBlocks(rows.rows(picks), rows.device)
+    return rows.rows(picks[kmeans.choose_seeds(sample, num_clusters, rng)])
 
 
 def _sample(num_rows: int, sample_size: int, rng: np.random.Generator) -> Int64[np.ndarray, "pick"]:
@@ -315,7 +324,7 @@ def _check_shapes(embeddings: np.ndarray, num_clusters: int, init: np.ndarray | 
 def _check_finite(rows: RowBlocks) -> None:
     if torch.isfinite(rows.moments[1]):
         return
-    bad = sum(int((~block.isfinite().all(1)).sum()) for block in rows.blocks(1))
+    bad = sum(int((~block.isfinite().all(1)).sum()) for block, _ in rows.blocks(1))
     raise _not_finite(bad, len(rows))
 
 

@@ -106,6 +106,7 @@ class EpochRunner:
         for stage in stages:
             metrics.update(self._run_stage(epoch, stage, state))
             num_trained += len(stage.chunk_set)
+        metrics.update({f"kmeans/{name}": value for name, value in self._clusterer.describe().items()})
         metrics.update({f"time/{name}_s": seconds for name, seconds in self._clock.items()})
         metrics["throughput/chunks_per_s"] = num_trained / self._clock["train"]
         return metrics

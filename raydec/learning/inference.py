@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from raydec.features.chunk_set import ChunkSet
 from raydec.learning.worker import Worker, gather_rows, share_of
+from raydec.model.folding import folded
 from raydec.model.network import Network
 
 # Whole utterances per block, so that temporal layers see every sequence complete. Small blocks stay in a
@@ -26,7 +28,7 @@ def embed_share(network: Network, chunk_set: ChunkSet, worker: Worker) -> np.nda
     Returns:
         float32 ``[chunk of the share, dimension]``.
     """
-    network.eval()
+    network = folded(network)
     share = share_of(chunk_set.num_utterances, worker.rank, worker.world_size)
     num_chunks = chunk_set.num_chunks
     embeddings = np.empty(((share.stop - share.start) * num_chunks, _width(network, chunk_set)), np.float32)
@@ -35,36 +37,52 @@ def embed_share(network: Network, chunk_set: ChunkSet, worker: Worker) -> np.nda
     return embeddings
 
 
+@dataclass(frozen=True)
+class Predictions:
+    """What a network says of every utterance of a set.
+
+    Attributes:
+        values: float64 ``[utterance, attribute]`` in the scale of the labels: the mean over an utterance's
+            chunk predictions.
+        embeddings: float32 ``[chunk, dimension]``, in order.
+        clusters: int64 ``[chunk]``, the cluster head's choice; None without a cluster head.
+    """
+
+    values: np.ndarray
+    embeddings: np.ndarray
+    clusters: np.ndarray | None
+
+
 @torch.inference_mode()
 def predict_utterances(
     network: Network, chunk_set: ChunkSet, worker: Worker, label_mean: np.ndarray, label_std: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions and utterance embeddings of a whole set, on every worker.
+) -> Predictions:
+    """Predict a whole set; every worker takes its share and gets the whole.
 
     Args:
-        network: put into evaluation mode.
-        chunk_set: utterances to predict; each worker takes its share.
+        network: evaluated without dropout, with running batch-norm statistics.
+        chunk_set: utterances to predict.
         worker: the collective that joins the shares.
         label_mean: float64 ``[attribute]``, undoes the normalisation.
         label_std: float64 ``[attribute]``.
-
-    Returns:
-        float64 ``[utterance, attribute]`` in the scale of the labels, the mean over an utterance's chunk
-        predictions; and float32 ``[chunk, dimension]``, the embeddings of all chunks in order.
     """
-    network.eval()
+    network = folded(network)
     share = share_of(chunk_set.num_utterances, worker.rank, worker.world_size)
     num_own, num_chunks = share.stop - share.start, chunk_set.num_chunks
-    predictions = np.zeros((num_own, len(label_mean)))
+    values = np.zeros((num_own, len(label_mean)))
     embeddings = np.zeros((num_own * num_chunks, _width(network, chunk_set)), np.float32)
+    clusters = np.zeros(num_own * num_chunks, np.int64)
     for first, block in _blocks(chunk_set, share, worker.device):
         output = network(block)
         by_chunk = output.emotion.double().cpu().numpy().reshape(-1, num_chunks, len(label_mean))
-        predictions[first : first + len(by_chunk)] = by_chunk.mean(axis=1)
+        values[first : first + len(by_chunk)] = by_chunk.mean(axis=1)
         embeddings[first * num_chunks :][: len(block)] = output.embedding.float().cpu().numpy()
-    return (
-        gather_rows(worker, predictions, chunk_set.num_utterances) * label_std + label_mean,
+        if output.cluster_logits is not None:
+            clusters[first * num_chunks :][: len(block)] = output.cluster_logits.argmax(1).cpu().numpy()
+    return Predictions(
+        gather_rows(worker, values, chunk_set.num_utterances) * label_std + label_mean,
         gather_rows(worker, embeddings, len(chunk_set)),
+        gather_rows(worker, clusters, len(chunk_set)) if network.has_cluster_head else None,
     )
 
 

@@ -20,9 +20,9 @@ from raydec.learning.clustering import Clusterer, nearest_centroid
 from raydec.learning.data import TrainingData
 from raydec.learning.dependency import eta_squared
 from raydec.learning.epoch import EpochRunner, Stage, count_steps, plan_stages
-from raydec.learning.inference import predict_utterances
+from raydec.learning.inference import embed_share, predict_utterances
 from raydec.learning.optimizers import Optimizers
-from raydec.learning.randomness import torch_generator_for
+from raydec.learning.randomness import integer_seed_for, torch_generator_for
 from raydec.learning.worker import Worker
 from raydec.model.assembly import build_network
 from raydec.model.batch_norm import share_batch_statistics
@@ -51,8 +51,14 @@ class Recorder(Protocol):
         """The network of this epoch is the best so far."""
         ...
 
-    def finished(self, network: Network, state: RunState, scores: Mapping[str, SplitScores]) -> None:
-        """The run is over; ``network`` holds the best epoch's weights."""
+    def finished(
+        self,
+        network: Network,
+        state: RunState,
+        centroids: np.ndarray,
+        scores: Mapping[str, SplitScores],
+    ) -> None:
+        """The run is over; ``network`` holds the best epoch's weights, ``centroids`` belong to them."""
         ...
 
 
@@ -71,7 +77,13 @@ class NullRecorder:
     def best(self, network: Network, state: RunState) -> None:
         """See :class:`Recorder`."""
 
-    def finished(self, network: Network, state: RunState, scores: Mapping[str, SplitScores]) -> None:
+    def finished(
+        self,
+        network: Network,
+        state: RunState,
+        centroids: np.ndarray,
+        scores: Mapping[str, SplitScores],
+    ) -> None:
         """See :class:`Recorder`."""
 
 
@@ -112,6 +124,7 @@ class Training:
         self._config = config
         self._data = data
         self._worker = worker
+        self._clusterer = clusterer
         self._recorder = recorder
         self._stages: tuple[Stage, ...] = plan_stages(config, data)
         self.network = build_network(
@@ -134,10 +147,27 @@ class Training:
         while state.epoch < self._config.training.epochs:
             self._run_epoch(state)
         self.network.load_state_dict(state.best_network)
+        centroids = self._final_centroids(state)
         splits = {"validation": self._data.validation, **self._data.tests}
-        scores = {name: self._score(chunk_set, state.best_centroids) for name, chunk_set in splits.items()}
-        self._recorder.finished(self.network, state, scores)
+        scores = {name: self._score(chunk_set, centroids) for name, chunk_set in splits.items()}
+        self._recorder.finished(self.network, state, centroids, scores)
         return state, scores
+
+    def _final_centroids(self, state: RunState) -> np.ndarray:
+        """Centroids of the labeled training chunks under the best weights.
+
+        An epoch's own centroids are older than its weights: K-means comes first, training second. Baselines
+        get centroids too, so that their embeddings can be looked at in the same way.
+        """
+        assignment = self._clusterer.assign(
+            state.epoch,
+            "final",
+            embed_share(self.network, self._data.labeled, self._worker),
+            num_clusters=self._config.clustering.num_clusters,
+            seed=integer_seed_for(self._config.seed, "kmeans", "final"),
+            init=state.best_centroids,
+        )
+        return assignment.centroids
 
     def _run_epoch(self, state: RunState) -> None:
         begun = time.perf_counter()
@@ -161,27 +191,33 @@ class Training:
         self._checkpoint(state, metrics)
 
     def _validate(self, state: RunState) -> dict[str, float | None]:
-        scores = self._score(self._data.validation, state.centroids)
+        scores = self._score(self._data.validation, None)
         metrics: dict[str, float | None] = {f"valid/ccc_{name}": value for name, value in scores.ccc.items()}
         metrics["valid/ccc"] = float(np.mean(list(scores.ccc.values())))
         metrics |= {f"cluster/eta2_{name}": value for name, value in scores.eta_squared.items()}
         return metrics
 
     def _score(self, chunk_set: ChunkSet, centroids: np.ndarray | None) -> SplitScores:
-        """Exact utterance-level CCC over a whole split (SPEC "Test"), and what the clusters say of it."""
-        predictions, embeddings = predict_utterances(
+        """Exact utterance-level CCC over a whole split (SPEC "Test"), and what the clusters say of it.
+
+        Clusters are the nearest centroids where there are centroids of these weights, else the cluster
+        head's choices.
+        """
+        predictions = predict_utterances(
             self.network, chunk_set, self._worker, self._data.label_mean, self._data.label_std
         )
+        clusters = predictions.clusters
+        if centroids is not None:
+            clusters, _ = nearest_centroid(predictions.embeddings, centroids)
         targets = chunk_set.labels(self._data.attributes)
         ccc, dependency = {}, {}
         for column, attribute in enumerate(self._data.attributes):
             known = np.isfinite(targets[:, column])
-            ccc[attribute] = concordance(predictions[known, column], targets[known, column])
-            if centroids is not None:
-                clusters, _ = nearest_centroid(embeddings, centroids)
+            ccc[attribute] = concordance(predictions.values[known, column], targets[known, column])
+            if clusters is not None:
                 by_chunk = np.repeat(targets[:, column], chunk_set.num_chunks)
                 dependency[attribute] = eta_squared(by_chunk, clusters)
-        return SplitScores(chunk_set.rows, predictions, targets, ccc, dependency)
+        return SplitScores(chunk_set.rows, predictions.values, targets, ccc, dependency)
 
     def _checkpoint(self, state: RunState, metrics: Metrics) -> None:
         folder: Path | None = None

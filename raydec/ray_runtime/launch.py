@@ -18,7 +18,7 @@ from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, Wo
 from raydec.config import Config, RayConfig
 from raydec.errors import UserError
 from raydec.learning.clustering import Clusterer
-from raydec.learning.host import ALLOCATOR_ENVIRONMENT, prepare_host
+from raydec.learning.host import WORKER_ENVIRONMENT, prepare_host
 from raydec.learning.worker import CHECKPOINT_FOLDER, Worker
 from raydec.ray_runtime.kmeans_actor import RayClusterer, create_kmeans_actor
 from raydec.ray_runtime.worker import RayWorker
@@ -116,7 +116,7 @@ def train_on_ray(
                 max_failures=config.ray.max_failures, controller_failure_limit=config.ray.max_failures
             ),
             checkpoint_config=CheckpointConfig(num_to_keep=config.training.keep_checkpoints),
-            worker_runtime_env={"env_vars": ALLOCATOR_ENVIRONMENT},
+            worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
             logging_config=LoggingConfig(log_level="ERROR"),
             callbacks=list(callbacks),
         ),

@@ -77,12 +77,18 @@ class RunRecorder:
         scores = {
             "validation": {name: last[f"valid/ccc_{name}"] for name in self._data.attributes},
         }
-        save_model(self._model(network, state, scores), self._folder.local / MODEL_FOLDER)
+        save_model(self._model(network, state, None, scores), self._folder.local / MODEL_FOLDER)
 
-    def finished(self, network: Network, state: RunState, scores: Mapping[str, SplitScores]) -> None:
+    def finished(
+        self,
+        network: Network,
+        state: RunState,
+        centroids: np.ndarray,
+        scores: Mapping[str, SplitScores],
+    ) -> None:
         """See :class:`raydec.learning.training.Recorder`."""
         by_split = {split: result.ccc for split, result in scores.items()}
-        save_model(self._model(network, state, by_split), self._folder.local / MODEL_FOLDER)
+        save_model(self._model(network, state, centroids, by_split), self._folder.local / MODEL_FOLDER)
         self._events.add_hparams(
             {"num_clusters": self._config.clustering.num_clusters, "seed": self._config.seed},
             {f"{split}/ccc_{name}": value for split, ccc in by_split.items() for name, value in ccc.items()},
@@ -101,7 +107,13 @@ class RunRecorder:
         self._folder.write_json(SUMMARY_FILE, summary)
         self._folder.sync()
 
-    def _model(self, network: Network, state: RunState, scores: Mapping[str, Any]) -> SavedModel:
+    def _model(
+        self,
+        network: Network,
+        state: RunState,
+        centroids: np.ndarray | None,
+        scores: Mapping[str, Any],
+    ) -> SavedModel:
         spec = NetworkSpec(
             attributes=self._data.attributes,
             num_clusters=self._config.clustering.num_clusters,
@@ -122,7 +134,7 @@ class RunRecorder:
             ),
             feature_mean=self._data.normalizer.mean,
             feature_std=self._data.normalizer.std,
-            centroids=state.best_centroids,
+            centroids=centroids,
             extra={
                 "run": self._config.name,
                 "corpus": self._store.corpus_name,

@@ -1,0 +1,91 @@
+"""Two gloo processes walk the path of one (DESIGN 6.3), without Ray."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from raydec.config import Config, config_from_dict
+from raydec.experiment import open_data
+from raydec.learning.clustering import LocalClusterer
+from raydec.learning.training import NullRecorder, Training
+from raydec.learning.worker import DistributedWorker, LocalWorker, Worker, gather_rows, share_of
+from stores import make_store
+
+
+class StepLog(NullRecorder):
+    def __init__(self) -> None:
+        self.steps: list[dict] = []
+
+    def step(self, record: dict) -> None:
+        self.steps.append(dict(record))
+
+
+def settings(store: Path, **model: object) -> dict:
+    return {
+        "data": {"store": str(store), "attributes": ["arousal", "valence"]},
+        "model": {"channels": [4, 4, 8, 8, 8, 8, 8], "embedding_dim": 16, **model},
+        # 3 utterances: the batches do not split evenly over two workers.
+        "training": {"epochs": 1, "batch_utterances": 3, "recipe": "reference"},
+        "clustering": {"num_clusters": 3},
+        "features": {"scale": "log"},
+    }
+
+
+def train(worker: Worker, config: Config) -> tuple[list[dict], dict[str, torch.Tensor]]:
+    _, data = open_data(config)
+    log = StepLog()
+    training = Training(config, data, worker, LocalClusterer(worker, config.clustering), log)
+    training.run()
+    return log.steps, training.network.state_dict()
+
+
+def train_in_group(rank: int, settings_: dict, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2)
+    steps, weights = train(DistributedWorker(torch.device("cpu")), config_from_dict(settings_))
+    torch.save({"steps": json.dumps(steps), "weights": weights}, f"{folder}/rank{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_store(tmp_path_factory.mktemp("world_size"))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [{}, {"temporal": "transformer"}, {"temporal": "triplet"}, {"temporal": "cnn"}, {"kind": "vae"}],
+    ids=lambda model: "-".join(model.values()) or "published",
+)
+def test_two_workers_walk_the_path_of_one(store: Path, tmp_path: Path, model: dict) -> None:
+    one_steps, one_weights = train(LocalWorker(), config_from_dict(settings(store, **model)))
+    mp.spawn(train_in_group, (settings(store, **model), str(tmp_path)), nprocs=2)
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+
+    assert len(one_steps) > 3
+    for name, value in ranks[0]["weights"].items():
+        assert torch.equal(value, ranks[1]["weights"][name]) or "running" in name or "batches" in name
+    for alone, together in zip(one_steps, json.loads(ranks[0]["steps"]), strict=True):
+        assert alone.keys() == together.keys()
+        for name in alone.keys() - {"epoch", "stage", "step", "global_step"}:
+            assert together[name] == pytest.approx(alone[name], rel=1e-4, abs=1e-6), (alone, name)
+    for name, value in one_weights.items():
+        torch.testing.assert_close(ranks[0]["weights"][name], value, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("num_items", [0, 1, 2, 5, 7])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+def test_shares_cover_everything_once(num_items: int, world_size: int) -> None:
+    shares = [range(num_items)[share_of(num_items, rank, world_size)] for rank in range(world_size)]
+    assert [item for share in shares for item in share] == list(range(num_items))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_gather_rows_of_one_worker_is_the_identity() -> None:
+    rows = np.arange(6.0).reshape(3, 2)
+    assert gather_rows(LocalWorker(), rows, 3) is rows
