@@ -1,7 +1,7 @@
 """K-means in blocks of rows: seeding, Lloyd's iterations, and the libraries that can replace them.
 
-:mod:`raydec.learning.clustering` is the contract on top. Besides its input this module keeps one block, the
-centroids, and the seeding sample in memory.
+:mod:`raydec.learning.clustering` is the contract on top. In memory are, besides the input, a few blocks, the
+centroids and the seeding sample.
 """
 
 from __future__ import annotations
@@ -11,16 +11,14 @@ import importlib.util
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
-# Values per block: a CPU's cache holds one; on a GPU each fills it and stays small beside the data.
-CPU_BLOCK_VALUES = 2**19
-GPU_BLOCK_VALUES = 2**25
+from raydec.learning.row_blocks import RowBlocks
+
 # k-means++ on a sample this large costs +0.1% inertia against all rows, at a ninth of the time.
 SEED_ROWS = 50_000
 SEED_ROWS_PER_CLUSTER = 5_000
@@ -28,94 +26,32 @@ SEED_ROWS_PER_CLUSTER = 5_000
 SPLIT_STEP = 0.25
 
 
-@dataclass(frozen=True)
-class RowBlocks:
-    """Embeddings that are read one block of rows at a time, on the device that computes.
-
-    Attributes:
-        data: [row, dim] float32, on the device when it fits there, else on the host.
-        device: where blocks are handed out.
-    """
-
-    data: Float32[Tensor, "row dim"]
-    device: torch.device
-
-    @classmethod
-    def of(cls, embeddings: Float32[np.ndarray, "row dim"], device: torch.device) -> RowBlocks:
-        """Wrap an array without copying it, or move it to a GPU that has room for it."""
-        with warnings.catch_warnings():
-            # Arrays out of Ray's object store are read-only, which torch warns of; nothing here writes.
-            warnings.simplefilter("ignore", UserWarning)
-            data = torch.from_numpy(np.ascontiguousarray(embeddings))
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-            if 1.25 * embeddings.nbytes < torch.cuda.mem_get_info(device)[0]:
-                data = data.to(device)
-        return cls(data, device)
-
-    @property
-    def resident(self) -> bool:
-        """Whether all rows are on the device."""
-        return self.data.device.type == self.device.type
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def blocks(self, num_clusters: int) -> Iterator[Float32[Tensor, "block dim"]]:
-        """All rows in order; a block's scores for ``num_clusters`` clusters are bounded in size too."""
-        values = CPU_BLOCK_VALUES if self.device.type == "cpu" else GPU_BLOCK_VALUES
-        block_rows = max(1, values // max(self.data.shape[1], num_clusters))
-        for start in range(0, len(self.data), block_rows):
-            yield self.data[start : start + block_rows].to(self.device)
-
-    @functools.cached_property
-    def origin(self) -> Float64[Tensor, "dim"]:
-        """A point amid the rows (the mean of the first ones), to measure from."""
-        return self.data[:4096].to(self.device).double().mean(0)
-
-    def rows(self, indices: Int64[np.ndarray, "pick"]) -> Float32[Tensor, "pick dim"]:
-        """Copies of some rows, on the device."""
-        return self.data[torch.from_numpy(indices).to(self.data.device)].to(self.device)
-
-    @functools.cached_property
-    def moments(self) -> tuple[Float64[Tensor, "dim"], Float64[Tensor, ""]]:
-        """Sum of the rows, and sum of their squared lengths; not finite if any value is not."""
-        total = torch.zeros(self.data.shape[1], dtype=torch.float64, device=self.device)
-        squares = torch.zeros((), dtype=torch.float64, device=self.device)
-        for block in self.blocks(1):
-            wide = block.double()
-            total += wide.sum(0)
-            squares += wide.square().sum()
-        return total, squares
-
-
 def choose_seeds(
-    sample: Float32[Tensor, "row dim"], num_clusters: int, rng: np.random.Generator
+    sample: RowBlocks, num_clusters: int, rng: np.random.Generator
 ) -> Int64[np.ndarray, "cluster"]:
     """Choose rows by greedy k-means++ (Arthur and Vassilvitskii 2007; the best of 2 + ln K candidates).
 
     Where the sample has fewer distinct rows than clusters, some are chosen more than once.
 
     Args:
-        sample: at least one row; overwritten, because it may be too large to be there twice.
+        sample: at least one row.
         num_clusters: K.
         rng: where the randomness comes from.
 
     Returns:
         Indices into the sample.
     """
-    centred = sample.sub_(sample.mean(0))
-    squares = centred.square().sum(1)
     num_candidates = 2 + int(math.log(num_clusters))
     chosen = [int(rng.integers(len(sample)))]
-    nearest = _distances_to(centred, squares, torch.tensor(chosen, device=sample.device))[0]
+    closest = torch.full((len(sample),), math.inf, dtype=torch.float64, device=sample.device)
+    closest = _nearest_with(sample, np.array(chosen), closest)[0][0]
     while len(chosen) < num_clusters:
-        cumulative = nearest.double().cumsum(0)
+        cumulative = closest.cumsum(0)
         thresholds = torch.from_numpy(rng.random(num_candidates)).to(sample.device) * cumulative[-1]
         candidates = torch.searchsorted(cumulative, thresholds, right=True).clamp(max=len(sample) - 1)
-        distances = torch.minimum(nearest, _distances_to(centred, squares, candidates))
-        best = int(distances.sum(1, dtype=torch.float64).argmin())
-        nearest = distances[best]
+        distances, costs = _nearest_with(sample, candidates.cpu().numpy(), closest)
+        best = int(costs.argmin())
+        closest = distances[best]
         chosen.append(int(candidates[best]))
     return np.array(chosen)
 
@@ -157,9 +93,12 @@ def nearest(
     """Block by block, the nearest centroid of each row and the squared distance to it."""
     centroids = centroids.to(rows.device)
     score = _scorer(centroids, rows.origin)
-    for block in rows.blocks(len(centroids)):
+
+    def of_block(block: Tensor, _: slice) -> tuple[Tensor, Tensor]:
         labels = score(block).argmin(1)
-        yield labels, (block - centroids[labels]).square().sum(1)
+        return labels, (block - centroids[labels]).square().sum(1)
+
+    yield from rows.map(of_block, len(centroids))
 
 
 def fit_sklearn(
@@ -258,11 +197,19 @@ def cuml_problem() -> str | None:
     return None
 
 
-def _distances_to(
-    rows: Float[Tensor, "row dim"], squares: Float[Tensor, "row"], picks: Int64[Tensor, "pick"]
-) -> Float[Tensor, "pick row"]:
-    distances = torch.addmm(squares, rows[picks], rows.T, alpha=-2)
-    return (distances + squares[picks, None]).clamp_(min=0)
+def _nearest_with(
+    sample: RowBlocks, picks: Int64[np.ndarray, "pick"], closest: Float64[Tensor, "row"]
+) -> tuple[Float64[Tensor, "pick row"], Float64[Tensor, "pick"]]:
+    """For each pick, squared distances of rows to their nearest seed if it became one; and their sums."""
+    score, origin = _scorer(sample.rows(picks), sample.origin), sample.origin.float()
+    distances = torch.empty(len(picks), len(sample), dtype=torch.float64, device=sample.device)
+
+    def of_block(block: Tensor, span: slice) -> Tensor:
+        scores = score(block) + (block - origin).square().sum(1, keepdim=True)
+        distances[:, span] = torch.minimum(closest[span], scores.clamp_(min=0).T.double())
+        return distances[:, span].sum(1)
+
+    return distances, torch.stack(list(sample.map(of_block))).sum(0)
 
 
 def _scorer(
@@ -284,28 +231,33 @@ def _expectation(
     centroids: Float32[Tensor, "cluster dim"],
 ) -> tuple[float, Float64[Tensor, "cluster dim"], Int64[Tensor, "cluster"]]:
     """One pass: inertia of these centroids, and the sums and sizes of their clusters."""
+    num_clusters = len(centroids)
     score = _scorer(centroids, rows.origin)
-    sums = torch.zeros(centroids.shape, dtype=torch.float64, device=rows.device)
-    sizes = torch.zeros(len(centroids), dtype=torch.int64, device=rows.device)
+
+    def of_block(block: Tensor, _: slice) -> tuple[Tensor, Tensor, Tensor]:
+        least, labels = score(block).min(1)
+        sizes = torch.bincount(labels, minlength=num_clusters)
+        return least.sum(dtype=torch.float64), _sums_by_label(block.double(), labels, num_clusters), sizes
+
     total, squares = rows.moments
     inertia = squares - 2 * (total @ rows.origin) + len(rows) * rows.origin.square().sum()
-    for block in rows.blocks(len(centroids)):
-        least, labels = score(block).min(1)
-        inertia = inertia + least.sum(dtype=torch.float64)
-        sizes += torch.bincount(labels, minlength=len(centroids))
-        _add_by_label(sums, block.double(), labels)
+    sums = torch.zeros(centroids.shape, dtype=torch.float64, device=rows.device)
+    sizes = torch.zeros(num_clusters, dtype=torch.int64, device=rows.device)
+    for block_inertia, block_sums, block_sizes in rows.map(of_block, num_clusters):
+        inertia = inertia + block_inertia
+        sums += block_sums
+        sizes += block_sizes
     return max(float(inertia), 0.0), sums, sizes
 
 
-def _add_by_label(
-    sums: Float64[Tensor, "cluster dim"], rows: Float64[Tensor, "block dim"], labels: Int64[Tensor, "block"]
-) -> None:
-    if sums.device.type == "cpu":
-        sums.index_add_(0, labels, rows)
-        return
+def _sums_by_label(
+    rows: Float64[Tensor, "block dim"], labels: Int64[Tensor, "block"], num_clusters: int
+) -> Float64[Tensor, "cluster dim"]:
+    if rows.device.type == "cpu":
+        return rows.new_zeros(num_clusters, rows.shape[1]).index_add_(0, labels, rows)
     # index_add_ is atomic on a GPU, in no fixed order; a product is not.
-    member = torch.zeros(len(labels), len(sums), dtype=torch.float64, device=sums.device)
-    sums.addmm_(member.scatter_(1, labels[:, None], 1.0).T, rows)
+    member = rows.new_zeros(len(labels), num_clusters).scatter_(1, labels[:, None], 1.0)
+    return member.T @ rows
 
 
 def _refill(

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from raydec.config import ClusteringConfig
 from raydec.errors import UserError
-from raydec.learning import clustering, kmeans
+from raydec.learning import clustering, kmeans, row_blocks
 from raydec.learning.clustering import (
     ClusterAssignment,
     KMeansResult,
@@ -22,6 +22,7 @@ from raydec.learning.clustering import (
     fit_kmeans,
     nearest_centroid,
 )
+from raydec.learning.row_blocks import RowBlocks
 from raydec.learning.worker import LocalWorker
 
 CPU_BACKENDS = ["torch", "sklearn"]
@@ -92,26 +93,50 @@ def test_torch_labels_equal_scikit_learns_own_run() -> None:
 def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     x = blobs()
     whole = fit_kmeans(x, 6, seed=3, backend="torch")
-    monkeypatch.setattr(kmeans, "CPU_BLOCK_VALUES", 7 * 8)
+    monkeypatch.setattr(row_blocks, "CPU_BLOCK_VALUES", 7 * 8)
     pieces = fit_kmeans(x, 6, seed=3, backend="torch")
     assert (whole.labels == pieces.labels).all()
     np.testing.assert_allclose(whole.centroids, pieces.centroids, rtol=1e-6)
 
 
-def test_seed_decides_everything_and_threads_nothing() -> None:
-    x = blobs(3000, 32, centers=40, spread=2.0)
+@pytest.fixture
+def set_threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_seed_decides_everything_and_threads_nothing(
+    set_threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_blocks, "CPU_BLOCK_VALUES", 100 * 32)
+    x = blobs(3001, 32, centers=40, spread=2.0)
     first, again = (fit_kmeans(x, 12, seed=5, backend="torch") for _ in range(2))
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        two_threads = fit_kmeans(x, 12, seed=5, backend="torch")
-    finally:
-        torch.set_num_threads(threads)
-    for other in (again, two_threads):
-        assert (first.labels == other.labels).all()
+    set_threads(3)
+    threaded = fit_kmeans(x, 12, seed=5, backend="torch")
+    assert torch.get_num_threads() == 3
+    for other in (again, threaded):
+        np.testing.assert_array_equal(first.labels, other.labels)
         np.testing.assert_array_equal(first.centroids, other.centroids)
+        assert first.inertia == other.inertia
     different = fit_kmeans(x, 12, seed=6, backend="torch")
     assert (first.centroids != different.centroids).any()
+
+
+def test_threads_hand_back_results_in_order_and_failures_too(
+    set_threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_threads(3)
+    monkeypatch.setattr(row_blocks, "CPU_BLOCK_VALUES", 2)
+    rows = RowBlocks.of(np.arange(101, dtype=np.float32)[:, None], torch.device("cpu"))
+    assert list(rows.map(lambda block, span: (block[0, 0].item(), span.start, torch.get_num_threads()))) == [
+        (float(start), start, 1) for start in range(0, 101, 2)
+    ]
+    with pytest.raises(ZeroDivisionError):
+        list(rows.map(lambda block, _: 1 / (block[0, 0].item() - 50)))
+    assert torch.get_num_threads() == 3
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == 3
 
 
 def test_well_separated_blobs_are_found() -> None:
@@ -129,7 +154,7 @@ def test_seeding_is_as_good_as_scikit_learns() -> None:
 
     ours, theirs = [], []
     for seed in range(40):
-        sample = torch.from_numpy(x.copy())
+        sample = RowBlocks.of(x, torch.device("cpu"))
         chosen = kmeans.choose_seeds(sample, 10, np.random.default_rng(seed))
         assert len(set(chosen.tolist())) == 10
         ours.append(cost(x[chosen]))
@@ -144,7 +169,7 @@ def test_seeding_uses_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     choose = kmeans.choose_seeds
 
-    def spy(sample: torch.Tensor, *rest: object) -> np.ndarray:
+    def spy(sample: RowBlocks, *rest: object) -> np.ndarray:
         seen.append(len(sample))
         return choose(sample, *rest)
 

@@ -1,0 +1,110 @@
+"""A large matrix of embeddings, worked on in blocks of rows by the device or the threads there are."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Float64, Int64
+from torch import Tensor
+
+# Values per block: a CPU's cache holds one; on a GPU each fills it and stays small beside the data.
+CPU_BLOCK_VALUES = 2**19
+GPU_BLOCK_VALUES = 2**25
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class RowBlocks:
+    """Embeddings that are read one block of rows at a time, on the device that computes.
+
+    Attributes:
+        data: [row, dim] float32, on the device when it fits there, else on the host.
+        device: where blocks are handed out.
+    """
+
+    data: Float32[Tensor, "row dim"]
+    device: torch.device
+
+    @classmethod
+    def of(cls, embeddings: Float32[np.ndarray, "row dim"], device: torch.device) -> RowBlocks:
+        """Wrap an array without copying it, or move it to a GPU that has room for it."""
+        with warnings.catch_warnings():
+            # Arrays out of Ray's object store are read-only, which torch warns of; nothing here writes.
+            warnings.simplefilter("ignore", UserWarning)
+            data = torch.from_numpy(np.ascontiguousarray(embeddings))
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            if 1.25 * embeddings.nbytes < torch.cuda.mem_get_info(device)[0]:
+                data = data.to(device)
+        return cls(data, device)
+
+    @property
+    def resident(self) -> bool:
+        """Whether all rows are on the device."""
+        return self.data.device.type == self.device.type
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def blocks(self, num_clusters: int) -> Iterator[tuple[Float32[Tensor, "block dim"], slice]]:
+        """All rows in order, and which they are; scores for ``num_clusters`` clusters are bounded too."""
+        values = CPU_BLOCK_VALUES if self.device.type == "cpu" else GPU_BLOCK_VALUES
+        block_rows = max(1, values // max(self.data.shape[1], num_clusters))
+        for start in range(0, len(self.data), block_rows):
+            span = slice(start, start + block_rows)
+            yield self.data[span].to(self.device), span
+
+    def map(
+        self, function: Callable[[Float32[Tensor, "block dim"], slice], Result], num_clusters: int = 1
+    ) -> Iterator[Result]:
+        """Apply a function to every block and its place among the rows; results come in row order.
+
+        On a CPU each of torch's threads works on a block of its own. The result then does not depend on the
+        number of threads; and threads that never wait for each other inside an operation stay fast on a
+        machine that is busy with other things, where torch's own would spend their time at barriers.
+        """
+        num_threads = torch.get_num_threads()
+        if self.device.type != "cpu" or num_threads == 1:
+            yield from (function(*block) for block in self.blocks(num_clusters))
+            return
+        pending: deque[Future[Result]] = deque()
+        try:
+            with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                for block in self.blocks(num_clusters):
+                    pending.append(pool.submit(function, *block))
+                    if len(pending) > 4 * num_threads:
+                        yield pending.popleft().result()
+                while pending:
+                    yield pending.popleft().result()
+        finally:
+            # Each thread has a number of its own, but setting it also sets what new threads start with.
+            torch.set_num_threads(num_threads)
+
+    @functools.cached_property
+    def origin(self) -> Float64[Tensor, "dim"]:
+        """A point amid the rows (the mean of the first ones), to measure from."""
+        return self.data[:4096].to(self.device).double().mean(0)
+
+    def rows(self, indices: Int64[np.ndarray, "pick"]) -> Float32[Tensor, "pick dim"]:
+        """Copies of some rows, on the device."""
+        return self.data[torch.from_numpy(indices).to(self.data.device)].to(self.device)
+
+    @functools.cached_property
+    def moments(self) -> tuple[Float64[Tensor, "dim"], Float64[Tensor, ""]]:
+        """Sum of the rows, and sum of their squared lengths; not finite if any value is not."""
+
+        def of_block(block: Tensor, _: slice) -> tuple[Tensor, Tensor]:
+            wide = block.double()
+            return wide.sum(0), wide.square().sum()
+
+        totals, squares = zip(*self.map(of_block), strict=True)
+        return torch.stack(totals).sum(0), torch.stack(squares).sum()
