@@ -1,0 +1,281 @@
+"""Audio files on disk: listing folders, and finding the file that a label row means."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from raydec.corpus.table import Skipped
+from raydec.errors import UserError
+
+AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aif", ".aiff", ".w64", ".au")
+
+_T = TypeVar("_T")
+
+
+class RowProblem(Exception):  # noqa: N818 (it ends a row, not the program)
+    """Why one row cannot be used; its message becomes the reason in the list of skipped files."""
+
+
+class AudioFile(NamedTuple):
+    """One file.
+
+    Attributes:
+        name: relative to the folder it was found under, with forward slashes.
+        path: absolute, links resolved: the file's identity.
+    """
+
+    name: str
+    path: str
+
+
+@dataclass
+class Listing:
+    """What :func:`list_audio` found, sorted by name."""
+
+    files: list[AudioFile] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def list_audio(folder: Path) -> Listing:
+    """Every audio file under a folder, hidden ones left out, links followed once.
+
+    Raises:
+        UserError: the folder is not there or cannot be listed.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder of audio files; name an existing one")
+    root = os.path.realpath(folder)
+    listing, visited = Listing(), set[str]()
+    folders: deque[tuple[str, str]] = deque([(root, "")])
+    links: deque[tuple[str, str]] = deque()
+    # Linked folders come last, so that a file's name does not depend on where a link to it happens to sort.
+    while folders or links:
+        real, prefix = folders.popleft() if folders else links.popleft()
+        if real in visited:
+            continue
+        visited.add(real)
+        for entry in _entries(real, prefix, folder, listing):
+            name = f"{prefix}{entry.name}"
+            if not _is_folder(entry):
+                _take(entry, name, listing)
+            elif not entry.is_symlink():
+                folders.append((entry.path, f"{name}/"))
+            elif not _contains(target := os.path.realpath(entry.path), root):
+                links.append((target, f"{name}/"))
+    listing.files.sort()
+    listing.skipped.sort(key=lambda skip: skip.file)
+    return listing
+
+
+def is_audio(name: str) -> bool:
+    """Whether a file name ends like audio, in any case."""
+    return name.lower().endswith(AUDIO_EXTENSIONS)
+
+
+def has_audio(folder: Path) -> bool:
+    """Whether there is at least one audio file under a folder."""
+    return folder.is_dir() and bool(list_audio(folder).files)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file name is one that tools leave behind, such as ``._x.wav`` or ``.DS_Store``."""
+    return name.startswith(".")
+
+
+def printable(name: str) -> str:
+    """A file name fit for a message or a table: bytes that are not UTF-8 are spelled out."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _entries(real: str, prefix: str, folder: Path, listing: Listing) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(real) as entries:
+            return [entry for entry in entries if not is_hidden(entry.name)]
+    except OSError as error:
+        if not prefix:
+            raise UserError(f"cannot list {folder}: {error.strerror or error}") from None
+        listing.warnings.append(f"cannot list {folder / prefix}: {error.strerror or error}; it is left out")
+        return []
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
+def _contains(folder: str, path: str) -> bool:
+    return os.path.commonpath([folder, path]) == folder
+
+
+def _take(entry: os.DirEntry[str], name: str, listing: Listing) -> None:
+    if not is_audio(entry.name):
+        return
+    if name != printable(name):
+        listing.skipped.append(Skipped(printable(name), "its name is not valid UTF-8; rename it"))
+    elif not _is_file(entry):
+        listing.skipped.append(Skipped(name, "a link to a file that is not there, or not a regular file"))
+    else:
+        listing.files.append(
+            AudioFile(name, os.path.realpath(entry.path) if entry.is_symlink() else entry.path)
+        )
+
+
+def _folded(name: str) -> str:
+    """What two spellings of one name share: macOS decomposes accents, Windows ignores case."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _grouped(items: Iterable[_T], key: Callable[[_T], str]) -> dict[str, list[_T]]:
+    groups: dict[str, list[_T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
+class FileIndex:
+    """Finds the files of a listing by the bare names of label files, wherever beneath the folder they lie."""
+
+    def __init__(self, files: Iterable[AudioFile]) -> None:
+        self._files = list(files)
+        self._by_name = {file.name: file for file in self._files}
+        self._by_base = _grouped(self._files, lambda file: _base(file.name))
+        self._by_folded_name: dict[str, list[AudioFile]] | None = None
+        self._by_folded_base: dict[str, list[AudioFile]] = {}
+
+    def locate(self, name: str) -> AudioFile:
+        """The file a row means: exact path, then exact name, then both without case and Unicode form.
+
+        Returns:
+            The file with ``name`` as the row spells it: rows and predictions are matched by it.
+
+        Raises:
+            RowProblem: there is no such file, or several share the name.
+        """
+        if name in self._by_name:
+            return self._by_name[name]
+        found = self._by_base.get(name) or self._folded_matches(name)
+        if len(found) > 1:
+            raise RowProblem(f"{len(found)} audio files have this name: {found[0].name}, {found[1].name}")
+        if not found:
+            raise RowProblem("no audio file of this name")
+        return AudioFile(name, found[0].path)
+
+    def _folded_matches(self, name: str) -> list[AudioFile]:
+        if self._by_folded_name is None:
+            self._by_folded_name = _grouped(self._files, lambda file: _folded(file.name))
+            self._by_folded_base = _grouped(self._files, lambda file: _folded(_base(file.name)))
+        return self._by_folded_name.get(_folded(name)) or self._by_folded_base.get(_folded(name), [])
+
+
+class AudioRoot:
+    """Finds files by relative path beneath a root that no path may leave.
+
+    Folders are resolved and listed once each, so that a row costs a dictionary look-up.
+
+    Args:
+        root: the folder nothing may escape; names are relative to it.
+        base: what relative paths start from; defaults to the root.
+    """
+
+    def __init__(self, root: Path, base: Path | None = None) -> None:
+        self.root = os.path.realpath(root)
+        self._base = os.path.realpath(base or root)
+        self._folders: dict[str, _Folder] = {}
+
+    def locate(self, name: str) -> AudioFile:
+        """The file at a path, with its name made relative to the root.
+
+        Raises:
+            RowProblem: the path leaves the root, there is no such file, or several spellings fit.
+        """
+        if "\0" in name:
+            raise RowProblem("its path holds a NUL character")
+        try:
+            return self._locate(name)
+        except RowProblem:
+            # Written on Windows: try the other separator, but blame the path as it was given.
+            if "\\" in name:
+                return self._locate(name.replace("\\", "/"))
+            raise
+
+    def _locate(self, name: str) -> AudioFile:
+        directory, base = os.path.split(name)
+        if directory not in self._folders:
+            self._folders[directory] = self._open(directory)
+        folder = self._folders[directory]
+        if not self._holds(folder.real):
+            raise self._escape()
+        entry = folder.match(base)
+        path = os.path.join(folder.real, entry)
+        target = os.path.realpath(path) if folder.entries[entry] else path
+        if not self._holds(target):
+            raise self._escape()
+        return AudioFile(os.path.relpath(path, self.root).replace(os.sep, "/"), target)
+
+    def _open(self, directory: str) -> _Folder:
+        for form in (directory, *(unicodedata.normalize(form, directory) for form in ("NFC", "NFD"))):
+            real = os.path.realpath(os.path.join(self._base, form))
+            # Nothing outside the root is looked at, not even to say whether it exists.
+            if not self._holds(real) or os.path.isdir(real):
+                break
+        return _Folder.open(real) if self._holds(real) else _Folder(real, {})
+
+    def _holds(self, path: str) -> bool:
+        return _contains(self.root, path)
+
+    def _escape(self) -> RowProblem:
+        return RowProblem(f"its path leaves {self.root}; name a folder that holds all audio with --audio")
+
+
+@dataclass
+class _Folder:
+    """A listed folder: ``entries`` maps file names to whether they are links."""
+
+    real: str
+    entries: dict[str, bool]
+    _by_folded: dict[str, list[str]] | None = None
+
+    @classmethod
+    def open(cls, real: str) -> _Folder:
+        try:
+            with os.scandir(real) as entries:
+                return cls(real, {entry.name: entry.is_symlink() for entry in entries if _is_file(entry)})
+        except OSError:
+            return cls(real, {})
+
+    def match(self, name: str) -> str:
+        """The entry a name means.
+
+        Raises:
+            RowProblem: none, or several that differ in case or Unicode form only.
+        """
+        if name in self.entries:
+            return name
+        if self._by_folded is None:
+            self._by_folded = _grouped(self.entries, _folded)
+        found = self._by_folded.get(_folded(name), [])
+        if not found:
+            raise RowProblem("no audio file at this path")
+        if len(found) > 1:
+            raise RowProblem(f"{len(found)} audio files have this name: {found[0]}, {found[1]}")
+        return found[0]
+
+
+def _base(name: str) -> str:
+    return name.rpartition("/")[2]
