@@ -112,12 +112,13 @@ class _Normalize(torch.autograd.Function):
             return (dy, torch.zeros_like(weight), torch.zeros_like(weight), *[None] * 5)
         # The native backward in evaluation mode gives the part of dx that ignores how the statistics
         # depend on x, and both parameter gradients, in one pass.
+        inverse_std = (variance + ctx.eps).rsqrt()
         dx, dweight, dbias = torch.ops.aten.native_batch_norm_backward(
-            dy, x, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
+            dy, x, weight, mean, variance, mean, inverse_std, False, ctx.eps, [True, True, True]
         )
         sums = ctx.all_sum(torch.cat([dbias, dweight]).double()) / count
         mean_dy, mean_dy_xhat = sums.to(mean.dtype).chunk(2)
-        scale = -weight * (variance + ctx.eps).rsqrt()
+        scale = -weight * inverse_std
         # What is missing is affine in the normalised x, so the same kernel computes it.
         dx += F.batch_norm(
             x, mean, variance, scale * mean_dy_xhat, scale * mean_dy, training=False, eps=ctx.eps

@@ -107,6 +107,18 @@ def test_a_mean_far_from_zero_costs_no_digits() -> None:
     torch.testing.assert_close(run(layer, x, weights)["y"].double(), whole["y"], rtol=1e-3, atol=1e-3)
 
 
+def test_bfloat16_activations_are_summed_in_float32() -> None:
+    x, weights = batch()
+    layer = make_layer(GlobalBatchNorm2d(5))
+    layer.all_sum = lambda tensor: tensor
+    shared = run(layer, x.bfloat16(), weights)
+    native = run(make_layer(nn.BatchNorm2d(5)), x.bfloat16(), weights)
+    assert shared["y"].dtype == native["y"].dtype == torch.bfloat16
+    for name in ("y", "dx", "dweight", "dbias"):
+        torch.testing.assert_close(shared[name], native[name], rtol=2e-2, atol=2e-2)
+    torch.testing.assert_close(shared["running_var"], native["running_var"], rtol=1e-5, atol=1e-5)
+
+
 def test_alone_it_is_the_native_layer() -> None:
     x, weights = batch()
     shared, native = (

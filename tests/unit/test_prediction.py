@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from corpus_support import make_store, many, write_corpus
 from model_support import small_model, speech
 
 import raydec.reporting.prediction as prediction_module
 from raydec.errors import UserError
 from raydec.features.chunking import chunk_utterance
 from raydec.features.kaiser import resample_kaiser
-from raydec.features.mel import FrameNormalizer, mel_frames
+from raydec.features.mel import FeatureParameters, FrameNormalizer, mel_frames
 from raydec.model.directory import ChunkFormat, SavedModel, save_model
 from raydec.reporting.prediction import Predictor, load, predict_files, window_bounds
 
@@ -112,6 +113,25 @@ def test_loading(tmp_path: Path) -> None:
         load(tmp_path / "m", "warp")
     with pytest.raises(UserError, match="no such folder"):
         load(tmp_path / "absent")
+
+
+def test_a_store_predicts_what_its_files_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prediction_module, "_UTTERANCES_IN_MEMORY", 2)
+    corpus = write_corpus(tmp_path / "corpus", many(5))
+    store = make_store(corpus, tmp_path / "store")
+    predictor = Predictor(small_model(), CPU)
+    rows = np.array([4, 0, 2])
+    result = predictor.predict_store(store, rows)
+    files = [store.utterances["path"][int(row)].as_py() for row in rows]
+    of_files = predict_files(predictor, files)
+    for i, attribute in enumerate(predictor.attributes):
+        # The store keeps float16 frames.
+        np.testing.assert_allclose(result.scores[:, i], of_files[attribute].to_numpy(), atol=5e-3)
+    assert result.clusters is not None and result.clusters.tolist() == of_files["cluster"].to_pylist()
+    assert predictor.predict_store(store, rows[:0]).scores.shape == (0, 3)
+    other = Predictor(small_model(features=FeatureParameters(hop_length=160)), CPU)
+    with pytest.raises(UserError, match="other features than the model's: hop_length 256 instead of 160"):
+        other.predict_store(store, rows)
 
 
 def test_windows_follow_each_other_and_a_short_rest_joins_the_last() -> None:
