@@ -10,23 +10,25 @@ from raydec.reporting.prediction import Predictor
 pytestmark = pytest.mark.gpu
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_shared_statistics_equal_native_ones_on_a_gpu(dtype: torch.dtype) -> None:
+def run(layer: nn.BatchNorm2d, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    leaf = x.clone().requires_grad_()
+    y = layer(leaf)
+    torch.tanh(y).square().sum().backward()
+    found = {"y": y, "dx": leaf.grad, "dweight": layer.weight.grad, "dbias": layer.bias.grad}
+    return found | {"running_mean": layer.running_mean, "running_var": layer.running_var}
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 3e-2)])
+def test_shared_statistics_equal_exact_ones_on_a_gpu(dtype: torch.dtype, tolerance: float) -> None:
     x = torch.randn(64, 32, 31, 64, generator=torch.Generator().manual_seed(0)) * 2 + 3
     x = x.to("cuda", dtype).contiguous(memory_format=torch.channels_last)
-    found = []
-    for layer in (GlobalBatchNorm2d(32).cuda(), nn.BatchNorm2d(32).cuda()):
-        if isinstance(layer, GlobalBatchNorm2d):
-            layer.all_sum = lambda tensor: tensor
-        leaf = x.clone().requires_grad_()
-        y = layer(leaf)
-        torch.tanh(y).square().sum().backward()
-        found.append(
-            (y, leaf.grad, layer.weight.grad, layer.bias.grad, layer.running_mean, layer.running_var)
-        )
-    tolerance = 1e-4 if dtype == torch.float32 else 3e-2
-    for shared, native in zip(*found, strict=True):
-        torch.testing.assert_close(shared, native, rtol=tolerance, atol=tolerance * native.abs().max().item())
+    layer = GlobalBatchNorm2d(32).cuda()
+    layer.all_sum = lambda tensor: tensor
+    found = run(layer, x)
+    for name, exact in run(nn.BatchNorm2d(32).cuda().double(), x.double()).items():
+        if name == "dbias" and dtype == torch.bfloat16:
+            continue  # 127,000 rounded terms that nearly cancel: what is left is mostly rounding
+        assert (found[name].double() - exact).abs().max() < tolerance * exact.abs().max(), name
 
 
 def test_predictions_on_a_gpu_equal_those_on_the_cpu() -> None:
