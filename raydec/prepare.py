@@ -231,19 +231,22 @@ def _print_summary(summary: StoreSummary) -> None:
 
 def _grouped(pairs: Iterable[tuple[str, str]]) -> list[str]:
     """One line per kind of reason, the most frequent first: count, reason, first examples."""
-    groups: dict[str, tuple[str, list[str]]] = {}
+    groups: dict[str, list[tuple[str, str]]] = {}
     for file, reason in pairs:
-        groups.setdefault(_PARTICULARS.sub("#", reason), (reason, []))[1].append(file)
-    ranked = sorted(groups.values(), key=lambda group: -len(group[1]))
-    lines = [f"{len(files)} × {reason}: {_examples(files)}" for reason, files in ranked[:_MAX_REASONS]]
+        groups.setdefault(_PARTICULARS.sub("#", reason), []).append((file, reason))
+    ranked = sorted(groups.values(), key=len, reverse=True)
+    lines = [_group_line(group) for group in ranked[:_MAX_REASONS]]
     if len(ranked) > _MAX_REASONS:
         lines.append(f"and {len(ranked) - _MAX_REASONS} more kinds of reason")
     return lines
 
 
-def _examples(files: Sequence[str]) -> str:
-    shown = ", ".join(files[:_MAX_EXAMPLES])
-    return f"{shown}, ..." if len(files) > _MAX_EXAMPLES else shown
+def _group_line(group: Sequence[tuple[str, str]]) -> str:
+    first_reason = group[0][1]
+    alike = "" if all(reason == first_reason for _, reason in group) else " (or the like)"
+    examples = ", ".join(file for file, _ in group[:_MAX_EXAMPLES])
+    more = ", ..." if len(group) > _MAX_EXAMPLES else ""
+    return f"{len(group)} × {first_reason}{alike}: {examples}{more}"
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ class ShardResult:
         sha256: checksum of the file.
         stored: the utterances that could be decoded, in order.
         skipped: those that could not, and why.
-        warnings: ``(file, what is odd)`` of utterances that were stored all the same.
+        warnings: ``(utterance, what is odd)`` of those that were stored all the same.
         moments: per role, statistics of the stored frames.
     """
 
@@ -215,14 +215,14 @@ class _OpenShard:
         try:
             audio, sha256 = _decode(utterance.path, self.parameters.sample_rate)
         except AudioError as error:
-            self.skipped.append(Skipped(utterance.path, error.reason))
+            self.skipped.append(Skipped(utterance.utterance_id, error.reason))
             return
         frames = mel_frames(audio.samples, self.parameters).clamp_(max=MAX_FLOAT16).half().numpy()
         self.raw.write(frames.tobytes())
         self.moments[utterance.role] = self.moments[utterance.role].merge(MelMoments.of(frames))
         duration_s = len(audio.samples) / self.parameters.sample_rate
         self.stored.append(StoredUtterance(utterance.row, len(frames), self.num_frames, duration_s, sha256))
-        self.warnings.extend((utterance.path, warning) for warning in audio.warnings)
+        self.warnings.extend((utterance.utterance_id, warning) for warning in audio.warnings)
         self.num_frames += len(frames)
 
 

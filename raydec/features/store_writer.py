@@ -53,7 +53,7 @@ class StoreSummary:
         path: the store's folder.
         splits: per split, ``utterances``, ``labeled``, ``frames`` and ``duration_s``.
         skipped: what the corpus reader and the decoder left out, and why.
-        warnings: ``(file, what is odd)`` of recordings that were stored all the same.
+        warnings: ``(utterance, what is odd)`` of those that were stored all the same.
         notices: things to know about the store as a whole, one line each.
         was_complete: the store was there already and nothing had to be done.
     """
