@@ -15,6 +15,8 @@ from raydec.errors import UserError
 
 AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aif", ".aiff", ".w64", ".au")
 
+_NOT_UTF8 = "its path is not valid UTF-8; rename it"
+
 _T = TypeVar("_T")
 
 
@@ -74,6 +76,21 @@ def list_audio(folder: Path) -> Listing:
     return listing
 
 
+def visible_entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What lies in a folder, by name, hidden entries left out; nothing if there is no such folder.
+
+    Raises:
+        UserError: the folder cannot be listed.
+    """
+    if not folder.is_dir():
+        return []
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((entry for entry in entries if not is_hidden(entry.name)), key=lambda e: e.name)
+    except OSError as error:
+        raise UserError(f"cannot list {folder}: {error.strerror or error}") from None
+
+
 def is_audio(name: str) -> bool:
     """Whether a file name ends like audio, in any case."""
     return name.lower().endswith(AUDIO_EXTENSIONS)
@@ -126,14 +143,17 @@ def _contains(folder: str, path: str) -> bool:
 def _take(entry: os.DirEntry[str], name: str, listing: Listing) -> None:
     if not is_audio(entry.name):
         return
-    if name != printable(name):
-        listing.skipped.append(Skipped(printable(name), "its name is not valid UTF-8; rename it"))
+    path = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
+    if not _is_utf8(path + name):
+        listing.skipped.append(Skipped(printable(name), _NOT_UTF8))
     elif not _is_file(entry):
         listing.skipped.append(Skipped(name, "a link to a file that is not there, or not a regular file"))
     else:
-        listing.files.append(
-            AudioFile(name, os.path.realpath(entry.path) if entry.is_symlink() else entry.path)
-        )
+        listing.files.append(AudioFile(name, path))
+
+
+def _is_utf8(name: str) -> bool:
+    return name == printable(name)
 
 
 def _folded(name: str) -> str:
@@ -226,6 +246,8 @@ class AudioRoot:
         target = os.path.realpath(path) if folder.entries[entry] else path
         if not self._holds(target):
             raise self._escape()
+        if not _is_utf8(path + target):
+            raise RowProblem(_NOT_UTF8)
         return AudioFile(os.path.relpath(path, self.root).replace(os.sep, "/"), target)
 
     def _open(self, directory: str) -> _Folder:

@@ -1,0 +1,147 @@
+"""Delimited text as people export it: encoding, delimiter and ragged rows are dealt with here."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from raydec.corpus.table import Skipped
+from raydec.errors import UserError
+
+_DELIMITERS = (",", ";", "\t", "|")
+_NO_DELIMITER = "\x1f"
+
+
+@dataclass(frozen=True)
+class TextLines:
+    """A text file in lines.
+
+    Attributes:
+        path: the file.
+        header: its first line with content; None when there is none.
+        body: the lines after it.
+        num_before: lines up to and including the header.
+        warnings: what had to be guessed.
+    """
+
+    path: Path
+    header: str | None
+    body: list[str]
+    num_before: int
+    warnings: list[str]
+
+
+def read_text(path: Path) -> tuple[str, list[str]]:
+    """A text file in whatever encoding, and a warning where that had to be guessed.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    try:
+        return raw.decode(_unicode_encoding(raw)).removeprefix("\ufeff"), []
+    except UnicodeDecodeError:
+        return raw.decode("latin-1"), [f"{path.name} is not valid UTF-8; it was read as Latin-1"]
+
+
+def read_lines(path: Path) -> TextLines:
+    """The lines of a delimited text file, with its header found.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    text, warnings = read_text(path)
+    # Universal newlines, unlike str.splitlines, which also cuts at characters that Latin-1 text may hold.
+    lines = io.StringIO(text, newline=None).readlines()
+    for number, line in enumerate(lines, 1):
+        # Excel may name the delimiter in a line of its own.
+        if line.strip() and not line.lower().startswith("sep="):
+            return TextLines(path, line, lines[number:], number, warnings)
+    return TextLines(path, None, [], len(lines), warnings)
+
+
+def find_delimiter(header: str, is_known: Callable[[str], bool]) -> str:
+    """The delimiter that cuts a header into most names that are known, then into most cells."""
+
+    def score(delimiter: str) -> tuple[int, int]:
+        cells = split_header(header, delimiter)
+        return sum(map(is_known, cells)), len(cells)
+
+    best = max(_DELIMITERS, key=score)
+    # A plain list of files may have commas in its names: where the header has one cell, rows have one too.
+    return best if score(best)[1] > 1 else _NO_DELIMITER
+
+
+def split_header(header: str, delimiter: str) -> list[str]:
+    """The names in a header line."""
+    return [cell.strip() for cell in next(csv.reader([header], delimiter=delimiter, skipinitialspace=True))]
+
+
+def split_rows(
+    text: TextLines, delimiter: str, width: int
+) -> tuple[list[list[str]], list[int], list[Skipped]]:
+    """Cut the lines after the header into rows of ``width`` cells; blank rows are passed over.
+
+    Returns:
+        The rows, the line each begins on, and the rows that have more or fewer cells.
+
+    Raises:
+        UserError: a quote is left open.
+    """
+    reader = csv.reader(text.body, delimiter=delimiter, skipinitialspace=True)
+    rows: list[list[str]] = []
+    numbers: list[int] = []
+    skipped: list[Skipped] = []
+    number = text.num_before + 1
+    try:
+        for row in reader:
+            end = text.num_before + reader.line_num
+            if end > number:
+                _refuse_open_quote(text, number, end, len(row) == width, delimiter)
+            # Spreadsheets end rows with empty cells.
+            if len(row) == width or (len(row) > width and not any(map(str.strip, row[width:]))):
+                rows.append(row[:width])
+                numbers.append(number)
+            elif any(map(str.strip, row)):
+                reason = f"{len(row)} cells where the header has {width}; quote cells that hold the delimiter"
+                skipped.append(Skipped(f"{text.path.name} line {number}", reason))
+            number = end + 1
+    except csv.Error as error:
+        raise UserError(
+            f"{text.path} line {number} is not delimited text: {error}; close the quote"
+        ) from None
+    return rows, numbers, skipped
+
+
+def _unicode_encoding(raw: bytes) -> str:
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    head = raw[:2048]
+    # Label files are mostly ASCII, so UTF-16 without a mark shows in every other byte being zero.
+    if head[1::2].count(0) > len(head) // 4:
+        return "utf-16-le"
+    return "utf-16-be" if head[0::2].count(0) > len(head) // 4 else "utf-8"
+
+
+def _refuse_open_quote(text: TextLines, start: int, end: int, fits: bool, delimiter: str) -> None:
+    """Stop at a cell that swallowed whole rows: going on would lose them without a word.
+
+    Args:
+        text: the file.
+        start: first line of a row that runs over several.
+        end: its last line.
+        fits: whether the row has as many cells as the header.
+        delimiter: between cells.
+    """
+    assert text.header is not None
+    swallowed = text.body[start - text.num_before : end - text.num_before]
+    num_delimiters = text.header.count(delimiter)
+    if not fits or any(line.count(delimiter) >= num_delimiters for line in swallowed):
+        raise UserError(f"{text.path} line {start}: a quoted cell runs on to other lines; close the quote")

@@ -1,0 +1,122 @@
+"""Generic manifests: a table in CSV, TSV, Parquet or JSON lines whose rows name audio files by path.
+
+Also Hugging Face's AudioFolder, whose ``metadata.csv`` may lie in every split's folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from raydec.corpus.audio_files import AudioFile, AudioRoot, RowProblem, visible_entries
+from raydec.corpus.label_file import MANIFEST_SUFFIXES, has_file_column, read_label_file
+from raydec.corpus.rows import Reading, RowCollector
+from raydec.corpus.table import CANONICAL_SPLITS, canonical_split, name_some
+from raydec.errors import UserError
+
+# In order of preference, where a folder has several tables.
+_KNOWN_STEMS = ("metadata", "manifest")
+_AUDIOFOLDER_STEM = "metadata"
+_SPLIT_REMEDY = "add a column named split that says train, validation, test or unlabeled"
+
+
+def read_manifest(
+    corpus_dir: Path, labels: Path | None, audio: Path | None, label_range: tuple[float, float]
+) -> Reading:
+    """Read a corpus that a manifest describes.
+
+    Args:
+        corpus_dir: the corpus folder.
+        labels: the manifest; None finds it in the corpus folder.
+        audio: what paths are relative to, and must not leave; None means the manifest's folder, then the
+            corpus folder.
+        label_range: lowest and highest valid label.
+
+    Raises:
+        UserError: no or several manifests, one that cannot be read, or no labeled row has a split.
+    """
+    manifests = [labels] if labels else find_manifests(corpus_dir)
+    if not manifests:
+        kinds = ", ".join(MANIFEST_SUFFIXES)
+        raise UserError(f"no manifest ({kinds}) with a column of file names in {corpus_dir}; use --labels")
+    if audio is not None and not audio.is_dir():
+        raise UserError(f"{audio} is not a folder of audio files; name an existing one")
+    is_audiofolder = all(path.stem.lower() == _AUDIOFOLDER_STEM for path in manifests)
+    collector = RowCollector(label_range, folder_split if is_audiofolder else _no_split, _SPLIT_REMEDY)
+    for path in manifests:
+        collector.add(read_label_file(path), _locator(_roots(corpus_dir, path, audio)))
+    return collector.finish()
+
+
+def find_manifests(corpus_dir: Path) -> list[Path]:
+    """The manifest of a folder; or one in each of its folders, as AudioFolder has it; or none.
+
+    Raises:
+        UserError: several tables could be the manifest.
+    """
+    tables = [path for path in _tables(corpus_dir) if has_file_column(path)]
+    for stem in _KNOWN_STEMS:
+        tables = [path for path in tables if path.stem.lower() == stem] or tables
+    if len(tables) > 1:
+        names = name_some([path.name for path in tables])
+        raise UserError(f"several tables in {corpus_dir} could be the manifest ({names}); use --labels")
+    if tables:
+        return tables
+    folders = [*_folders(corpus_dir), *_folders(corpus_dir / "data")]
+    return [path for folder in folders for path in _tables(folder) if path.stem.lower() == _AUDIOFOLDER_STEM]
+
+
+def folder_split(file: AudioFile) -> str | None:
+    """The split that a file's folders name, as in ``data/train/0001.wav``; None if none does."""
+    for part in file.name.split("/")[:-1]:
+        try:
+            split = canonical_split(part)
+        except UserError:
+            continue
+        if split in CANONICAL_SPLITS:
+            return split
+    return None
+
+
+def _no_split(file: AudioFile) -> str | None:
+    return None
+
+
+def _tables(folder: Path) -> list[Path]:
+    return [
+        folder / entry.name
+        for entry in visible_entries(folder)
+        if entry.name.lower().endswith(MANIFEST_SUFFIXES) and entry.is_file()
+    ]
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [folder / entry.name for entry in visible_entries(folder) if entry.is_dir()]
+
+
+def _roots(corpus_dir: Path, manifest: Path, audio: Path | None) -> list[AudioRoot]:
+    if audio is not None:
+        return [AudioRoot(audio)]
+    corpus, folder = Path(os.path.realpath(corpus_dir)), Path(os.path.realpath(manifest.parent))
+    if folder == corpus:
+        return [AudioRoot(corpus)]
+    if folder.is_relative_to(corpus):
+        return [AudioRoot(corpus, base=folder), AudioRoot(corpus)]
+    return [AudioRoot(folder), AudioRoot(corpus)]
+
+
+def _locator(roots: Sequence[AudioRoot]) -> Callable[[str], AudioFile]:
+    """Look in the first root, then in the others; what the first one said is what the user reads."""
+
+    def locate(name: str) -> AudioFile:
+        first: RowProblem | None = None
+        for root in roots:
+            try:
+                return root.locate(name)
+            except RowProblem as problem:
+                first = first or problem
+        assert first is not None
+        raise first
+
+    return locate

@@ -1,0 +1,273 @@
+"""From cells to utterances: what a label row says, and why it may not count."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from raydec.config import ATTRIBUTES
+from raydec.corpus.audio_files import AudioFile, RowProblem, printable
+from raydec.corpus.label_file import LabelFile
+from raydec.corpus.table import (
+    SCHEMA,
+    UNLABELED_SPLIT,
+    Skipped,
+    canonical_split,
+    name_some,
+    table_from_columns,
+)
+from raydec.errors import UserError
+
+_MISSING = frozenset(
+    {"", "-", "--", "?", "nan", "na", "n/a", "#n/a", "<na>", "none", "null", "unknown", "unk"}
+)
+
+
+class Record(NamedTuple):
+    """One row of the utterance table, fields in the order of its schema."""
+
+    utterance_id: str
+    path: str
+    speaker: str | None
+    split: str
+    arousal: float | None
+    dominance: float | None
+    valence: float | None
+    emotion: str | None
+    gender: str | None
+
+    @property
+    def is_labeled(self) -> bool:
+        """Whether an attribute has a value."""
+        return any(value is not None for value in (self.arousal, self.dominance, self.valence))
+
+
+assert Record._fields == tuple(SCHEMA.names)
+
+
+@dataclass
+class Reading:
+    """What a reader has found, before it is made a corpus.
+
+    Attributes:
+        records: usable utterances; no two share a path.
+        skipped: what is left out.
+        warnings: one line each.
+        unclaimed: audio files that no row speaks of.
+    """
+
+    records: list[Record] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    unclaimed: list[AudioFile] = field(default_factory=list)
+
+    def to_table(self) -> pa.Table:
+        """The records as an utterance table, not yet validated."""
+        columns = zip(*self.records, strict=True) if self.records else ([] for _ in SCHEMA)
+        return table_from_columns(dict(zip(SCHEMA.names, columns, strict=True)))
+
+
+def unlabeled_record(file: AudioFile, split: str = UNLABELED_SPLIT) -> Record:
+    """An utterance of which only the audio is known."""
+    return Record(file.name, file.path, None, split, None, None, None, None, None)
+
+
+class RowCollector:
+    """Takes label rows in, one file of them after the other, and settles which count.
+
+    Rows about the same audio file are taken together: equal ones count once, others not at all.
+
+    Args:
+        label_range: lowest and highest valid label.
+        split_of: the split of a file whose row names none; returns None where there is no telling.
+        split_remedy: what to do if no labeled row has a split.
+    """
+
+    def __init__(
+        self,
+        label_range: tuple[float, float],
+        split_of: Callable[[AudioFile], str | None],
+        split_remedy: str,
+    ) -> None:
+        self._low, self._high = label_range
+        self._split_of = split_of
+        self._split_remedy = split_remedy
+        self._outcomes: dict[str, list[Record | Skipped]] = {}
+        self._lost: list[Skipped] = []
+        self._warnings: list[str] = []
+        self._without_split: str | None = None
+
+    def add(self, label_file: LabelFile, locate: Callable[[str], AudioFile]) -> None:
+        """Take in the rows of one label file.
+
+        Args:
+            label_file: the rows.
+            locate: finds the audio file of a row, or raises ``RowProblem``.
+        """
+        self._lost += label_file.skipped
+        self._warnings += label_file.warnings
+        for number, cells in enumerate(_rows(label_file)):
+            name = cells["file"]
+            if not isinstance(name, str) or not name.strip():
+                self._lost.append(Skipped(label_file.place(number), "names no audio file"))
+                continue
+            name = name.strip()
+            try:
+                file = locate(name)
+            except RowProblem as problem:
+                self._lost.append(Skipped(printable(name), str(problem)))
+                continue
+            self._outcomes.setdefault(file.path, []).append(self._outcome(file, cells))
+
+    @property
+    def paths(self) -> Iterable[str]:
+        """Audio files that a row speaks of, whether the row counts or not."""
+        return self._outcomes.keys()
+
+    def finish(self) -> Reading:
+        """Settle repeated rows and hand everything over.
+
+        Raises:
+            UserError: there are labels, but no labeled row says which split it belongs to.
+        """
+        reading = Reading(skipped=list(dict.fromkeys(self._lost)), warnings=list(self._warnings))
+        repeated: list[str] = []
+        for outcomes in self._outcomes.values():
+            first = outcomes[0]
+            if len(outcomes) > 1:
+                first = _agreed(outcomes)
+                if isinstance(first, Record):
+                    repeated.append(first.utterance_id)
+            if isinstance(first, Record):
+                reading.records.append(first)
+            else:
+                reading.skipped.append(first)
+        if repeated:
+            reading.warnings.append(f"identical rows were read once: {name_some(repeated)}")
+        if self._without_split and not any(record.is_labeled for record in reading.records):
+            raise UserError(
+                f"no labeled row has a split (the first is {self._without_split}); {self._split_remedy}"
+            )
+        return reading
+
+    def _outcome(self, file: AudioFile, cells: dict[str, Any]) -> Record | Skipped:
+        try:
+            return self._record(file, cells)
+        except (RowProblem, UserError) as problem:
+            return Skipped(file.name, str(problem))
+
+    def _record(self, file: AudioFile, cells: dict[str, Any]) -> Record:
+        arousal, dominance, valence = (self._label(name, cells.get(name)) for name in ATTRIBUTES)
+        record = Record(
+            file.name,
+            file.path,
+            text_cell(cells.get("speaker")),
+            "",
+            arousal,
+            dominance,
+            valence,
+            text_cell(cells.get("emotion")),
+            text_cell(cells.get("gender")),
+        )
+        return record._replace(split=self._split(file, text_cell(cells.get("split")), record.is_labeled))
+
+    def _split(self, file: AudioFile, given: str | None, is_labeled: bool) -> str:
+        split = given or self._split_of(file)
+        if split is not None:
+            return canonical_split(split)
+        if is_labeled:
+            self._without_split = self._without_split or file.name
+            raise RowProblem("it has labels but no split; name one, or 'unlabeled'")
+        return UNLABELED_SPLIT
+
+    def _label(self, attribute: str, cell: Any) -> float | None:
+        try:
+            value = number_cell(cell)
+        except ValueError:
+            raise RowProblem(f"{attribute} {cell!r} is not a number") from None
+        if value is not None and not self._low <= value <= self._high:
+            limits = f"{self._low:g} to {self._high:g}"
+            raise RowProblem(
+                f"{attribute} {value!r} is outside {limits}; mend the label or set --label-range"
+            )
+        return value
+
+
+def text_cell(cell: Any) -> str | None:
+    """What a cell says, blanks around it removed; None where it says nothing or ``Unknown``.
+
+    Whole numbers are written without decimals: pandas turns speaker 30 into 30.0 as soon as one is unknown.
+    """
+    if cell is None or isinstance(cell, str):
+        return _text(cell or "")
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))
+    return _text(str(cell))
+
+
+def number_cell(cell: Any) -> float | None:
+    """The number in a cell, with decimal point or comma; None where it is missing.
+
+    Raises:
+        ValueError: the cell holds something else.
+    """
+    if cell is None:
+        return None
+    if isinstance(cell, str):
+        return _number(cell)
+    if isinstance(cell, (bool, dict, list)):
+        raise ValueError(cell)
+    try:
+        value = float(cell)
+    except TypeError:
+        raise ValueError(cell) from None
+    return None if math.isnan(value) else value
+
+
+# Labels are means over a few annotators and names are few: almost every cell has been seen before.
+@functools.lru_cache(maxsize=65536)
+def _number(text: str) -> float | None:
+    text = text.strip()
+    if text.casefold() in _MISSING:
+        return None
+    if "_" in text:  # Python reads 1_0 as 10
+        raise ValueError(text)
+    value = float(text.replace(",", ".") if "." not in text else text)
+    return None if math.isnan(value) else value
+
+
+@functools.lru_cache(maxsize=65536)
+def _text(text: str) -> str | None:
+    text = printable(text.strip())
+    if text.endswith(".0") and text[:-2].isdecimal():
+        return text[:-2]
+    return None if text.casefold() in _MISSING else text
+
+
+def _rows(label_file: LabelFile) -> Iterator[dict[str, Any]]:
+    names = list(label_file.columns)
+    for cells in zip(*label_file.columns.values(), strict=True):
+        yield dict(zip(names, cells, strict=True))
+
+
+def _agreed(outcomes: list[Record | Skipped]) -> Record | Skipped:
+    """What several rows about one file amount to."""
+    first = outcomes[0]
+    for other in outcomes[1:]:
+        if isinstance(first, Skipped) or isinstance(other, Skipped):
+            if first != other:
+                bad = first if isinstance(first, Skipped) else other
+                assert isinstance(bad, Skipped)
+                return Skipped(
+                    bad.file, f"{len(outcomes)} rows disagree, and in one {bad.reason}; keep one row"
+                )
+        elif first[1:] != other[1:]:
+            name = next(name for name in Record._fields[1:] if getattr(first, name) != getattr(other, name))
+            values = f"{name} is {getattr(first, name)!r} and {getattr(other, name)!r}"
+            return Skipped(first.utterance_id, f"{len(outcomes)} rows disagree: {values}; keep one row")
+    return first
