@@ -65,10 +65,10 @@ def write_demo_corpus(
     folder: Path,
     *,
     seed: int = 0,
-    num_train: int = 240,
-    num_validation: int = 80,
-    num_test: int = 80,
-    num_unlabeled: int = 120,
+    num_train: int = 160,
+    num_validation: int = 40,
+    num_test: int = 60,
+    num_unlabeled: int = 48,
 ) -> Path:
     """Write the demo corpus in the MSP-Podcast layout, or find it already there.
 

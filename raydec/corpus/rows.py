@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -68,8 +68,9 @@ class Reading:
 
     def to_table(self) -> pa.Table:
         """The records as an utterance table, not yet validated."""
-        columns = zip(*self.records, strict=True) if self.records else ([] for _ in SCHEMA)
-        return table_from_columns(dict(zip(SCHEMA.names, columns, strict=True)))
+        return table_from_columns(
+            {name: [record[place] for record in self.records] for place, name in enumerate(SCHEMA.names)}
+        )
 
 
 def unlabeled_record(file: AudioFile, split: str = UNLABELED_SPLIT) -> Record:
@@ -111,8 +112,13 @@ class RowCollector:
         """
         self._lost += label_file.skipped
         self._warnings += label_file.warnings
-        for number, cells in enumerate(_rows(label_file)):
-            name = cells["file"]
+        cells = zip(
+            label_file.columns["file"],
+            _transposed(label_file, ATTRIBUTES),
+            _transposed(label_file, ("speaker", "split", "emotion", "gender"), text_cell),
+            strict=True,
+        )
+        for number, (name, labels, texts) in enumerate(cells):
             if not isinstance(name, str) or not name.strip():
                 self._lost.append(Skipped(label_file.place(number), "names no audio file"))
                 continue
@@ -122,7 +128,7 @@ class RowCollector:
             except RowProblem as problem:
                 self._lost.append(Skipped(printable(name), str(problem)))
                 continue
-            self._outcomes.setdefault(file.path, []).append(self._outcome(file, cells))
+            self._outcomes.setdefault(file.path, []).append(self._outcome(file, labels, texts))
 
     @property
     def paths(self) -> Iterable[str]:
@@ -155,26 +161,15 @@ class RowCollector:
             )
         return reading
 
-    def _outcome(self, file: AudioFile, cells: dict[str, Any]) -> Record | Skipped:
+    def _outcome(self, file: AudioFile, labels: tuple[Any, ...], texts: tuple[Any, ...]) -> Record | Skipped:
+        speaker, split, emotion, gender = texts
         try:
-            return self._record(file, cells)
+            arousal, dominance, valence = map(self._label, ATTRIBUTES, labels)
+            is_labeled = not (arousal is None and dominance is None and valence is None)
+            split = self._split(file, split, is_labeled)
         except (RowProblem, UserError) as problem:
             return Skipped(file.name, str(problem))
-
-    def _record(self, file: AudioFile, cells: dict[str, Any]) -> Record:
-        arousal, dominance, valence = (self._label(name, cells.get(name)) for name in ATTRIBUTES)
-        record = Record(
-            file.name,
-            file.path,
-            text_cell(cells.get("speaker")),
-            "",
-            arousal,
-            dominance,
-            valence,
-            text_cell(cells.get("emotion")),
-            text_cell(cells.get("gender")),
-        )
-        return record._replace(split=self._split(file, text_cell(cells.get("split")), record.is_labeled))
+        return Record(file.name, file.path, speaker, split, arousal, dominance, valence, emotion, gender)
 
     def _split(self, file: AudioFile, given: str | None, is_labeled: bool) -> str:
         split = given or self._split_of(file)
@@ -249,10 +244,13 @@ def _text(text: str) -> str | None:
     return None if text.casefold() in _MISSING else text
 
 
-def _rows(label_file: LabelFile) -> Iterator[dict[str, Any]]:
-    names = list(label_file.columns)
-    for cells in zip(*label_file.columns.values(), strict=True):
-        yield dict(zip(names, cells, strict=True))
+def _transposed(
+    label_file: LabelFile, names: Sequence[str], read: Callable[[Any], Any] | None = None
+) -> Iterator[tuple[Any, ...]]:
+    """Some columns, row by row; None for a column that the file lacks."""
+    absent = (None,) * len(label_file.columns["file"])
+    columns = (label_file.columns.get(name, absent) for name in names)
+    return zip(*(map(read, column) if read else column for column in columns), strict=True)
 
 
 def _agreed(outcomes: list[Record | Skipped]) -> Record | Skipped:
