@@ -9,6 +9,8 @@ from typing import Any
 
 from raydec.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 LOCAL_ADDRESS = "local"
 _CONNECT_TIMEOUT_S = 5.0
 # Ray speaks gRPC, that is HTTP/2: a client opens with this line and an empty SETTINGS frame (type 4), and any
@@ -33,22 +35,35 @@ def start_ray(
             to start or to be joined; the message carries Ray's reason.
     """
     import ray
-    from ray.exceptions import RayError
 
     if ray.is_initialized():
         return
     target = address or os.environ.get("RAY_ADDRESS") or LOCAL_ADDRESS
-    limits: dict[str, Any] = {}
-    if target == LOCAL_ADDRESS:
-        limits = _local_limits(num_cpus, object_store_gib)
-    else:
+    if target != LOCAL_ADDRESS:
         _refuse_unreachable(target)
+        _connect(target, f"join the Ray cluster at {target}")
+        return
+    limits = _local_limits(num_cpus, object_store_gib)
+    try:
+        _connect(target, "start a local Ray", **limits)
+    except _SlowStartError:
+        logger.warning("Ray took more than 30 s to start, is this machine busy? Trying once more")
+        _connect(target, "start a local Ray", **limits)
+
+
+class _SlowStartError(UserError):
+    """Ray gives its processes 30 s to come up, which a busy machine may not make."""
+
+
+def _connect(target: str, deed: str, **limits: Any) -> None:
+    import ray
+
     try:
         # The dashboard stays at Ray's default: without it Ray's own cleaner warns all the time.
         ray.init(target, log_to_driver=False, logging_level=logging.ERROR, **limits)
-    except (OSError, RuntimeError, ValueError, RayError) as error:
-        verb = "start a local Ray" if target == LOCAL_ADDRESS else f"join the Ray cluster at {target}"
-        raise UserError(f"cannot {verb}: {_first_line(error)}") from None
+    except Exception as error:  # Ray raises bare Exceptions here, next to everything else
+        kind = _SlowStartError if "timed out during startup" in str(error) else UserError
+        raise kind(f"cannot {deed}: {_first_line(error)}") from None
 
 
 def _local_limits(num_cpus: int | None, object_store_gib: float | None) -> dict[str, Any]:

@@ -158,6 +158,20 @@ def subprocess_error(address: str) -> str:
     return done.stdout
 
 
+def test_a_busy_machine_gets_a_second_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts: list[str] = []
+
+    def slow_once(address: str, **_: object) -> None:
+        attempts.append(address)
+        if len(attempts) == 1:
+            raise Exception("The current node timed out during startup. This could happen because")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", slow_once)
+    start_ray("local")
+    assert attempts == ["local", "local"]
+
+
 @pytest.mark.usefixtures("local_ray")
 def test_starting_twice_changes_nothing() -> None:
     node = ray.get_runtime_context().get_node_id()
