@@ -26,7 +26,7 @@ def read_corpus(
     audio: Path | None = None,
     unlabeled: Sequence[Path] = (),
     format: Format = "auto",
-    label_range: tuple[float, float] = (1.0, 7.0),
+    label_range: tuple[int | float, int | float] = (1, 7),
 ) -> Corpus:
     """Read a corpus into a validated utterance table.
 
@@ -46,7 +46,8 @@ def read_corpus(
         UserError: something named does not exist or cannot be read, the layout is not recognised, or nothing
             usable is left.
     """
-    _check_arguments(corpus_dir, labels, audio, label_range)
+    low, high = map(float, label_range)
+    _check_arguments(corpus_dir, labels, audio, (low, high))
     if corpus_dir.is_file():
         if labels is not None:
             raise UserError(f"{corpus_dir} is a file; name its folder, or leave --labels {labels} out")
@@ -58,7 +59,7 @@ def read_corpus(
         "manifest": read_manifest,
         "folder": _read_folder,
     }
-    reading = readers[format](corpus_dir, labels, audio, label_range)
+    reading = readers[format](corpus_dir, labels, audio, (low, high))
     for pool in unlabeled:
         _add_pool(reading, pool)
     return _finish(reading, corpus_dir, format)
@@ -74,7 +75,7 @@ def _check_arguments(
     if audio is not None and not audio.is_dir():
         raise UserError(f"audio folder {audio} does not exist")
     if not label_range[0] < label_range[1]:
-        raise UserError(f"label range {label_range[0]} to {label_range[1]} is empty; give low, then high")
+        raise UserError(f"label range {label_range[0]:g} to {label_range[1]:g} is empty; give low, then high")
 
 
 def _detect(corpus_dir: Path, labels: Path | None, audio: Path | None) -> tuple[Format, Path | None]:
