@@ -69,9 +69,9 @@ def test_sizes_splits_and_layout(corpus: Path) -> None:
     counts = {
         split: sum(row["Split_Set"] == split for row in rows) for split in ("Train", "Validation", "Test")
     }
-    assert counts == {"Train": 240, "Validation": 80, "Test": 80}
+    assert counts == {"Train": 160, "Validation": 40, "Test": 60}
     assert {path.name for path in (corpus / "Audios").iterdir()} == {row["FileName"] for row in rows}
-    assert len(list((corpus / "Unlabeled").iterdir())) == 120
+    assert len(list((corpus / "Unlabeled").iterdir())) == 48
 
 
 def test_no_speaker_is_in_two_splits(corpus: Path) -> None:
