@@ -211,7 +211,7 @@ class Config(Section):
 DEMO_DEFAULTS: dict[str, Any] = {
     "data": {"attributes": ["arousal", "dominance", "valence"]},
     "features": {"scale": "log"},
-    "training": {"epochs": 8, "batch_utterances": 16, "recipe": "modern"},
+    "training": {"epochs": 5, "batch_utterances": 8, "recipe": "modern"},
     "clustering": {"num_clusters": 10},
 }
 

@@ -42,7 +42,7 @@ class RunState:
     best_network: dict[str, torch.Tensor] = field(default_factory=dict)
     best_centroids: np.ndarray | None = None
     """Centroids that the best epoch began with; the model's own are fitted to its weights at the end."""
-    history: list[dict[str, float | None]] = field(default_factory=list)
+    history: list[dict[str, float | int | None]] = field(default_factory=list)
     """One object per epoch: the lines of ``metrics.jsonl``."""
 
 

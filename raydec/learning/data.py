@@ -95,6 +95,11 @@ def _unlabeled_rows(config: Config, pool: np.ndarray) -> np.ndarray:
 
 
 def _label_scale(store: FeatureStore, attributes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    missing = [attribute for attribute in attributes if attribute not in store.label_stats]
+    if missing:
+        raise UserError(
+            f"data.attributes: no training utterance of {store.path} is labeled for {', '.join(missing)}; drop it"
+        )
     stats = [store.label_stats[attribute] for attribute in attributes]
     constant = [name for name, s in zip(attributes, stats, strict=True) if not s.std > 0]
     if constant:

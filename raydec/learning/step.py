@@ -26,6 +26,7 @@ from raydec.learning.losses import (
 from raydec.learning.optimizers import Optimizers
 from raydec.learning.randomness import torch_generator_for
 from raydec.learning.worker import Worker, share_of
+from raydec.model.batch_norm import biases_without_effect
 from raydec.model.network import Network, NetworkOutput
 from raydec.model.noise import Noise
 from raydec.model.temporal import draw_triplets, triplet_loss
@@ -90,12 +91,29 @@ class StepRunner:
             output = self._network(batch.chunks, noise)
         loss, summed, replicated = self._losses(output, batch, generator)
         loss.backward()
-        parameters = [p for p in self._network.parameters() if p.requires_grad]
+        parameters = self._stepped_parameters(supervised=batch.targets is not None)
         totals = self._sum_over_workers(parameters, summed)
         if self._config.training.recipe == "modern":
             nn.utils.clip_grad_norm_(parameters, self._config.training.gradient_clip)
         self._optimizers.step(global_step, supervised=batch.targets is not None)
         return StepLosses(**totals, **{name: float(value.detach()) for name, value in replicated.items()})
+
+    def _stepped_parameters(self, *, supervised: bool) -> list[nn.Parameter]:
+        """Parameters that have a part in the loss, the same list on every worker.
+
+        A worker without rows may have no gradient where the others have one; zeros stand in for it.
+        """
+        idle = biases_without_effect(self._network)
+        if not supervised:
+            idle += self._network.emotion_head_parameters()
+        for parameter in idle:
+            parameter.grad = None
+        idle_ids = {id(parameter) for parameter in idle}
+        stepped = [p for p in self._network.parameters() if p.requires_grad and id(p) not in idle_ids]
+        for parameter in stepped:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        return stepped
 
     def _losses(
         self, output: NetworkOutput, batch: Batch, generator: torch.Generator

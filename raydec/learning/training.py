@@ -28,7 +28,7 @@ from raydec.model.assembly import build_network
 from raydec.model.batch_norm import share_batch_statistics
 from raydec.model.network import Network
 
-Metrics = Mapping[str, float | None]
+Metrics = Mapping[str, float | int | None]
 
 
 @runtime_checkable
@@ -171,7 +171,7 @@ class Training:
 
     def _run_epoch(self, state: RunState) -> None:
         begun = time.perf_counter()
-        metrics: dict[str, float | None] = {"epoch": state.epoch + 1}
+        metrics: dict[str, float | int | None] = {"epoch": state.epoch + 1}
         metrics |= self._epochs.run(state.epoch, self._stages, state)
         validation_begun = time.perf_counter()
         metrics |= self._validate(state)

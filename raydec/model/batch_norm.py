@@ -58,6 +58,23 @@ def share_batch_statistics(module: nn.Module, all_sum: AllSum | None) -> None:
             layer.all_sum = all_sum
 
 
+def biases_without_effect(module: nn.Module) -> list[nn.Parameter]:
+    """Biases of convolutions right before a batch normalisation, which subtracts them again.
+
+    In exact arithmetic their gradient is 0. What rounding leaves of it, Adam would blow up to steps of full
+    size in random directions, different ones for every number of workers.
+    """
+    return [
+        layers[index].bias
+        for layers in module.modules()
+        if isinstance(layers, nn.Sequential)
+        for index in range(len(layers) - 1)
+        if isinstance(layers[index], nn.Conv2d | nn.ConvTranspose2d)
+        and isinstance(layers[index + 1], nn.BatchNorm2d)
+        and layers[index].bias is not None
+    ]
+
+
 def _global_moments(x: Tensor, all_sum: AllSum) -> tuple[Tensor, Tensor, Tensor]:
     """Count, mean and population variance per channel over all workers' rows.
 
