@@ -65,7 +65,7 @@ def list_audio(folder: Path) -> Listing:
         visited.add(real)
         for entry in _entries(real, prefix, folder, listing):
             name = f"{prefix}{entry.name}"
-            if not _is_folder(entry):
+            if not is_folder(entry):
                 _take(entry, name, listing)
             elif not entry.is_symlink():
                 folders.append((entry.path, f"{name}/"))
@@ -86,7 +86,9 @@ def visible_entries(folder: Path) -> list[os.DirEntry[str]]:
         return []
     try:
         with os.scandir(folder) as entries:
-            return sorted((entry for entry in entries if not is_hidden(entry.name)), key=lambda e: e.name)
+            return sorted(
+                (entry for entry in entries if not is_hidden(entry.name)), key=lambda entry: entry.name
+            )
     except OSError as error:
         raise UserError(f"cannot list {folder}: {error.strerror or error}") from None
 
@@ -114,22 +116,26 @@ def printable(name: str) -> str:
 def _entries(real: str, prefix: str, folder: Path, listing: Listing) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(real) as entries:
-            return [entry for entry in entries if not is_hidden(entry.name)]
+            visible = [entry for entry in entries if not is_hidden(entry.name)]
     except OSError as error:
         if not prefix:
             raise UserError(f"cannot list {folder}: {error.strerror or error}") from None
         listing.warnings.append(f"cannot list {folder / prefix}: {error.strerror or error}; it is left out")
         return []
+    # Disk order is arbitrary, and the first of two links to a folder is the one that names its files.
+    return sorted(visible, key=lambda entry: entry.name)
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one; a link to itself is not."""
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself
+    except OSError:
         return False
 
 
-def _is_file(entry: os.DirEntry[str]) -> bool:
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a file, or a link to one; a link to itself is not."""
     try:
         return entry.is_file()
     except OSError:
@@ -146,7 +152,7 @@ def _take(entry: os.DirEntry[str], name: str, listing: Listing) -> None:
     path = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
     if not _is_utf8(path + name):
         listing.skipped.append(Skipped(printable(name), _NOT_UTF8))
-    elif not _is_file(entry):
+    elif not is_file(entry):
         listing.skipped.append(Skipped(name, "a link to a file that is not there, or not a regular file"))
     else:
         listing.files.append(AudioFile(name, path))
@@ -277,7 +283,7 @@ class _Folder:
     def open(cls, real: str) -> _Folder:
         try:
             with os.scandir(real) as entries:
-                return cls(real, {entry.name: entry.is_symlink() for entry in entries if _is_file(entry)})
+                return cls(real, {entry.name: entry.is_symlink() for entry in entries if is_file(entry)})
         except OSError:
             return cls(real, {})
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from raydec.corpus.audio_files import AudioFile, AudioRoot, RowProblem, visible_entries
+from raydec.corpus.audio_files import AudioFile, AudioRoot, RowProblem, is_file, is_folder, visible_entries
 from raydec.corpus.label_file import MANIFEST_SUFFIXES, has_file_column, read_label_file
 from raydec.corpus.rows import Reading, RowCollector
 from raydec.corpus.table import CANONICAL_SPLITS, canonical_split, name_some
@@ -87,12 +87,12 @@ def _tables(folder: Path) -> list[Path]:
     return [
         folder / entry.name
         for entry in visible_entries(folder)
-        if entry.name.lower().endswith(MANIFEST_SUFFIXES) and entry.is_file()
+        if entry.name.lower().endswith(MANIFEST_SUFFIXES) and is_file(entry)
     ]
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [folder / entry.name for entry in visible_entries(folder) if entry.is_dir()]
+    return [folder / entry.name for entry in visible_entries(folder) if is_folder(entry)]
 
 
 def _roots(corpus_dir: Path, manifest: Path, audio: Path | None) -> list[AudioRoot]:
