@@ -30,9 +30,7 @@ def parse_config_arguments(
     if settings and "=" not in settings[0]:
         path, *settings = settings
         if not Path(path).is_file():
-            raise UserError(
-                f"{path!r} is neither a config file nor an override like training.epochs=3"
-            )
+            raise UserError(f"{path!r} is neither a config file nor an override like training.epochs=3")
     return load_config(path, settings, schema)
 
 

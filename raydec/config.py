@@ -43,9 +43,7 @@ class DataConfig(Section):
     unlabeled_seed: int = Field(99, description="seed of the one draw of the unlabeled subset")
     train_split: str = Field("train", description="split whose labels are learned from")
     validation_split: str = Field("validation", description="split that chooses the best epoch")
-    test_split: str | None = Field(
-        None, description="split scored at the end; unset: all named test*"
-    )
+    test_split: str | None = Field(None, description="split scored at the end; unset: all named test*")
 
 
 class FeatureConfig(Section):
@@ -100,9 +98,7 @@ class TrainingConfig(Section):
     gradient_clip: float = Field(1.0, gt=0, description="largest gradient norm, recipe=modern")
     sgd_learning_rate: float = Field(1e-3, gt=0, description="SGD over the network, recipe=reference")
     adam_learning_rate: float = Field(5e-4, gt=0, description="Adam over the network, recipe=reference")
-    head_learning_rate: float = Field(
-        0.05, gt=0, description="SGD of the top layer, recipe=reference"
-    )
+    head_learning_rate: float = Field(0.05, gt=0, description="SGD of the top layer, recipe=reference")
     keep_checkpoints: int = Field(2, ge=1, description="checkpoints kept")
 
 
@@ -117,9 +113,7 @@ class ClusteringConfig(Section):
         "auto: reset for recipe=reference, else align",
     )
     max_iterations: int = Field(20, ge=1, description="Lloyd iterations at most")
-    tolerance: float = Field(
-        1e-4, ge=0, description="stop when inertia falls by less than this share"
-    )
+    tolerance: float = Field(1e-4, ge=0, description="stop when inertia falls by less than this share")
     max_fit_rows: int | None = Field(
         None, ge=1, description="fit on a sample of this many chunks; unset: all"
     )
@@ -152,9 +146,7 @@ class RayConfig(Section):
     address: str | None = Field(None, description="Ray cluster to join; unset: RAY_ADDRESS or a local one")
     max_failures: int = Field(3, ge=0, description="worker-group restarts before giving up")
     collective_timeout_s: int = Field(300, ge=1, description="seconds a collective may wait for a rank")
-    object_store_gib: float | None = Field(
-        None, gt=0, description="object store of a local Ray"
-    )
+    object_store_gib: float | None = Field(None, gt=0, description="object store of a local Ray")
 
 
 class Config(Section):
@@ -170,13 +162,13 @@ class Config(Section):
         None, description="shared storage for run directories, any URI Ray accepts; unset: output_dir"
     )
     seed: int = Field(31, ge=0, description="seed of everything random")
-    data: DataConfig = Field(default_factory=DataConfig, description="")
-    features: FeatureConfig = Field(default_factory=FeatureConfig, description="")
-    model: ModelConfig = Field(default_factory=ModelConfig, description="")
-    training: TrainingConfig = Field(default_factory=TrainingConfig, description="")
-    clustering: ClusteringConfig = Field(default_factory=ClusteringConfig, description="")
-    loss: LossConfig = Field(default_factory=LossConfig, description="")
-    ray: RayConfig = Field(default_factory=RayConfig, description="")
+    data: DataConfig = Field(DataConfig(), description="")
+    features: FeatureConfig = Field(FeatureConfig(), description="")
+    model: ModelConfig = Field(ModelConfig(), description="")
+    training: TrainingConfig = Field(TrainingConfig(), description="")
+    clustering: ClusteringConfig = Field(ClusteringConfig(), description="")
+    loss: LossConfig = Field(LossConfig(), description="")
+    ray: RayConfig = Field(RayConfig(), description="")
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:

@@ -98,7 +98,8 @@ def _label_scale(store: FeatureStore, attributes: tuple[str, ...]) -> tuple[np.n
     missing = [attribute for attribute in attributes if attribute not in store.label_stats]
     if missing:
         raise UserError(
-            f"data.attributes: no training utterance of {store.path} is labeled for {', '.join(missing)}; drop it"
+            f"data.attributes: no training utterance of {store.path} is labeled for {', '.join(missing)}; "
+            "drop it"
         )
     stats = [store.label_stats[attribute] for attribute in attributes]
     constant = [name for name, s in zip(attributes, stats, strict=True) if not s.std > 0]

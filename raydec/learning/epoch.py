@@ -186,10 +186,14 @@ class EpochRunner:
             )
             state.global_step += 1
             records.append(losses)
-            self._on_step(
-                {"epoch": epoch, "stage": stage.name, "step": step, "global_step": state.global_step}
-                | {name: value for name, value in vars(losses).items() if value is not None}
-            )
+            record: dict[str, float | int | str | None] = {
+                "epoch": epoch,
+                "stage": stage.name,
+                "step": step,
+                "global_step": state.global_step,
+            }
+            record.update({name: value for name, value in vars(losses).items() if value is not None})
+            self._on_step(record)
         return _mean_losses(records, stage)
 
     def _draw(self, epoch: int, stage: Stage, labels: np.ndarray | None) -> np.ndarray:

@@ -132,7 +132,8 @@ class Training:
         )
         self.network.initialize(torch_generator_for(config.seed, "initialization"))
         # Channels last is what convolution kernels want, on CPUs and GPUs alike.
-        self.network.to(worker.device, memory_format=torch.channels_last)
+        self.network.to(worker.device)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if worker.world_size > 1:
             share_batch_statistics(self.network, worker.all_sum)
         total_steps = config.training.epochs * count_steps(config, self._stages)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -64,15 +65,16 @@ def biases_without_effect(module: nn.Module) -> list[nn.Parameter]:
     In exact arithmetic their gradient is 0. What rounding leaves of it, Adam would blow up to steps of full
     size in random directions, different ones for every number of workers.
     """
-    return [
-        layers[index].bias
-        for layers in module.modules()
-        if isinstance(layers, nn.Sequential)
-        for index in range(len(layers) - 1)
-        if isinstance(layers[index], nn.Conv2d | nn.ConvTranspose2d)
-        and isinstance(layers[index + 1], nn.BatchNorm2d)
-        and layers[index].bias is not None
-    ]
+    found: list[nn.Parameter] = []
+    for layers in module.modules():
+        if not isinstance(layers, nn.Sequential):
+            continue
+        for layer, following in itertools.pairwise(layers):
+            if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) or layer.bias is None:
+                continue
+            if isinstance(following, nn.BatchNorm2d):
+                found.append(layer.bias)
+    return found
 
 
 def _global_moments(x: Tensor, all_sum: AllSum) -> tuple[Tensor, Tensor, Tensor]:

@@ -40,15 +40,9 @@ class KMeansActor:
         self._shares: dict[Round, dict[int, list[ray.ObjectRef]]] = {}
         self._results: dict[Round, tuple[KMeansResult, dict[str, float]]] = {}
 
-    def ping(self) -> dict[str, float | str]:
-        """Who and where the actor is."""
-        context = ray.get_runtime_context()
-        return {
-            "pid": float(os.getpid()),
-            "age_s": time.time() - self._born,
-            "node": context.get_node_id(),
-            "restarted": float(context.was_current_actor_reconstructed),
-        }
+    def ping(self) -> bool:
+        """Answer, once the actor is placed and running."""
+        return True
 
     def submit(self, key: Round, rank: int, share: list[ray.ObjectRef]) -> None:
         """Take one worker's reference; a new round forgets all others."""
@@ -70,7 +64,16 @@ class KMeansActor:
         if key not in self._results:
             self._results[key] = self._fit(key, world_size, config, seed, init)
         result, timings = self._results[key]
-        return result, timings | {name: value for name, value in self.ping().items() if name != "node"}
+        return result, timings | self._numbers()
+
+    def _numbers(self) -> dict[str, float]:
+        """Who the actor is: a restarted one has another process id and a lower age."""
+        restarted = ray.get_runtime_context().was_current_actor_reconstructed
+        return {
+            "pid": float(os.getpid()),
+            "age_s": time.time() - self._born,
+            "restarted": float(restarted),
+        }
 
     def _fit(
         self, key: Round, world_size: int, config: ClusteringConfig, seed: int, init: np.ndarray | None
@@ -102,7 +105,7 @@ def create_kmeans_actor(name: str, *, num_gpus: float = 0.0) -> Any:
     Raises:
         UserError: it could not be placed in time.
     """
-    actor = (
+    actor: Any = (
         ray.remote(KMeansActor)
         .options(
             name=name,

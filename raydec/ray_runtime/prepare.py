@@ -14,7 +14,6 @@ Result = TypeVar("Result")
 
 # Tasks take and give small objects only; 0.1 GiB is just above the least Ray accepts.
 _OBJECT_STORE_GIB = 0.1
-_CANCEL_TIMEOUT_S = 5.0
 
 
 def run_shards(
@@ -28,7 +27,7 @@ def run_shards(
     """Call ``function(item)`` for every item, ``num_workers`` at a time, one CPU and one torch thread each.
 
     ``on_done`` is called in this process, with each result as soon as it is there, in any order. When the
-    work is interrupted, or one call fails, running calls are cancelled and no new ones start.
+    work is interrupted, or one call fails, no new calls start; those that run may still finish.
 
     Args:
         function: importable on every node; it and its items and results must pickle.
@@ -52,13 +51,12 @@ def run_shards(
     task: Any = ray.remote(num_cpus=1, max_retries=2)(_call_on_one_thread)
     waiting = iter(items)
     running = [task.remote(function, item) for item in itertools.islice(waiting, limit)]
-    try:
-        while running:
-            (ready,), running = ray.wait(running)
-            on_done(_result_of(ready))
-            running.extend(task.remote(function, item) for item in itertools.islice(waiting, 1))
-    finally:
-        _cancel(running)
+    # Nothing is cancelled on the way out: a shard that finishes late is a shard kept, the tasks of a driver
+    # that ends are ended by Ray, and cancelling has been seen to abort the driver (Ray 2.60).
+    while running:
+        (ready,), running = ray.wait(running)
+        on_done(_result_of(ready))
+        running.extend(task.remote(function, item) for item in itertools.islice(waiting, 1))
 
 
 def _call_on_one_thread(function: Callable[[Item], Result], item: Item) -> Result:
@@ -83,14 +81,3 @@ def _result_of(reference: Any) -> Any:
             f"a worker died and so did its replacements ({type(error).__name__}); most often memory ran out: "
             "use fewer workers and run the same command again, finished work is kept"
         ) from None
-
-
-def _cancel(running: list[Any]) -> None:
-    """Stop what still runs, and give it a moment to remove its temporary files."""
-    import ray
-
-    if not running:
-        return
-    for reference in running:
-        ray.cancel(reference)
-    ray.wait(running, num_returns=len(running), timeout=_CANCEL_TIMEOUT_S)
