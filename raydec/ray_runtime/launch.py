@@ -10,9 +10,14 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2.api.config import LoggingConfig
+from ray.train.v2.api.config import (
+    CheckpointConfig,
+    FailureConfig,
+    LoggingConfig,
+    RunConfig,
+    ScalingConfig,
+)
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
 from raydec.config import Config, RayConfig
@@ -38,11 +43,15 @@ class Placement:
         num_workers: training workers.
         cpus_per_worker: cores, and threads, of each.
         use_gpu: whether each has a GPU.
+        worker_gpus: how much of that GPU is its own.
+        actor_gpus: how much of a GPU the K-means actor takes.
     """
 
     num_workers: int
     cpus_per_worker: int
     use_gpu: bool
+    worker_gpus: float = WORKER_GPU_SHARE
+    actor_gpus: float = ACTOR_GPU_SHARE
 
 
 def place(config: RayConfig, num_cpus: float, num_gpus: float) -> Placement:
@@ -73,7 +82,13 @@ def place(config: RayConfig, num_cpus: float, num_gpus: float) -> Placement:
 
 
 def train_on_ray(
-    config: Config, loop: TrainLoop, run_folder: str, callbacks: Sequence[Any] = ()
+    config: Config,
+    loop: TrainLoop,
+    run_folder: str,
+    callbacks: Sequence[Any] = (),
+    *,
+    placement: Placement | None = None,
+    start: str | None = None,
 ) -> None:
     """Run ``loop`` on a group of Ray Train workers until it returns; Ray must be running.
 
@@ -85,16 +100,19 @@ def train_on_ray(
         loop: importable function that every worker runs.
         run_folder: absolute path or URI; checkpoints go to ``run_folder/checkpoints``.
         callbacks: Ray Train callbacks.
+        placement: what to take of the cluster; None: what ``config.ray`` asks for, of all of it.
+        start: checkpoint folder to begin from while the run has none of its own.
 
     Raises:
         UserError: the run cannot be placed, or a worker met a mistake of the user's.
         RuntimeError: it failed more often than allowed; finished epochs are kept.
     """
-    resources = ray.cluster_resources()
-    placement = place(config.ray, resources.get("CPU", 0.0), resources.get("GPU", 0.0))
+    if placement is None:
+        resources = ray.cluster_resources()
+        placement = place(config.ray, resources.get("CPU", 0.0), resources.get("GPU", 0.0))
     actor = create_kmeans_actor(
         f"raydec-kmeans-{config.name}-{secrets.token_hex(4)}",
-        num_gpus=ACTOR_GPU_SHARE if placement.use_gpu else 0.0,
+        num_gpus=placement.actor_gpus if placement.use_gpu else 0.0,
     )
     # Ray Train polls its workers this often; the default of 2 s would be paid once per epoch.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
@@ -106,10 +124,12 @@ def train_on_ray(
             "actor": actor,
             "run_folder": run_folder,
             "num_threads": placement.cpus_per_worker,
+            "start": start,
         },
         torch_config=TorchConfig(timeout_s=config.ray.collective_timeout_s),
         scaling_config=_scaling(placement),
-        run_config=RunConfig(
+        # Ray's annotation names the class of the API before Train V2.
+        run_config=RunConfig(  # type: ignore[arg-type]
             name=CHECKPOINT_FOLDER,
             storage_path=run_folder,
             failure_config=FailureConfig(
@@ -132,7 +152,7 @@ def train_on_ray(
 def _scaling(placement: Placement) -> ScalingConfig:
     resources: dict[str, float] = {"CPU": placement.cpus_per_worker}
     if placement.use_gpu:
-        resources["GPU"] = WORKER_GPU_SHARE
+        resources["GPU"] = placement.worker_gpus
     return ScalingConfig(
         num_workers=placement.num_workers, use_gpu=placement.use_gpu, resources_per_worker=resources
     )
@@ -141,7 +161,7 @@ def _scaling(placement: Placement) -> ScalingConfig:
 def _worker_main(job: dict[str, Any]) -> None:
     prepare_host(job["num_threads"])
     config: Config = job["config"]
-    worker = RayWorker()
+    worker = RayWorker(job["start"])
     clusterer = RayClusterer(job["actor"], worker, config.clustering, worker.group_number())
     job["loop"](config, worker, clusterer, job["run_folder"])
 

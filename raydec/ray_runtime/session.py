@@ -66,6 +66,17 @@ def _connect(target: str, deed: str, **limits: Any) -> None:
         raise kind(f"cannot {deed}: {_first_line(error)}") from None
 
 
+def check_address(address: str | None) -> None:
+    """What :func:`start_ray` would refuse for lack of a cluster, without importing Ray.
+
+    Raises:
+        UserError: nothing that speaks Ray's protocol answers at the address.
+    """
+    target = address or os.environ.get("RAY_ADDRESS") or LOCAL_ADDRESS
+    if target != LOCAL_ADDRESS:
+        _refuse_unreachable(target)
+
+
 def _local_limits(num_cpus: int | None, object_store_gib: float | None) -> dict[str, Any]:
     limits: dict[str, Any] = {}
     if num_cpus is not None:

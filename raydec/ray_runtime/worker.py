@@ -18,9 +18,13 @@ class RayWorker:
     """Collectives by the process group that Ray Train set up; checkpoints by Ray Train's report.
 
     Must be made inside a Ray Train worker.
+
+    Args:
+        start: checkpoint folder to begin from while the run has none of its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, start: str | None = None) -> None:
+        self._start = start
         context = ray.train.get_context()
         device = ray.train.torch.get_device()
         self.rank = context.get_world_rank()
@@ -57,6 +61,8 @@ class RayWorker:
     def latest_checkpoint(self) -> Iterator[Path | None]:
         """The checkpoint that Ray Train registered last, fetched to this node."""
         checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None and self._start is not None:
+            checkpoint = ray.train.Checkpoint(self._start)
         if checkpoint is None:
             yield None
             return
