@@ -1,0 +1,278 @@
+"""A trained model as one ONNX file, for programs that have neither raydec nor PyTorch.
+
+Input ``chunks``, float32 ``[chunk, frame, mel]``: mel frames cut and normalised as the model directory says.
+The file's metadata repeats how, so that it can be used alone: ``attributes``, ``features``, ``chunks``,
+``feature_mean`` and ``feature_std`` are JSON. Outputs, all float32 with one row per chunk:
+
+- ``scores`` ``[chunk, attribute]``: every attribute in the scale of its training labels, in the order of the
+  metadata's ``attributes``. The score of an utterance is the mean over its chunks.
+- ``embedding`` ``[chunk, d]``: what K-means sees. A chunk's cluster is the nearest row of the model
+  directory's ``centroids.npy``, by the embedding of the first network.
+- ``cluster_logits`` ``[chunk, cluster]``: only of networks that have a cluster head.
+
+A model directory with several networks gives the last two for each, named after what the network predicts
+(``embedding_arousal``). The number of chunks is free; networks with a temporal layer take whole utterances, a
+multiple of ``num_chunks``. The number of frames is fixed, but for models whose shortest utterances have
+shorter chunks (``chunks.short`` is ``as_is``).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor, nn
+
+from raydec import __version__
+from raydec.errors import UserError
+from raydec.features.files import publish, temporary_file
+from raydec.model.encoder import feature_map_sizes
+from raydec.model.folding import folded
+from raydec.model.saved import NetworkSpec, SavedModel
+
+REQUIREMENTS = ("onnx", "onnxruntime", "onnxscript")
+INPUT, SCORES, EMBEDDING, CLUSTER_LOGITS = "chunks", "scores", "embedding", "cluster_logits"
+TOLERANCE = 1e-4
+"""How far an output may be from PyTorch's; for all but the scores, times the output's largest magnitude where
+that exceeds 1. Embeddings reach 1000, where float32 itself is no more exact than 1e-4."""
+
+
+@dataclass(frozen=True)
+class OnnxExport:
+    """What was written.
+
+    Attributes:
+        outputs: name and width of each output.
+        largest_difference: from PyTorch, over all outputs and checked batches, as :data:`TOLERANCE` counts.
+        num_bytes: size of the file.
+    """
+
+    outputs: dict[str, int]
+    largest_difference: float
+    num_bytes: int
+
+
+class _Graph(nn.Module):
+    """What is exported: the networks of a model side by side, scores in the scale of the labels."""
+
+    label_mean: Tensor
+    label_std: Tensor
+
+    def __init__(self, saved: SavedModel) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList([folded(network) for _, network in saved.networks])
+        specs = [spec for spec, _ in saved.networks]
+        for name in ("label_mean", "label_std"):
+            self.register_buffer(
+                name, torch.tensor([value for spec in specs for value in getattr(spec, name)])
+            )
+
+    def forward(self, chunks: Float[Tensor, "chunk frame mel"]) -> tuple[Tensor, ...]:
+        outputs = [network(chunks) for network in self.networks]
+        scores = torch.cat([output.emotion for output in outputs], dim=1) * self.label_std + self.label_mean
+        others = [(output.embedding, output.cluster_logits) for output in outputs]
+        return (scores, *(tensor for pair in others for tensor in pair if tensor is not None))
+
+
+def require_onnx() -> None:
+    """Refuse to begin where the ``onnx`` extra is not installed.
+
+    Raises:
+        UserError: naming what is missing and how to install it.
+    """
+    missing = [name for name in REQUIREMENTS if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f'ONNX export needs {", ".join(missing)}; install with: pip install "raydec[onnx]"')
+
+
+def export_onnx(saved: SavedModel, path: str | Path) -> OnnxExport:
+    """Write a model as one ONNX file, after ONNX Runtime has given PyTorch's outputs from the same bytes.
+
+    A file that is at ``path`` is replaced only then.
+
+    Args:
+        saved: the model, on the CPU.
+        path: ends in ``.onnx``; folders on the way are made.
+
+    Raises:
+        UserError: the ``onnx`` extra is not installed, or ``path`` cannot be written.
+        RuntimeError: ONNX Runtime's outputs differ from PyTorch's by more than :data:`TOLERANCE`.
+    """
+    require_onnx()
+    target = Path(path).absolute()
+    if target.suffix.lower() != ".onnx":
+        raise UserError(f"{path} does not end in .onnx; choose a name that does")
+    content = _convert(saved)
+    outputs, difference = _check(saved, content)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_file(target.parent) as file:
+            file.write(content)
+            publish(file, target)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+    return OnnxExport(outputs, difference, len(content))
+
+
+def output_names(saved: SavedModel) -> list[str]:
+    """Names of the outputs, in order."""
+    alone = len(saved.networks) == 1
+    names = [SCORES]
+    for spec, network in saved.networks:
+        suffix = "" if alone else "_" + "_".join(spec.attributes)
+        names += [EMBEDDING + suffix, *([CLUSTER_LOGITS + suffix] if network.has_cluster_head else [])]
+    return names
+
+
+def _convert(saved: SavedModel) -> bytes:
+    graph = _Graph(saved).eval()
+    # Sizes that no axis shares by chance, so that the exporter cannot take one for another.
+    num_frames = _frame_counts(saved)[-1]
+    example = torch.zeros(3 * saved.chunks.num_chunks, num_frames, saved.features.n_mels)
+    with _quiet():
+        program = torch.onnx.export(
+            graph,
+            (example,),
+            input_names=[INPUT],
+            output_names=output_names(saved),
+            dynamic_shapes={INPUT: _free_axes(saved)},
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    _forget_origin(program.model)
+    program.model.metadata_props.update(_metadata(saved))
+    return program.model_proto.SerializeToString()
+
+
+def _forget_origin(model: Any) -> None:
+    """Drop the stack traces the exporter notes everywhere: they name files of this machine."""
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    for node in model.graph:
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+
+
+def _free_axes(saved: SavedModel) -> dict[int, Any]:
+    """The input's axes whose length is free, as torch.export describes them."""
+    axes: dict[int, Any] = {0: torch.export.Dim("chunk")}
+    if _takes_whole_utterances(saved):
+        axes[0] = saved.chunks.num_chunks * torch.export.Dim("utterance")
+    shortest, *longer = _frame_counts(saved)
+    if longer:
+        axes[1] = torch.export.Dim("frame", min=shortest, max=longer[-1])
+    return axes
+
+
+def _takes_whole_utterances(saved: SavedModel) -> bool:
+    return any(spec.model["temporal"] != "none" for spec, _ in saved.networks)
+
+
+def _frame_counts(saved: SavedModel) -> list[int]:
+    """Fewest and most frames of a chunk; one number where they are the same."""
+    form, num_mels = saved.chunks, saved.features.n_mels
+    most = form.chunk_frames
+    if form.short == "tile":
+        return [most]
+    # Where chunk_utterance begins to leave short utterances as they are, and the encoder can take them.
+    fewest = max(1, most - form.num_chunks + 2)
+    map_size = feature_map_sizes(most, num_mels)[-1]
+    usable = [n for n in range(fewest, most) if feature_map_sizes(n, num_mels)[-1] == map_size]
+    return [*usable[:1], most]
+
+
+def _metadata(saved: SavedModel) -> dict[str, str]:
+    documents = {
+        "attributes": saved.attributes,
+        "features": saved.features.to_dict(),
+        "chunks": asdict(saved.chunks),
+        "feature_mean": [float(value) for value in saved.feature_mean],
+        "feature_std": [float(value) for value in saved.feature_std],
+    }
+    return {"raydec_version": __version__} | {key: json.dumps(value) for key, value in documents.items()}
+
+
+def _check(saved: SavedModel, content: bytes) -> tuple[dict[str, int], float]:
+    """Widths of the outputs, and how far ONNX Runtime's are from the networks' own at most."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors: its warnings are about its own optimisations
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    names = output_names(saved)
+    worst, found = 0.0, {}
+    for chunks in _inputs(saved):
+        found = dict(zip(names, session.run(names, {INPUT: chunks.numpy()}), strict=True))
+        for name, wanted in _torch_outputs(saved, chunks).items():
+            difference = _difference(name, found[name], wanted)
+            if not difference <= TOLERANCE:
+                raise RuntimeError(
+                    f"ONNX output {name} differs from PyTorch's by {difference:.2g} for {len(chunks)} "
+                    f"chunks of {chunks.shape[1]} frames; at most {TOLERANCE:g} is allowed"
+                )
+            worst = max(worst, difference)
+    return {name: values.shape[1] for name, values in found.items()}, worst
+
+
+def _inputs(saved: SavedModel) -> Iterator[Float32[Tensor, "chunk frame mel"]]:
+    """Noise as wide as normalised features are: a batch of one, and some of several."""
+    generator = torch.Generator().manual_seed(0)
+    unit = saved.chunks.num_chunks if _takes_whole_utterances(saved) else 1
+    for num_frames in _frame_counts(saved):
+        for count in (1, 2, 7):
+            noise = torch.randn(count * unit, num_frames, saved.features.n_mels, generator=generator)
+            yield noise.clamp(-saved.chunks.clip, saved.chunks.clip)
+
+
+@torch.inference_mode()
+def _torch_outputs(saved: SavedModel, chunks: Float32[Tensor, "chunk frame mel"]) -> Mapping[str, np.ndarray]:
+    """The networks' own outputs: neither folded nor traced, de-normalised in float64."""
+    scores, others = [], []
+    for spec, network in saved.networks:
+        output = network(chunks)
+        scores.append(_in_label_scale(spec, output.emotion))
+        others += [output.embedding, *([output.cluster_logits] if network.has_cluster_head else [])]
+    values = [np.concatenate(scores, axis=1), *(tensor.numpy() for tensor in others)]
+    return dict(zip(output_names(saved), values, strict=True))
+
+
+def _in_label_scale(spec: NetworkSpec, emotion: Float[Tensor, "chunk attribute"]) -> np.ndarray:
+    return emotion.double().numpy() * np.array(spec.label_std) + np.array(spec.label_mean)
+
+
+def _difference(name: str, found: np.ndarray, wanted: np.ndarray) -> float:
+    """Largest difference of an element, as :data:`TOLERANCE` counts it."""
+    if found.shape != wanted.shape:
+        raise RuntimeError(f"ONNX output {name} is {list(found.shape)}, PyTorch's is {list(wanted.shape)}")
+    magnitude = 1.0 if name == SCORES else max(1.0, float(np.abs(wanted).max()))
+    return float(np.abs(found - wanted).max()) / magnitude
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep to itself what the exporter says about packages and APIs that do not concern the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
