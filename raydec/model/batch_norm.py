@@ -70,9 +70,9 @@ def biases_without_effect(module: nn.Module) -> list[nn.Parameter]:
         if not isinstance(layers, nn.Sequential):
             continue
         for layer, following in itertools.pairwise(layers):
-            if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) or layer.bias is None:
+            if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
                 continue
-            if isinstance(following, nn.BatchNorm2d):
+            if isinstance(following, nn.BatchNorm2d) and isinstance(layer.bias, nn.Parameter):
                 found.append(layer.bias)
     return found
 

@@ -1,0 +1,1 @@
+"""What raydec claims about speed and memory, runnable."""
