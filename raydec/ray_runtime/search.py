@@ -1,0 +1,320 @@
+"""Runs the trials of a search under Ray Tune, each a data-parallel Ray Train run of its own.
+
+Tune decides which trial runs when, and which is stopped; it is not relied on for memory. What was trained
+is in the run directories and what was decided is in the ledger, so a search that was killed is taken up
+from those: Tune starts afresh over what is left, told of all that is known. (``Tuner.restore`` would bring
+back a snapshot up to ten seconds old, and a scheduler that has forgotten every trial it ever saw.)
+
+A trial's driver holds no CPU: its training workers do. A driver that held one could wait for ever for
+workers that wait for its core.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
+from ray.tune.search import Searcher
+
+from raydec.ray_runtime.trial import drive
+from raydec.search.events import SearchEvents
+from raydec.search.ledger import Entry, Ledger, State
+from raydec.search.placement import Node, TrialShare
+from raydec.search.plan import SearchPlan
+from raydec.search.space import Choice, Domain, FloatRange, IntRange, clip
+from raydec.search.tpe import Tpe
+from raydec.search.trial import Remaining, TrialJob
+
+_TRIAL, _SETTING = "trial", "setting"
+_HEAD_NODE, _BIT_OF_HEAD = "node:__internal_head__", 0.001
+
+
+def cluster_nodes() -> list[Node]:
+    """The live nodes of the cluster that this process is connected to."""
+    nodes = []
+    for node in ray.nodes():
+        if node["Alive"]:
+            resources = node["Resources"]
+            memory_gib = resources.get("memory", 0.0) / 2**30
+            nodes.append(Node(resources.get("CPU", 0.0), resources.get("GPU", 0.0), memory_gib or None))
+    return nodes
+
+
+def run_trials(
+    plan: SearchPlan,
+    share: TrialShare,
+    job: TrialJob,
+    remaining: Remaining,
+    ledger: Ledger,
+    events: SearchEvents,
+    tune_folder: str,
+) -> None:
+    """Run what is left of a search to its end; Ray must be running.
+
+    Args:
+        plan: the search.
+        share: what each trial gets of the cluster, and how many run at a time.
+        job: what all drivers share.
+        remaining: what to run.
+        ledger: is told of every beginning and end, at once.
+        events: is told too, for people to see.
+        tune_folder: path or URI for Tune's own files.
+    """
+    searcher = _searcher(plan, remaining, ledger) if plan.seeds_in_turn else None
+    space = {} if searcher else {_TRIAL: tune.grid_search([_spec(entry) for entry in remaining.entries])}
+    storage, _, name = tune_folder.rpartition("/")
+    pbt = plan.config.search.scheduler == "pbt"
+    with _quiet():
+        tune.Tuner(
+            tune.with_resources(_trainable(job), _driver_resources(share, pbt)),
+            param_space=space,
+            tune_config=tune.TuneConfig(
+                num_samples=len(remaining.entries) + remaining.num_new if searcher else 1,
+                max_concurrent_trials=None if pbt else share.max_concurrent,
+                search_alg=searcher,
+                scheduler=_scheduler(plan, remaining),
+                trial_dirname_creator=_folder_name,
+            ),
+            run_config=tune.RunConfig(
+                name=name,
+                storage_path=storage,
+                failure_config=tune.FailureConfig(max_failures=plan.config.search.max_retries),
+                checkpoint_config=tune.CheckpointConfig(num_to_keep=3 if pbt else None),
+                callbacks=[_Listener(ledger, events)],
+                verbose=0,
+            ),
+        ).fit()
+
+
+def _folder_name(trial: Any) -> str:
+    return f"{_entry_of(trial).key}-{trial.trial_id}"
+
+
+def _trainable(job: TrialJob) -> Any:
+    def raydec_trial(config: dict[str, Any]) -> None:
+        drive(job, config[_TRIAL])
+
+    return raydec_trial
+
+
+def _driver_resources(share: TrialShare, pbt: bool) -> dict[str, float]:
+    """What Tune reserves for a driver; its workers reserve their own."""
+    if share.num_workers == 0:
+        gpus = {"GPU": round(share.worker_gpus + share.actor_gpus, 4)} if share.use_gpu else {}
+        return {"CPU": share.cpus_per_worker, **gpus}
+    if pbt:
+        # The scheduler keeps more trials than fit and takes turns, which only resources can limit.
+        return {_HEAD_NODE: int(1e4 / share.max_concurrent) / 1e4}
+    return {_HEAD_NODE: _BIT_OF_HEAD}
+
+
+def _spec(entry: Entry) -> dict[str, Any]:
+    return {"number": entry.number, _SETTING: dict(entry.setting), "seeds": list(entry.seeds)}
+
+
+def _scheduler(plan: SearchPlan, remaining: Remaining) -> TrialScheduler:
+    search = plan.config.search
+    if search.scheduler == "asha":
+        return _asha(plan, remaining)
+    if search.scheduler == "pbt":
+        return PopulationBasedTraining(
+            time_attr="epoch",
+            # Not the best epoch's score: a member that has gone astray is to be replaced.
+            metric="latest",
+            mode=search.mode,
+            perturbation_interval=search.grace_epochs,
+            hyperparam_mutations={
+                _TRIAL: {_SETTING: {key: _mutation(domain) for key, domain in plan.domains.items()}}
+            },
+            custom_explore_fn=_Clip(plan.domains),
+            log_config=False,
+            require_attrs=False,
+        )
+    return FIFOScheduler()
+
+
+def _asha(plan: SearchPlan, remaining: Remaining) -> TrialScheduler:
+    """ASHA that knows how far the trials of earlier attempts came."""
+    search = plan.config.search
+    in_turn = len(search.seeds) if plan.seeds_in_turn else 1
+    longest = max(config.training.epochs for config in plan.representatives) * in_turn
+    scheduler = ASHAScheduler(
+        time_attr="epoch",
+        metric="score",
+        mode=search.mode,
+        # Below the last epoch: a trial that has come so far is to test and save its model.
+        max_t=max(longest - 1, search.grace_epochs),
+        grace_period=search.grace_epochs,
+        reduction_factor=search.reduction_factor,
+        stop_last_trials=False,
+    )
+    no_controller: Any = None
+    for entry, curve in remaining.past:
+        if curve:
+            trial: Any = SimpleNamespace(trial_id=f"past-{entry.key}")
+            scheduler.on_trial_add(no_controller, trial)
+            results = [{"epoch": epoch, "score": score} for epoch, score in curve]
+            for result in results:
+                scheduler.on_trial_result(no_controller, trial, result)
+            scheduler.on_trial_complete(no_controller, trial, results[-1])
+    return scheduler
+
+
+def _mutation(domain: Domain) -> Any:
+    if isinstance(domain, Choice):
+        return list(domain.values)
+    if isinstance(domain, IntRange):
+        return tune.randint(domain.low, domain.high)
+    assert isinstance(domain, FloatRange)
+    return (tune.loguniform if domain.log else tune.uniform)(domain.low, domain.high)
+
+
+class _Clip:
+    """Brings a perturbed setting back into the space: perturbing multiplies, whatever the limits."""
+
+    def __init__(self, domains: Mapping[str, Domain]) -> None:
+        self._domains = dict(domains)
+
+    def __call__(self, config: dict[str, Any]) -> dict[str, Any]:
+        setting = config[_TRIAL][_SETTING]
+        for key, domain in self._domains.items():
+            setting[key] = clip(domain, setting[key])
+        return config
+
+
+def _searcher(plan: SearchPlan, remaining: Remaining, ledger: Ledger) -> Searcher:
+    search = plan.config.search
+    # Another seed after an interruption: the same one would propose what it proposed before.
+    tpe = Tpe(plan.domains, plan.variants, search.mode, plan.config.seed + len(ledger.entries()))
+    for entry, curve in remaining.past:
+        if curve:
+            tpe.learn(entry.setting, curve[-1][1])
+    for entry in remaining.entries:
+        tpe.resume(entry.number, entry.setting)
+    first_free = 1 + max((entry.number for entry in ledger.entries()), default=-1)
+    return _TpeSearcher(tpe, remaining.entries, first_free, search.seeds)
+
+
+class _TpeSearcher(Searcher):
+    """Hands Tune what was begun earlier, then what the estimator proposes."""
+
+    def __init__(self, tpe: Tpe, begun: Sequence[Entry], first_free: int, seeds: tuple[int, ...]) -> None:
+        super().__init__(metric="score", mode="max")
+        self._tpe = tpe
+        self._begun = list(begun)
+        self._next_number = first_free
+        self._seeds = seeds
+        self._numbers: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> Any:
+        entry = self._next()
+        if entry is None:
+            return Searcher.FINISHED
+        self._numbers[trial_id] = entry.number
+        return {_TRIAL: _spec(entry)}
+
+    def _next(self) -> Entry | None:
+        if self._begun:
+            return self._begun.pop(0)
+        setting = self._tpe.ask(self._next_number)
+        if setting is None:
+            return None
+        self._next_number += 1
+        return Entry(self._next_number - 1, setting, self._seeds)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        failed = error or not result or "problem" in result
+        self._tpe.tell(self._numbers.pop(trial_id), None if failed else (result or {}).get("score"))
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Nothing to save: the ledger has it."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles what it is given; no one will read it.
+        return {}
+
+
+class _Listener(tune.Callback):
+    """Writes what happens to the ledger and tells the watcher."""
+
+    def __init__(self, ledger: Ledger, events: SearchEvents) -> None:
+        self._ledger = ledger
+        self._events = events
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        entry = _entry_of(trial)
+        self._ledger.begin(entry)
+        self._events.begun(entry)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        if "finished" not in result and "problem" not in result:
+            self._events.advanced(_entry_of(trial), result["epoch"], result.get("score"))
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        key = _entry_of(trial).key
+        self._ledger.end(key, "failed", wall_s=_wall_s(trial), problem=_problem(trial))
+        entry = self._ledger.get(key)
+        assert entry is not None
+        self._events.retried(entry, _problem(trial))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._end(trial, "failed")
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        result = trial.last_result or {}
+        if "problem" in result:
+            self._end(trial, "failed")
+        else:
+            self._end(trial, "finished" if result.get("finished") else "stopped")
+
+    def _end(self, trial: Any, state: State) -> None:
+        key = _entry_of(trial).key
+        problem = _problem(trial) if state == "failed" else None
+        self._ledger.end(key, state, wall_s=_wall_s(trial), problem=problem)
+        entry = self._ledger.get(key)
+        assert entry is not None
+        self._events.ended(entry, (trial.last_result or {}).get("score"))
+
+
+def _entry_of(trial: Any) -> Entry:
+    spec = trial.config[_TRIAL]
+    return Entry(spec["number"], dict(spec[_SETTING]), tuple(spec["seeds"]))
+
+
+def _wall_s(trial: Any) -> float:
+    return float((trial.last_result or {}).get("wall_s", 0.0))
+
+
+def _problem(trial: Any) -> str:
+    return str((trial.last_result or {}).get("problem", "its process died; most often memory ran out"))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave the terminal to raydec's own lines."""
+    # The runs write their own TensorBoard events, and a second table of every epoch helps no one.
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
+    # Tune's newer output prints a banner even with verbose=0.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    logger = logging.getLogger("ray.tune")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,287 @@
+"""Settings ranked by their score over seeds, as a table for people and as files for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from scipy import stats
+
+CONFIDENCE = 0.95
+
+TrialState = Literal["finished", "stopped", "failed", "unfinished"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds.
+
+    Attributes:
+        mean: the mean.
+        low: lower end of the 95% confidence interval by Student's t; None with a single value.
+        high: its upper end.
+        num_values: values averaged.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    num_values: int
+
+    def __str__(self) -> str:
+        if self.high is None:
+            return f"{self.mean:.4f}"
+        return f"{self.mean:.4f} ± {self.high - self.mean:.4f}"
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """One run of the search: a setting trained with a seed.
+
+    Attributes:
+        run: name of its directory under ``trials``.
+        number: of its setting.
+        setting: dotted config key to value.
+        seed: its seed.
+        state: ``stopped`` early by the scheduler, ``failed`` for good, or never brought to an end.
+        score: the searched metric at the epoch whose model is kept.
+        epochs: epochs trained.
+        best_epoch: the epoch whose model is kept, from 1.
+        train_s: seconds that the epochs took.
+        ccc: split to attribute to CCC, when finished.
+        problem: why it failed, in one line.
+    """
+
+    run: str
+    number: int
+    setting: dict[str, Any]
+    seed: int
+    state: TrialState
+    score: float | None = None
+    epochs: int = 0
+    best_epoch: int | None = None
+    train_s: float = 0.0
+    ccc: dict[str, dict[str, float]] | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class RankedSetting:
+    """A setting with all its seeds.
+
+    Attributes:
+        rank: from 1; finished settings come before stopped ones, those before failed ones.
+        number: which setting it is, in the order in which they were made.
+        setting: dotted config key to value.
+        state: the worst of its runs' states.
+        score: mean over the seeds that have a score.
+        test: test split to the CCC, averaged over attributes, over the seeds that finished.
+        epochs: epochs trained, over all seeds.
+        train_s: seconds that these took.
+        runs: one per seed.
+    """
+
+    rank: int
+    number: int
+    setting: dict[str, Any]
+    state: TrialState
+    score: Interval | None
+    test: dict[str, Interval]
+    epochs: int
+    train_s: float
+    runs: tuple[RunOutcome, ...]
+
+
+_WORST_LAST: tuple[TrialState, ...] = ("finished", "stopped", "unfinished", "failed")
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Mean and 95% confidence interval of values that are drawn independently, such as seeds.
+
+    Args:
+        values: at least one.
+    """
+    count = len(values)
+    mean = math.fsum(values) / count
+    if count == 1:
+        return Interval(mean, None, None, 1)
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) * deviation / math.sqrt(count)
+    return Interval(mean, mean - half, mean + half, count)
+
+
+def rank_settings(outcomes: Sequence[RunOutcome], mode: Literal["max", "min"]) -> list[RankedSetting]:
+    """Group runs by setting and order the settings, best first.
+
+    Args:
+        outcomes: every run of the search.
+        mode: whether a large or a small score is good.
+    """
+    groups: dict[int, list[RunOutcome]] = {}
+    for outcome in outcomes:
+        groups.setdefault(outcome.number, []).append(outcome)
+    unranked = [_summarize(runs) for runs in groups.values()]
+    sign = -1.0 if mode == "max" else 1.0
+
+    def order(entry: RankedSetting) -> tuple[bool, int, float, int]:
+        score = math.inf if entry.score is None else sign * entry.score.mean
+        return entry.score is None, _WORST_LAST.index(entry.state), score, entry.number
+
+    ordered = sorted(unranked, key=order)
+    return [RankedSetting(**{**vars(entry), "rank": rank}) for rank, entry in enumerate(ordered, 1)]
+
+
+def best_run(ranking: Sequence[RankedSetting], mode: Literal["max", "min"]) -> RunOutcome | None:
+    """The best seed of the best setting; None when nothing has a score."""
+    if not ranking or ranking[0].score is None:
+        return None
+    scored = [(run.score, run) for run in ranking[0].runs if run.score is not None]
+    sign = 1.0 if mode == "max" else -1.0
+    return max(scored, key=lambda pair: sign * pair[0])[1]
+
+
+def _summarize(runs: Sequence[RunOutcome]) -> RankedSetting:
+    scores = [run.score for run in runs if run.score is not None]
+    by_split: dict[str, list[float]] = {}
+    for run in runs:
+        for split, ccc in (run.ccc or {}).items():
+            if split.startswith("test"):
+                by_split.setdefault(split, []).append(math.fsum(ccc.values()) / len(ccc))
+    return RankedSetting(
+        rank=0,
+        number=runs[0].number,
+        setting=runs[0].setting,
+        state=max((run.state for run in runs), key=_WORST_LAST.index),
+        score=interval(scores) if scores else None,
+        test={split: interval(values) for split, values in by_split.items()},
+        epochs=sum(run.epochs for run in runs),
+        train_s=math.fsum(run.train_s for run in runs),
+        runs=tuple(sorted(runs, key=lambda run: run.seed)),
+    )
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Config keys without their section wherever that leaves them distinct."""
+    last = [key.rsplit(".", 1)[-1] for key in keys]
+    return {key: name if last.count(name) == 1 else key for key, name in zip(keys, last, strict=True)}
+
+
+def describe_value(value: Any) -> str:
+    """A searched value in a table's cell."""
+    if value is None:
+        return "unset"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return "+".join(describe_value(item) for item in value)
+    return str(value)
+
+
+def describe_setting(setting: Mapping[str, Any]) -> str:
+    """A setting in one line."""
+    names = short_names(list(setting))
+    return " ".join(f"{names[key]}={describe_value(value)}" for key, value in setting.items())
+
+
+def table(
+    ranking: Sequence[RankedSetting], keys: Sequence[str], metric: str
+) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the ranked table, as text.
+
+    Args:
+        ranking: best first.
+        keys: the searched keys, one column each.
+        metric: heads the score's column.
+    """
+    names = short_names(keys)
+    splits = list(dict.fromkeys(split for entry in ranking for split in entry.test))
+    header = ["#", *(names[key] for key in keys), metric, *(f"{split} CCC" for split in splits)]
+    rows = []
+    for entry in ranking:
+        score = "-" if entry.score is None else str(entry.score)
+        tests = [str(entry.test[split]) if split in entry.test else "-" for split in splits]
+        values = [describe_value(entry.setting[key]) if key in entry.setting else "-" for key in keys]
+        counts = [str(len(entry.runs)), str(entry.epochs), f"{entry.train_s:.0f} s", _state(entry)]
+        rows.append([str(entry.rank), *values, score, *tests, *counts])
+    return [*header, "seeds", "epochs", "time", "state"], rows
+
+
+def _state(entry: RankedSetting) -> str:
+    """``finished``, or how many runs are not, for example ``2 of 3 failed``."""
+    count = sum(run.state == entry.state for run in entry.runs)
+    if entry.state == "finished" or count == len(entry.runs):
+        return entry.state
+    return f"{count} of {len(entry.runs)} {entry.state}"
+
+
+def to_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)
+
+
+def to_text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The table in aligned columns, for a terminal or a log."""
+    widths = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]
+    ruled = [header, ["-" * width for width in widths], *rows]
+    return "".join(
+        "  ".join([*(cell.rjust(width) for cell, width in zip(line, widths[:-1], strict=False)), line[-1]])
+        + "\n"
+        for line in ruled
+    )
+
+
+def to_csv(ranking: Sequence[RankedSetting], keys: Sequence[str]) -> str:
+    """One row per setting, numbers in full, so that other programs need not parse ``±``."""
+    splits = list(dict.fromkeys(split for entry in ranking for split in entry.test))
+    columns = ["rank", "number", "state", *keys, "score", "score_low", "score_high", "num_scores"]
+    columns += [f"{split}_ccc{end}" for split in splits for end in ("", "_low", "_high")]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*columns, "num_seeds", "epochs", "train_s"])
+    for entry in ranking:
+        values = [_cell(entry.setting.get(key)) for key in keys]
+        numbers = [*_ends(entry.score), entry.score.num_values if entry.score else 0]
+        tests = [end for split in splits for end in _ends(entry.test.get(split))]
+        counts = [len(entry.runs), entry.epochs, round(entry.train_s, 3)]
+        writer.writerow([entry.rank, entry.number, entry.state, *values, *numbers, *tests, *counts])
+    return text.getvalue()
+
+
+def to_json(ranking: Sequence[RankedSetting], **about: Any) -> str:
+    """Everything, with one object per run inside each setting.
+
+    Args:
+        ranking: best first.
+        about: what else to write at the top.
+    """
+    document = {"schema_version": 1, **about, "settings": [asdict(entry) for entry in ranking]}
+    return json.dumps(document, indent=2, allow_nan=False) + "\n"
+
+
+def from_json(document: Mapping[str, Any]) -> list[RankedSetting]:
+    """The ranking of a document that :func:`to_json` wrote."""
+    return [
+        RankedSetting(
+            **{
+                **entry,
+                "score": Interval(**entry["score"]) if entry["score"] else None,
+                "test": {split: Interval(**value) for split, value in entry["test"].items()},
+                "runs": tuple(RunOutcome(**run) for run in entry["runs"]),
+            }
+        )
+        for entry in document["settings"]
+    ]
+
+
+def _ends(value: Interval | None) -> list[float | None]:
+    return [None, None, None] if value is None else [value.mean, value.low, value.high]
+
+
+def _cell(value: Any) -> Any:
+    return describe_value(value) if isinstance(value, list | tuple) or value is None else value

@@ -1,0 +1,66 @@
+"""The settings of a search: a run's settings and a section that says what is searched, and how."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from raydec.config import Config, Section
+
+DEFAULT_SPACE: dict[str, Any] = {
+    "clustering.num_clusters": {"randint": [5, 60]},
+    "loss.cluster_weight": {"loguniform": [0.05, 5.0]},
+}
+"""What is searched when neither a space nor variants are given."""
+
+
+class SearchConfig(Section):
+    """What is searched, how, and on how much of the cluster."""
+
+    space: dict[str, Any] | None = Field(
+        None,
+        description="config key -> [values] or one of grid, choice, randint, uniform, loguniform, quniform; "
+        "unset: cluster count and cluster weight",
+    )
+    variants: tuple[dict[str, Any], ...] = Field(
+        (), description="maps of config keys that go together; each is crossed with the space"
+    )
+    searcher: Literal["random", "grid", "optuna"] = Field(
+        "random", description="draws at random, every combination, or Optuna's TPE"
+    )
+    scheduler: Literal["none", "asha", "pbt"] = Field(
+        "none", description="train all to the end, stop poor ones early, or population based training"
+    )
+    num_samples: int = Field(
+        10, ge=1, description="settings drawn by random and optuna; size of the population of pbt"
+    )
+    metric: str = Field("valid/ccc", description="key of metrics.jsonl, read at the epoch that is kept")
+    mode: Literal["max", "min"] = Field("max", description="whether a large or a small metric is good")
+    seeds: tuple[int, ...] = Field(
+        (31,), min_length=1, description="every setting is trained once per seed; its score is the mean"
+    )
+    max_concurrent: int | None = Field(
+        None, ge=1, description="trials at a time; unset: as many as the cluster can place"
+    )
+    gpus_per_worker: float = Field(
+        1.0, gt=0, le=1, description="share of a GPU per worker, so that several trials fit on one"
+    )
+    grace_epochs: int = Field(
+        3, ge=1, description="epochs before asha may stop a trial, or between two exchanges of pbt"
+    )
+    reduction_factor: float = Field(3.0, gt=1, description="asha lets the best 1/factor of each rung go on")
+    max_retries: int = Field(1, ge=0, description="times that a failed trial is tried again")
+
+
+class TuneConfig(Config):
+    """A run's settings, shared by all trials, and the search over them. ``seed`` seeds the search itself."""
+
+    search: SearchConfig = Field(default_factory=SearchConfig, description="")
+
+    @property
+    def search_name(self) -> str:
+        """The search's name, or one from its data's: always the same one, so that it is found again."""
+        stem = "demo" if self.data.store is None else Path(self.data.store).absolute().name
+        return self.name or f"{stem}-search"

@@ -1,0 +1,116 @@
+"""What a search has begun and how it ended, kept where a killed search finds it again.
+
+The runs themselves are the record of what was learned: their directories hold metrics, checkpoints and
+summaries. The ledger adds only what no run can know: which settings the searcher drew, which trials the
+scheduler stopped, and which failed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Literal, Protocol, runtime_checkable
+
+from raydec.search.space import Setting
+
+LEDGER_FILE = "ledger.jsonl"
+
+State = Literal["begun", "finished", "stopped", "failed"]
+
+
+@runtime_checkable
+class TextFolder(Protocol):
+    """Where text files are kept; :class:`raydec.reporting.run_folder.RunFolder` is one."""
+
+    def read(self, name: str) -> str | None:
+        """A file's text, or None."""
+        ...
+
+    def write(self, name: str, text: str) -> None:
+        """Replace a file at once."""
+        ...
+
+    def sync(self) -> None:
+        """Make what was written durable."""
+        ...
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One trial.
+
+    Attributes:
+        number: of its setting, from 0.
+        setting: dotted config key to value.
+        seeds: the seeds it trains, one after another.
+        state: how far it got.
+        attempts: times it failed.
+        wall_s: seconds from start to end, over all attempts that ended.
+        problem: why it failed last, in one line.
+    """
+
+    number: int
+    setting: Setting
+    seeds: tuple[int, ...]
+    state: State = "begun"
+    attempts: int = 0
+    wall_s: float = 0.0
+    problem: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Names the trial: its only run, or what its runs' names begin with."""
+        return run_name(self.number, self.seeds[0]) if len(self.seeds) == 1 else f"{self.number:04d}"
+
+    @property
+    def run_names(self) -> tuple[str, ...]:
+        """Its runs, by seed."""
+        return tuple(run_name(self.number, seed) for seed in self.seeds)
+
+
+def run_name(number: int, seed: int) -> str:
+    """The run that trains a setting with a seed."""
+    return f"{number:04d}-s{seed}"
+
+
+class Ledger:
+    """The entries of a search; every change is written at once.
+
+    Args:
+        folder: the search's directory.
+    """
+
+    def __init__(self, folder: TextFolder) -> None:
+        self._folder = folder
+        self._entries: dict[str, Entry] = {}
+        for line in (folder.read(LEDGER_FILE) or "").splitlines():
+            fields = json.loads(line)
+            entry = Entry(**{**fields, "seeds": tuple(fields["seeds"])})
+            self._entries[entry.key] = entry
+
+    def entries(self) -> list[Entry]:
+        """All entries, in the order in which they were begun."""
+        return list(self._entries.values())
+
+    def get(self, key: str) -> Entry | None:
+        """A trial's entry, or None before it was begun."""
+        return self._entries.get(key)
+
+    def begin(self, entry: Entry) -> None:
+        """A trial is about to start, for the first time or again."""
+        known = self._entries.get(entry.key, entry)
+        self._put(replace(known, setting=entry.setting, state="begun"))
+
+    def end(self, key: str, state: State, *, wall_s: float = 0.0, problem: str | None = None) -> None:
+        """A trial ended."""
+        entry = self._entries[key]
+        failures = entry.attempts + (1 if state == "failed" else 0)
+        self._put(
+            replace(entry, state=state, attempts=failures, wall_s=entry.wall_s + wall_s, problem=problem)
+        )
+
+    def _put(self, entry: Entry) -> None:
+        self._entries[entry.key] = entry
+        text = "".join(json.dumps(asdict(known)) + "\n" for known in self._entries.values())
+        self._folder.write(LEDGER_FILE, text)
+        self._folder.sync()

@@ -1,0 +1,52 @@
+"""Which keys ``metrics.jsonl`` of a run can have, so that a search for another one fails before it starts."""
+
+from __future__ import annotations
+
+from raydec.config import Config
+
+_PHASES = (
+    "epoch",
+    "validate",
+    "train",
+    "embed",
+    "kmeans",
+    "kmeans_gather",
+    "kmeans_fit",
+    "kmeans_broadcast",
+)
+
+
+def known_metrics(config: Config) -> set[str]:
+    """Every key that an epoch of this run may write, but for ``epoch`` itself."""
+    clusters = config.model.kind == "deepemocluster"
+    names = {"valid/ccc", "throughput/chunks_per_s", "train/loss_emotion"}
+    names |= {f"valid/ccc_{attribute}" for attribute in config.data.attributes}
+    names |= {f"time/{phase}_s" for phase in _PHASES if clusters or not phase.startswith(("kmeans", "embed"))}
+    by_stage = {f"train/loss_{term}" for term in _unsupervised_terms(config)}
+    if clusters:
+        by_stage |= {
+            f"cluster/{name}" for name in ("nmi_previous", "empty", "largest_share", "iterations", "inertia")
+        }
+        names |= {f"cluster/eta2_{attribute}" for attribute in config.data.attributes}
+    names |= by_stage
+    if _has_unlabeled_stage(config):
+        names |= {f"{name}_unlabeled" for name in by_stage}
+    return names
+
+
+def _unsupervised_terms(config: Config) -> set[str]:
+    terms = {
+        "deepemocluster": {"cluster"},
+        "regressor": set(),
+        "autoencoder": {"reconstruction"},
+        "vae": {"reconstruction", "divergence"},
+    }[config.model.kind]
+    return terms | ({"triplet"} if config.model.temporal == "triplet" else set())
+
+
+def _has_unlabeled_stage(config: Config) -> bool:
+    return (
+        config.training.schedule == "two_stage"
+        and config.model.kind != "regressor"
+        and config.data.unlabeled_utterances != 0
+    )

@@ -1,0 +1,75 @@
+"""What a trial is worth, while it trains and at its end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+SELECTION_METRIC = "valid/ccc"
+"""What a run keeps its best epoch by, whatever is searched for."""
+
+History = Sequence[Mapping[str, float | int | None]]
+"""The lines of a run's ``metrics.jsonl``."""
+
+Curve = list[tuple[int, float]]
+"""Epoch and score of a trial, as its scheduler saw them."""
+
+
+@dataclass(frozen=True)
+class RunScore:
+    """A run up to some epoch.
+
+    Attributes:
+        epochs: epochs trained.
+        best_epoch: the epoch whose model is kept, counted from 1.
+        score: the searched metric at that epoch, so that it belongs to the model; None where it has none.
+        train_s: seconds that the epochs took.
+    """
+
+    epochs: int
+    best_epoch: int
+    score: float | None
+    train_s: float
+
+
+def score_run(history: History, metric: str) -> RunScore | None:
+    """Score a run by its history; None before its first epoch."""
+    if not history:
+        return None
+    # The first of equals, as training keeps it.
+    best = max(range(len(history)), key=lambda index: (_selected_by(history[index]), -index))
+    value = history[best].get(metric)
+    seconds = math.fsum(line.get("time/epoch_s") or 0.0 for line in history)
+    return RunScore(
+        len(history), best + 1, None if value is None or not math.isfinite(value) else float(value), seconds
+    )
+
+
+def mean_score(scores: Sequence[float | None]) -> float | None:
+    """Mean over the seeds of a setting; None as soon as one of them has none."""
+    known = [score for score in scores if score is not None]
+    return sum(known) / len(known) if known and len(known) == len(scores) else None
+
+
+def trial_curve(histories: Sequence[History], metric: str) -> Curve:
+    """The curve of a trial that trained several seeds in turn: epochs counted through, scores averaged."""
+    points: Curve = []
+    closed: list[float | None] = []
+    before = 0
+    for history in histories:
+        score = None
+        for epoch in range(1, len(history) + 1):
+            run = score_run(history[:epoch], metric)
+            score = None if run is None else run.score
+            mean = mean_score([*closed, score])
+            if mean is not None:
+                points.append((before + epoch, mean))
+        closed.append(score)
+        before += len(history)
+    return points
+
+
+def _selected_by(line: Mapping[str, float | int | None]) -> float:
+    value = line.get(SELECTION_METRIC)
+    return -math.inf if value is None or math.isnan(value) else float(value)

@@ -1,0 +1,67 @@
+"""What a trial is asked to do, and what is left of a search: the words that Ray and the study share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raydec.config import Config
+from raydec.search.ledger import Entry, run_name
+from raydec.search.placement import TrialShare
+from raydec.search.plan import apply_setting
+from raydec.search.score import Curve
+
+Report = Callable[[list[dict[str, float | int | None]], bool], None]
+"""Takes a run's history as often as it has grown, and whether it is complete."""
+
+TrainTrial = Callable[[Config, TrialShare, Report, Path | None], None]
+"""Trains one run to its end, going on where an earlier attempt stopped: its settings, its share of the
+cluster, whom to tell of every epoch, and a checkpoint to go on from in place of all that the run has done
+(None: its own). Importable on every node."""
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """What all trials of a search share.
+
+    Attributes:
+        base: settings that all runs have in common, the feature store's path among them.
+        share: what a trial takes of the cluster.
+        metric: the searched metric.
+        exchanges: whether trials hand checkpoints to each other (population based training).
+        train: trains one run.
+    """
+
+    base: Config
+    share: TrialShare
+    metric: str
+    exchanges: bool
+    train: TrainTrial
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """What is left of a search.
+
+    Attributes:
+        entries: trials to run, those first that were begun already.
+        num_new: further settings to ask the searcher for (optuna).
+        past: trials that have ended, with their curves.
+    """
+
+    entries: tuple[Entry, ...]
+    num_new: int
+    past: tuple[tuple[Entry, Curve], ...]
+
+    @property
+    def num_trials(self) -> int:
+        """Trials to run."""
+        return len(self.entries) + self.num_new
+
+
+def run_config(base: Config, number: int, setting: Mapping[str, Any], seed: int) -> Config:
+    """Settings of one run of a search."""
+    config = apply_setting(base, setting)
+    return config.model_copy(update={"name": run_name(number, seed), "seed": seed})

@@ -1,0 +1,183 @@
+"""What there is of a search, and what is left to do."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from raydec.config import changed_keys, config_from_dict
+from raydec.errors import UserError
+from raydec.experiment import CONFIG_FILE, PLACEMENT_KEYS, finished_summary, run_location
+from raydec.reporting.ranking import RunOutcome, TrialState
+from raydec.reporting.recorder import METRICS_FILE
+from raydec.reporting.run_folder import RunFolder
+from raydec.search.config import TuneConfig
+from raydec.search.ledger import Entry, Ledger
+from raydec.search.plan import SearchPlan
+from raydec.search.score import score_run, trial_curve
+from raydec.search.trial import Remaining
+
+SEARCH_FILE, TRIALS_FOLDER = "search.yaml", "trials"
+
+# Keys of the search that decide how it is run, not what it finds.
+_SEARCH_PLACEMENT_KEYS = ("search.max_concurrent", "search.max_retries", "search.gpus_per_worker")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A search and where it is kept.
+
+    Attributes:
+        plan: what is to be trained.
+        name: of the search.
+        location: path or URI of its directory.
+        local: its directory on this machine, where the results go.
+    """
+
+    plan: SearchPlan
+    name: str
+    location: str
+    local: Path
+
+    @property
+    def trials(self) -> str:
+        """Path or URI of the run directories."""
+        return f"{self.location}/{TRIALS_FOLDER}"
+
+    def run_folder(self, run: str) -> RunFolder:
+        """The directory of one run."""
+        return RunFolder(f"{self.trials}/{run}")
+
+    def stored_config(self) -> TuneConfig:
+        """The settings as they are written down: complete, with nothing relative."""
+        config = self.plan.config
+        store = config.data.store
+        data = config.data.model_copy(update={"store": store and str(Path(store).absolute())})
+        return config.model_copy(
+            update={"name": self.name, "output_dir": str(self.local.parent), "data": data}
+        )
+
+
+def open_study(plan: SearchPlan) -> Study:
+    """Find what there is of a search.
+
+    Raises:
+        UserError: it exists with other settings.
+    """
+    config = plan.config
+    name = config.search_name
+    output_dir = Path(config.output_dir).absolute()
+    location = run_location(config.model_copy(update={"name": name, "output_dir": str(output_dir)}))
+    study = Study(plan, name, location, output_dir / name)
+    written = RunFolder(location).read(SEARCH_FILE)
+    if written is not None:
+        _refuse_changes(study, written)
+    return study
+
+
+def _refuse_changes(study: Study, written: str) -> None:
+    tree = OmegaConf.to_container(OmegaConf.create(written))
+    assert isinstance(tree, dict)
+    earlier = config_from_dict({str(key): value for key, value in tree.items()}, TuneConfig)
+    excused = (*PLACEMENT_KEYS, *_SEARCH_PLACEMENT_KEYS)
+    differing = changed_keys(earlier, study.stored_config())
+    changed = [key for key in differing if not key.startswith(excused)]
+    if changed:
+        raise UserError(
+            f"search {study.name} exists in {study.location} with another {', '.join(changed[:5])}; "
+            "choose another name=, or the same settings to go on with it"
+        )
+
+
+def find_remaining(study: Study) -> Remaining:
+    """What the ledger and the run directories leave to do. Failed trials are tried again."""
+    search = study.plan.config.search
+    entries = all_entries(study)
+    ended = [entry for entry in entries if _has_ended(study, entry)]
+    left = [entry for entry in entries if entry not in ended]
+    begun = {entry.key for entry in Ledger(RunFolder(study.location)).entries()}
+    return Remaining(
+        entries=tuple(sorted(left, key=lambda entry: entry.key not in begun)),
+        num_new=max(0, search.num_samples - len(entries)) if study.plan.seeds_in_turn else 0,
+        past=tuple((entry, trial_curve(_histories(study, entry), search.metric)) for entry in ended),
+    )
+
+
+def all_entries(study: Study) -> list[Entry]:
+    """Every trial of the search that is known so far, in the order of their numbers."""
+    ledger = Ledger(RunFolder(study.location))
+    known = {entry.key: entry for entry in ledger.entries()}
+    if not study.plan.seeds_in_turn:
+        for number, setting in enumerate(study.plan.settings):
+            for seed in study.plan.config.search.seeds:
+                entry = Entry(number, setting, (seed,))
+                known.setdefault(entry.key, entry)
+    entries = [_with_current_setting(study, entry) for entry in known.values()]
+    return sorted(entries, key=lambda entry: (entry.number, entry.seeds))
+
+
+def _with_current_setting(study: Study, entry: Entry) -> Entry:
+    """Population based training changes settings on the way; the run directory has the newest."""
+    if study.plan.config.search.scheduler != "pbt":
+        return entry
+    written = study.run_folder(entry.run_names[0]).read(CONFIG_FILE)
+    if written is None:
+        return entry
+    config = OmegaConf.create(written)
+    return replace(entry, setting={key: OmegaConf.select(config, key) for key in entry.setting})
+
+
+def _has_ended(study: Study, entry: Entry) -> bool:
+    if all(finished_summary(study.run_folder(run)) is not None for run in entry.run_names):
+        return True
+    return entry.state == "stopped" and bool(_histories(study, entry)[0])
+
+
+def _histories(study: Study, entry: Entry) -> list[list[dict[str, float | int | None]]]:
+    return [read_history(study.run_folder(run)) for run in entry.run_names]
+
+
+def read_history(folder: RunFolder) -> list[dict[str, float | int | None]]:
+    """A run's epochs, as far as they are written."""
+    return [json.loads(line) for line in (folder.read(METRICS_FILE) or "").splitlines()]
+
+
+def collect(study: Study) -> list[RunOutcome]:
+    """Every run of the search, as far as it got."""
+    return [
+        _outcome(study, entry, seed, run)
+        for entry in all_entries(study)
+        for seed, run in zip(entry.seeds, entry.run_names, strict=True)
+    ]
+
+
+def _outcome(study: Study, entry: Entry, seed: int, run: str) -> RunOutcome:
+    folder = study.run_folder(run)
+    summary = finished_summary(folder)
+    scored = score_run(read_history(folder), study.plan.config.search.metric)
+    state = _state(entry, summary is not None, scored is not None)
+    outcome = RunOutcome(run, entry.number, entry.setting, seed, state)
+    if summary is not None:
+        outcome = replace(outcome, ccc=summary["ccc"])
+    if state == "failed":
+        outcome = replace(outcome, problem=entry.problem)
+    if scored is None:
+        return outcome
+    return replace(
+        outcome,
+        score=None if state == "failed" else scored.score,
+        epochs=scored.epochs,
+        best_epoch=scored.best_epoch,
+        train_s=scored.train_s,
+    )
+
+
+def _state(entry: Entry, is_finished: bool, has_epochs: bool) -> TrialState:
+    if is_finished:
+        return "finished"
+    if entry.state == "failed" or (entry.state == "stopped" and has_epochs):
+        return entry.state
+    return "unfinished"

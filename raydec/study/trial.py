@@ -1,0 +1,86 @@
+"""One run of a search: an ordinary run directory whose epochs are also told to the search."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from raydec.config import Config
+from raydec.experiment import begin, finished_summary, run_location, train_here, train_loop
+from raydec.learning.worker import CHECKPOINT_FOLDER
+from raydec.reporting.run_folder import RunFolder
+from raydec.search.placement import TrialShare
+from raydec.search.trial import Report
+from raydec.study.state import read_history
+
+START_FOLDER = "start"
+POLL_S, REMOTE_POLL_S = 0.5, 3.0
+
+
+def train_trial(config: Config, share: TrialShare, report: Report, start: Path | None) -> None:
+    """Train one run to its end, or find it finished; see :data:`raydec.search.trial.TrainTrial`."""
+    if start is not None:
+        _start_over(config, start)
+    folder = begin(config)
+    with _reporting(folder, report):
+        if finished_summary(folder) is None:
+            _train(config, share, folder)
+
+
+def _train(config: Config, share: TrialShare, folder: RunFolder) -> None:
+    if config.ray.num_workers == 0:
+        ray = config.ray.model_copy(
+            update={"cpus_per_worker": share.cpus_per_worker, "use_gpu": share.use_gpu}
+        )
+        train_here(config.model_copy(update={"ray": ray}), folder.location)
+        return
+    from raydec.ray_runtime.launch import Placement, train_on_ray
+
+    given = folder.local / START_FOLDER
+    train_on_ray(
+        config,
+        train_loop,
+        folder.location,
+        placement=Placement(
+            share.num_workers, share.cpus_per_worker, share.use_gpu, share.worker_gpus, share.actor_gpus
+        ),
+        start=str(next(given.iterdir())) if given.is_dir() else None,
+    )
+
+
+def _start_over(config: Config, start: Path) -> None:
+    """Replace all that a run has done by another's checkpoint."""
+    run = Path(run_location(config))
+    shutil.rmtree(run, ignore_errors=True)
+    begin(config)
+    # A run in this process looks among its own checkpoints; Ray Train's are Ray Train's to write.
+    place = CHECKPOINT_FOLDER if config.ray.num_workers == 0 else START_FOLDER
+    shutil.copytree(start, run / place / start.name)
+    shutil.rmtree(start.parent, ignore_errors=True)
+
+
+@contextmanager
+def _reporting(folder: RunFolder, report: Report) -> Iterator[None]:
+    """Call ``report`` with the run's history whenever it has grown, whichever process trains."""
+    stop = threading.Event()
+    poll_s = REMOTE_POLL_S if "://" in folder.location else POLL_S
+
+    def follow() -> None:
+        seen = 0
+        while not stop.wait(poll_s):
+            history = read_history(folder)
+            if len(history) > seen:
+                report(history, False)
+                seen = len(history)
+
+    follower = threading.Thread(target=follow, daemon=True)
+    follower.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        follower.join()
+    report(read_history(folder), True)
