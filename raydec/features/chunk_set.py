@@ -65,6 +65,10 @@ class ChunkSet:
         self._first_frame = self._table["first_frame"].to_numpy()
         self._shard = self._table["shard"].to_numpy()
         self._held: _HeldFrames | None = None
+        # Mapped now and not on first use: a small object that stays, made between large ones that go, leaves
+        # holes in the heap that glibc cannot use again, about a megabyte for every shard.
+        for shard in np.unique(self._shard):
+            store.shard_frames(int(shard))
 
     def __len__(self) -> int:
         """Number of chunks."""
