@@ -131,7 +131,7 @@ def train_here(config: Config, location: str) -> None:
 def train_run(config: Config) -> RunResult:
     """Train a resolved config to its end, going on where an earlier attempt stopped.
 
-    Ray must be running unless ``ray.num_workers`` is 0.
+    Starts or joins Ray only when there is something left to train on it.
     """
     folder = begin(config)
     summary = finished_summary(folder)
@@ -141,7 +141,9 @@ def train_run(config: Config) -> RunResult:
             train_here(config, folder.location)
         else:
             from raydec.ray_runtime.launch import train_on_ray
+            from raydec.ray_runtime.session import start_ray
 
+            start_ray(config.ray.address, object_store_gib=config.ray.object_store_gib)
             train_on_ray(config, train_loop, folder.location)
         summary = finished_summary(folder)
         assert summary is not None, f"{folder.location} has no {SUMMARY_FILE} although training returned"

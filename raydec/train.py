@@ -21,10 +21,6 @@ def main(arguments: Sequence[str]) -> None:
     from raydec.progress import following, print_result
 
     resolved = resolve(config)
-    if resolved.ray.num_workers != 0:
-        from raydec.ray_runtime.session import start_ray
-
-        start_ray(resolved.ray.address, object_store_gib=resolved.ray.object_store_gib)
     with following(resolved):
         result = train_run(resolved)
     print_result(resolved, result)
