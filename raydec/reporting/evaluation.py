@@ -1,0 +1,328 @@
+"""How good a model is on the labeled splits of a feature store, how sure that is, and where it is bad.
+
+Everything is per utterance: an utterance's score is the mean over its chunks, its cluster the most frequent
+one of its chunks. (``summary.json`` of a run has the same CCC; its eta squared is per chunk.)
+:mod:`raydec.reporting.evaluation_output` writes the result for programs and for people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Bool, Float64, Int64
+
+from raydec.config import ATTRIBUTES
+from raydec.corpus.table import canonical_split
+from raydec.errors import UserError
+from raydec.features.store import FeatureStore
+from raydec.learning.ccc import concordance
+from raydec.learning.randomness import generator_for
+from raydec.reporting.evaluation_result import (
+    AttributeResult,
+    Comparison,
+    Evaluation,
+    Group,
+    GroupScore,
+    ModelIdentity,
+    SplitResult,
+)
+from raydec.reporting.prediction import Predictions, Predictor, load, model_fingerprint
+from raydec.reporting.statistics import (
+    EmotionInformation,
+    bootstrap_ccc,
+    cluster_dependency,
+    compare_ccc,
+    emotion_information,
+)
+
+DURATION_EDGES_S = (0.0, 1.0, 2.0, 4.0, 6.0, 8.0, 11.0)
+"""Where bins of utterance duration begin. Below 1 s an utterance is repeated to fill a chunk, above 11 s its
+eleven chunks leave gaps."""
+_FEW_SPEAKERS = 10
+_ROWS_PER_STEP = 64
+
+Progress = Callable[[int, int], None]
+"""Told how many predictions are made, and how many there will be."""
+
+
+def evaluate(
+    model: str | Path,
+    store: str | Path,
+    splits: Sequence[str] | None = None,
+    *,
+    against: str | Path | None = None,
+    seed: int = 0,
+    num_resamples: int = 2000,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Evaluate a model directory on splits of a feature store.
+
+    Args:
+        model: a model directory.
+        store: a feature store with the model's features.
+        splits: names in any spelling; default: every split named ``test*`` that has labels, else
+            ``validation``.
+        against: another model directory, compared on the same utterances by a paired bootstrap.
+        seed: the same seed gives the same numbers, whichever other splits are asked for.
+        num_resamples: number of bootstrap samples, and of permutations.
+        progress: told how far the predictions are.
+
+    Raises:
+        UserError: a model or the store cannot be read or they do not fit each other, or a split is missing
+            or has no labels for the model; the message names what there is.
+    """
+    predictor = load(model)
+    opened = FeatureStore.open(store, predictor.saved.features)
+    other = None if against is None else _load_comparable(against, predictor, opened)
+    names = choose_splits(opened, predictor.attributes, splits)
+    predictors = [predictor] if other is None else [predictor, other]
+    total = len(predictors) * sum(len(opened.rows(name, predictor.attributes)) for name in names)
+    steps = _Steps(progress, total)
+    scored = (_score_split(opened, name, predictors, steps) for name in names)
+    return Evaluation(
+        model=_identity(model, predictor),
+        against=None if against is None or other is None else _identity(against, other),
+        store=str(store),
+        corpus=opened.corpus_name,
+        synthetic=opened.synthetic,
+        seed=seed,
+        num_resamples=num_resamples,
+        splits=tuple(_split_result(opened, one, seed, num_resamples) for one in scored),
+    )
+
+
+def choose_splits(
+    store: FeatureStore, attributes: Sequence[str], names: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """The splits to evaluate, canonical and without repetition; see :func:`evaluate`.
+
+    Raises:
+        UserError: a split is missing or has no label for these attributes.
+    """
+    usable = [name for name in store.splits if len(store.rows(name, attributes))]
+    if names is None:
+        tests = tuple(name for name in usable if name.startswith("test"))
+        if not tests and "validation" not in usable:
+            raise UserError(
+                f"{store.path} has no test or validation split with labels for {', '.join(attributes)}; "
+                f"{_what_is_labeled(store)}; name a split with --split"
+            )
+        return tests or ("validation",)
+    chosen = tuple(dict.fromkeys(canonical_split(name) for name in names))
+    for name in chosen:
+        if name not in store.splits:
+            raise UserError(f"{store.path} has no split {name!r}; its splits are {', '.join(store.splits)}")
+        if name not in usable:
+            raise UserError(
+                f"split {name!r} of {store.path} has no labels for what the model predicts "
+                f"({', '.join(attributes)}); {_what_is_labeled(store)}"
+            )
+    return chosen
+
+
+class _Steps:
+    """Counts predictions for whoever shows progress."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress = progress
+        self._total = total
+        self._done = 0
+
+    def advance(self, count: int) -> None:
+        self._done += count
+        if self._progress is not None:
+            self._progress(self._done, self._total)
+
+
+def _load_comparable(path: str | Path, predictor: Predictor, store: FeatureStore) -> Predictor:
+    other = load(path)
+    if not set(other.attributes) & set(predictor.attributes):
+        raise UserError(
+            f"--against {path}: it predicts {', '.join(other.attributes)}, the evaluated model "
+            f"{', '.join(predictor.attributes)}; there is nothing to compare"
+        )
+    differences = store.parameters.differences(other.saved.features)
+    if differences:
+        raise UserError(
+            f"--against {path}: {store.path} holds other features than that model's: {', '.join(differences)}"
+        )
+    return other
+
+
+def _identity(path: str | Path, predictor: Predictor) -> ModelIdentity:
+    run = predictor.saved.extra.get("run")
+    return ModelIdentity(
+        str(path), model_fingerprint(path), run if isinstance(run, str) else None, predictor.attributes
+    )
+
+
+def _what_is_labeled(store: FeatureStore) -> str:
+    """The labels that a store has, for a message."""
+    found = []
+    for split in store.splits:
+        table = store.utterances.take(store.rows(split))
+        labeled = [name for name in ATTRIBUTES if table[name].null_count < len(table)]
+        if labeled:
+            found.append(f"{split} ({', '.join(labeled)})")
+    return "labeled splits are " + ", ".join(found) if found else "no split has labels"
+
+
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """A split's labeled utterances, and what the models say of them; scores and labels by attribute."""
+
+    split: str
+    table: pa.Table
+    labels: dict[str, Float64[np.ndarray, " utterance"]]
+    scores: dict[str, Float64[np.ndarray, " utterance"]]
+    clusters: Int64[np.ndarray, " utterance"] | None
+    other_scores: dict[str, Float64[np.ndarray, " utterance"]]
+
+    @property
+    def speakers(self) -> list[str | None]:
+        return self.table["speaker"].to_pylist()
+
+
+def _score_split(store: FeatureStore, split: str, predictors: Sequence[Predictor], steps: _Steps) -> _Scored:
+    first = predictors[0]
+    rows = store.rows(split, first.attributes)
+    table = store.utterances.take(rows)
+    results = [_predict(predictor, store, rows, steps) for predictor in predictors]
+    scores = [
+        dict(zip(predictor.attributes, result.scores.T, strict=True))
+        for predictor, result in zip(predictors, results, strict=True)
+    ]
+    labels = {name: table[name].to_numpy().astype(np.float64) for name in first.attributes}
+    labels = {name: values for name, values in labels.items() if not np.isnan(values).all()}
+    return _Scored(split, table, labels, scores[0], results[0].clusters, {} if len(scores) < 2 else scores[1])
+
+
+def _predict(
+    predictor: Predictor, store: FeatureStore, rows: Int64[np.ndarray, " row"], steps: _Steps
+) -> Predictions:
+    parts = []
+    for start in range(0, len(rows), _ROWS_PER_STEP):
+        block = rows[start : start + _ROWS_PER_STEP]
+        parts.append(predictor.predict_store(store, block))
+        steps.advance(len(block))
+    clusters = [part.clusters for part in parts if part.clusters is not None]
+    return Predictions(
+        np.concatenate([part.scores for part in parts]), np.concatenate(clusters) if clusters else None
+    )
+
+
+def _split_result(store: FeatureStore, scored: _Scored, seed: int, num_resamples: int) -> SplitResult:
+    table, clusters = scored.table, scored.clusters
+    attributes = {name: _attribute_result(scored, name, seed, num_resamples) for name in scored.labels}
+    return SplitResult(
+        split=scored.split,
+        num_utterances=len(table),
+        num_speakers=len(set(scored.speakers) - {None}),
+        duration_s=float(pc.sum(table["duration_s"]).as_py()),
+        attributes=attributes,
+        clusters_used=None if clusters is None else len(np.unique(clusters)),
+        emotion=_emotion(table, clusters),
+        speakers=_by_speaker(scored),
+        durations=_by_duration(scored),
+        notes=_notes(store, scored),
+    )
+
+
+def _attribute_result(scored: _Scored, name: str, seed: int, num_resamples: int) -> AttributeResult:
+    prediction, label, speakers = scored.scores[name], scored.labels[name], scored.speakers
+
+    def rng(purpose: str) -> np.random.Generator:
+        return generator_for(seed, purpose, scored.split, name)
+
+    dependency = comparison = None
+    if scored.clusters is not None:
+        dependency = cluster_dependency(
+            label, scored.clusters, rng("permutation"), num_permutations=num_resamples
+        )
+    if name in scored.other_scores:
+        other = scored.other_scores[name]
+        difference = compare_ccc(
+            prediction, other, label, speakers, rng("comparison"), num_resamples=num_resamples
+        )
+        comparison = Comparison(concordance(other, label), difference)
+    whole = _group_score(prediction, label)
+    return AttributeResult(
+        bootstrap_ccc(prediction, label, speakers, rng("bootstrap"), num_resamples=num_resamples),
+        whole.mean_error,
+        whole.rmse,
+        dependency,
+        comparison,
+    )
+
+
+def _emotion(table: pa.Table, clusters: Int64[np.ndarray, " utterance"] | None) -> EmotionInformation | None:
+    if clusters is None or "emotion" not in table.column_names:
+        return None
+    information = emotion_information(table["emotion"].to_pylist(), clusters)
+    return information if information.num_utterances else None
+
+
+def _by_speaker(scored: _Scored) -> tuple[Group, ...]:
+    speakers = np.array(scored.speakers, dtype=object)
+    names: list[str | None] = [*sorted(set(speakers) - {None})]
+    if None in scored.speakers:
+        names.append(None)
+    return tuple(_group(scored, name, speakers == name) for name in names)
+
+
+def _by_duration(scored: _Scored) -> tuple[Group, ...]:
+    durations = scored.table["duration_s"].to_numpy()
+    ends = (*DURATION_EDGES_S[1:], None)
+    groups = [
+        _group(scored, (begin, end), (durations >= begin) & (durations < (np.inf if end is None else end)))
+        for begin, end in zip(DURATION_EDGES_S, ends, strict=True)
+    ]
+    return tuple(group for group in groups if group.num_utterances)
+
+
+def _group(
+    scored: _Scored, key: str | tuple[float, float | None] | None, members: Bool[np.ndarray, " utterance"]
+) -> Group:
+    scores = {
+        name: _group_score(scored.scores[name][members], label[members])
+        for name, label in scored.labels.items()
+        if not np.isnan(label[members]).all()
+    }
+    return Group(key, int(members.sum()), scores)
+
+
+def _group_score(prediction: Float64[np.ndarray, " row"], label: Float64[np.ndarray, " row"]) -> GroupScore:
+    """Scores over the labeled rows, of which there is at least one."""
+    labeled = ~np.isnan(label)
+    error = prediction[labeled] - label[labeled]
+    count = len(error)
+    ccc = concordance(prediction, label) if count > 1 else None
+    return GroupScore(count, ccc, float(error.mean()), float(np.sqrt(np.mean(error**2))))
+
+
+def _notes(store: FeatureStore, scored: _Scored) -> tuple[str, ...]:
+    notes = []
+    known = set(scored.speakers) - {None}
+    if store.synthetic:
+        notes.append("the corpus is synthetic: its scores say nothing about human speech")
+    if len(known) < 2:
+        notes.append(
+            "fewer than two speakers are known: utterances were resampled, so intervals are too narrow"
+        )
+    elif len(known) < _FEW_SPEAKERS:
+        notes.append(f"{len(known)} speakers are few for an interval over speakers: take it as rough")
+    trained = set(
+        store.utterances.filter(pc.equal(store.utterances["split"], "train"))["speaker"].to_pylist()
+    )
+    shared = known & trained
+    if shared and scored.split != "train":
+        notes.append(
+            f"{len(shared)} of {len(known)} speakers are in the store's train split too: "
+            "scores are not speaker-independent"
+        )
+    return tuple(notes)

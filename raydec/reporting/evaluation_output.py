@@ -1,0 +1,305 @@
+"""An evaluation as JSON for programs, Markdown for people, and rows of a table.
+
+The JSON document, ``schema_version`` 1 (a key may be added without a new version; none changes or goes)::
+
+    {"schema_version": 1, "raydec_version": ...,
+     "model":   {"path", "sha256", "run" (null: unknown), "attributes"},
+     "against": the same of the other model, or null,
+     "store":   {"path", "corpus", "synthetic"},
+     "seed", "num_resamples",
+     "ccc":     {SPLIT: {ATTRIBUTE: CCC}},                      as in a run's summary.json
+     "splits":  {SPLIT: {
+        "num_utterances", "num_speakers" (known ones), "duration_s", "clusters_used" (null: no clusters),
+        "attributes": {ATTRIBUTE: {
+            "ccc", "low", "high" (95% interval), "unit" ("speaker" or "utterance": what was resampled),
+            "num_units", "num_utterances", "mean_error", "rmse",
+            "dependency": {"eta_squared", "p_value"} or null,
+            "against": {"ccc" (the other's), "difference" (this less the other), "low", "high", "p_value",
+                        "unit", "num_units"} or null}},
+        "emotion": {"mutual_information_nats", "normalized", "num_utterances"} or null,
+        "speakers":  [{"speaker" (null: unknown), "num_utterances", "scores": SCORES}],
+        "durations": [{"from_s", "to_s" (null: open), "num_utterances", "scores": SCORES}],
+        "notes": [sentences]}}}
+
+SCORES is ``{ATTRIBUTE: {"num_utterances", "ccc" (null for fewer than two), "mean_error", "rmse"}}``. Errors
+are predictions less labels, in the scale of the labels. Utterances count if they have a label for at least
+one attribute of the model, and for an attribute if they have its label.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from raydec import __version__
+from raydec.errors import UserError
+from raydec.features.files import write_text
+from raydec.reporting.evaluation_result import (
+    AttributeResult,
+    Comparison,
+    Evaluation,
+    Group,
+    SplitResult,
+)
+
+SCHEMA_VERSION = 1
+TITLE = "# Evaluation"
+_MAX_SPEAKERS = 30
+
+_METHOD = """\
+## How
+
+CCC is Lin's concordance correlation coefficient over the utterances of a split, with population moments. The
+95% interval is a percentile bootstrap over {unit}. η² is the share of the labels' variance that
+lies between the clusters of utterances (the most frequent cluster of an utterance's chunks); its p is a
+permutation test of no dependency. {num} resamples and permutations, seed {seed}.
+"""
+
+
+def check_output(path: Path) -> None:
+    """Refuse, before the work, a path that the result cannot or should not be written to.
+
+    Raises:
+        UserError: it does not end in ``.json``, or its Markdown sibling is a file of something else.
+    """
+    if path.suffix.lower() != ".json":
+        raise UserError(f"--out {path}: it must end in .json; the Markdown file goes beside it")
+    if path.is_dir():
+        raise UserError(f"--out {path} is a folder; choose another name")
+    sibling = path.with_suffix(".md")
+    try:
+        is_ours = not sibling.exists() or sibling.read_text(encoding="utf-8").startswith(TITLE)
+    except (OSError, ValueError):
+        is_ours = False
+    if not is_ours:
+        raise UserError(f"--out {path}: {sibling} exists and is no evaluation; choose another name")
+
+
+def write_evaluation(evaluation: Evaluation, path: Path) -> Path:
+    """Write the JSON file and its Markdown sibling; returns the sibling's path.
+
+    Raises:
+        UserError: see :func:`check_output`, or the folder cannot be written.
+    """
+    check_output(path)
+    document = evaluation_document(evaluation)
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    sibling = path.with_suffix(".md")
+    try:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        write_text(sibling, evaluation_markdown(evaluation))
+        write_text(path, text + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+    return sibling
+
+
+def evaluation_document(evaluation: Evaluation) -> dict[str, Any]:
+    """The JSON document; see the module's description for its schema."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "raydec_version": __version__,
+        "model": asdict(evaluation.model),
+        "against": None if evaluation.against is None else asdict(evaluation.against),
+        "store": {
+            "path": evaluation.store,
+            "corpus": evaluation.corpus,
+            "synthetic": evaluation.synthetic,
+        },
+        "seed": evaluation.seed,
+        "num_resamples": evaluation.num_resamples,
+        "ccc": {
+            split.split: {name: result.estimate.ccc for name, result in split.attributes.items()}
+            for split in evaluation.splits
+        },
+        "splits": {split.split: _split_document(split) for split in evaluation.splits},
+    }
+
+
+def evaluation_markdown(evaluation: Evaluation) -> str:
+    """The same for people."""
+    subject = evaluation.model.run or evaluation.model.path
+    corpus = f"{evaluation.corpus}, synthetic" if evaluation.synthetic else evaluation.corpus
+    sections = [
+        f"{TITLE} of {subject} on {evaluation.corpus}\n",
+        f"- model: `{evaluation.model.path}` (sha256 {evaluation.model.sha256[:16]})\n"
+        f"- feature store: `{evaluation.store}` ({corpus})",
+        _markdown_table(*result_rows(evaluation)),
+    ]
+    if evaluation.against is not None:
+        sections += [
+            f"## Against `{evaluation.against.path}`\n\nDifferences are this model's CCC less the other's; "
+            "both are scored on the same resamples.",
+            _markdown_table(*comparison_rows(evaluation)),
+        ]
+    sections += [section for split in evaluation.splits for section in _split_sections(split)]
+    units = {result.estimate.unit for split in evaluation.splits for result in split.attributes.values()}
+    unit = " or ".join(f"{unit}s" for unit in sorted(units))
+    sections.append(_METHOD.format(unit=unit, num=evaluation.num_resamples, seed=evaluation.seed))
+    return "\n\n".join(section.strip("\n") for section in sections) + "\n"
+
+
+def result_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the main table: one row per split and attribute."""
+    header = ["split", "attribute", "utterances", "CCC", "95% interval", "over", "η²", "p"]
+    rows = []
+    for split, name, result in _results(evaluation):
+        estimate, dependency = result.estimate, result.dependency
+        rows.append(
+            [
+                split.split,
+                name,
+                str(estimate.num_utterances),
+                _number(estimate.ccc),
+                _interval(estimate.low, estimate.high),
+                f"{estimate.num_units} {estimate.unit}s",
+                "–" if dependency is None else _number(dependency.eta_squared),
+                "–" if dependency is None else _p_value(dependency.p_value, evaluation.num_resamples),
+            ]
+        )
+    return header, rows
+
+
+def comparison_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the comparison with another model."""
+    header = ["split", "attribute", "CCC", "other's CCC", "difference", "95% interval", "p"]
+    rows = []
+    for split, name, result in _results(evaluation):
+        if (comparison := result.comparison) is None:
+            continue
+        difference = comparison.difference
+        rows.append(
+            [
+                split.split,
+                name,
+                _number(result.estimate.ccc),
+                _number(comparison.ccc),
+                f"{round(difference.difference, 4) + 0.0:+.4f}",
+                _interval(difference.low, difference.high),
+                _p_value(difference.p_value, evaluation.num_resamples),
+            ]
+        )
+    return header, rows
+
+
+def _results(evaluation: Evaluation) -> Iterable[tuple[SplitResult, str, AttributeResult]]:
+    return ((split, name, result) for split in evaluation.splits for name, result in split.attributes.items())
+
+
+def _split_document(split: SplitResult) -> dict[str, Any]:
+    return {
+        "num_utterances": split.num_utterances,
+        "num_speakers": split.num_speakers,
+        "duration_s": split.duration_s,
+        "clusters_used": split.clusters_used,
+        "attributes": {name: _attribute_document(result) for name, result in split.attributes.items()},
+        "emotion": None if split.emotion is None else asdict(split.emotion),
+        "speakers": [{"speaker": group.key, **_group_document(group)} for group in split.speakers],
+        "durations": [
+            {"from_s": begin, "to_s": end, **_group_document(group)}
+            for group in split.durations
+            for begin, end in [_range(group)]
+        ],
+        "notes": list(split.notes),
+    }
+
+
+def _attribute_document(result: AttributeResult) -> dict[str, Any]:
+    return {
+        **asdict(result.estimate),
+        "mean_error": result.mean_error,
+        "rmse": result.rmse,
+        "dependency": None if result.dependency is None else asdict(result.dependency),
+        "against": None if result.comparison is None else _comparison_document(result.comparison),
+    }
+
+
+def _comparison_document(comparison: Comparison) -> dict[str, Any]:
+    return {"ccc": comparison.ccc, **asdict(comparison.difference)}
+
+
+def _group_document(group: Group) -> dict[str, Any]:
+    return {
+        "num_utterances": group.num_utterances,
+        "scores": {name: asdict(score) for name, score in group.scores.items()},
+    }
+
+
+def _range(group: Group) -> tuple[float, float | None]:
+    assert isinstance(group.key, tuple), f"{group.key!r} is no range of durations"
+    return group.key
+
+
+def _split_sections(split: SplitResult) -> list[str]:
+    sections = [
+        f"## {split.split}\n\n{split.num_utterances} labeled utterances of {split.num_speakers} known "
+        f"speakers, {split.duration_s / 3600:.2f} h."
+    ]
+    if split.clusters_used is not None:
+        sections[0] += f" They lie in {split.clusters_used} clusters."
+    if split.emotion is not None:
+        sections.append(
+            f"Emotion class and cluster share {split.emotion.mutual_information_nats:.4f} nats "
+            f"(normalised: {split.emotion.normalized:.4f}) over {split.emotion.num_utterances} utterances."
+        )
+    sections += [f"Note: {note}." for note in split.notes]
+    names = list(split.attributes)
+    durations = [(_range_name(group), group) for group in split.durations]
+    sections += ["### By duration", _group_table("duration", durations, names)]
+    most = sorted(split.speakers, key=lambda group: -group.num_utterances)[:_MAX_SPEAKERS]
+    rest = len(split.speakers) - len(most)
+    title = "### By speaker" + (
+        f"\n\nThe {len(most)} with most utterances; the JSON has all." if rest else ""
+    )
+    speakers = [(_speaker_name(group), group) for group in most]
+    return [*sections, title, _group_table("speaker", speakers, names)]
+
+
+def _group_table(kind: str, groups: Sequence[tuple[str, Group]], attributes: Sequence[str]) -> str:
+    header = [kind, "utterances", *(f"{name} {what}" for name in attributes for what in ("CCC", "error"))]
+    rows = []
+    for label, group in groups:
+        row = [label, str(group.num_utterances)]
+        for name in attributes:
+            score = group.scores.get(name)
+            row.append("–" if score is None or score.ccc is None else _number(score.ccc))
+            row.append("–" if score is None else f"{score.mean_error:+.2f} ± {score.rmse:.2f}")
+        rows.append(row)
+    legend = "Errors are the mean of prediction less label ± the root mean square."
+    return f"{_markdown_table(header, rows)}\n\n{legend}"
+
+
+def _range_name(group: Group) -> str:
+    begin, end = _range(group)
+    return f"{begin:g} s and longer" if end is None else f"{begin:g} to {end:g} s"
+
+
+def _speaker_name(group: Group) -> str:
+    return "unknown" if group.key is None else str(group.key)
+
+
+def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def _number(value: float) -> str:
+    # Without the minus of what rounds to zero.
+    return f"{round(value, 4) + 0.0:.4f}"
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{_number(low)} to {_number(high)}"
+
+
+def _p_value(p_value: float, num_resamples: int) -> str:
+    """A p-value; those as small as the number of resamples allows are written as a bound."""
+    smallest = 2 / (num_resamples + 1)
+    return f"≤ {smallest:.2g}" if p_value <= smallest else f"{p_value:.2g}"

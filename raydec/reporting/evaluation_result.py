@@ -1,0 +1,142 @@
+"""The numbers of an evaluation, from the model as a whole down to one attribute of one speaker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raydec.reporting.statistics import CccDifference, CccEstimate, Dependency, EmotionInformation
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which model was evaluated.
+
+    Attributes:
+        path: as it was given.
+        sha256: of the files that decide its predictions.
+        run: the run it came from, if it says so.
+        attributes: what it predicts.
+    """
+
+    path: str
+    sha256: str
+    run: str | None
+    attributes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Another model on the same utterances.
+
+    Attributes:
+        ccc: the other model's.
+        difference: of the evaluated model less the other, with a paired test.
+    """
+
+    ccc: float
+    difference: CccDifference
+
+
+@dataclass(frozen=True)
+class AttributeResult:
+    """One attribute on one split.
+
+    Attributes:
+        estimate: CCC and its interval.
+        mean_error: prediction less label, on average.
+        rmse: root mean square error.
+        dependency: what the clusters say about the label; None for a model without clusters.
+        comparison: with another model; None where there is none that predicts this attribute.
+    """
+
+    estimate: CccEstimate
+    mean_error: float
+    rmse: float
+    dependency: Dependency | None
+    comparison: Comparison | None
+
+
+@dataclass(frozen=True)
+class GroupScore:
+    """One attribute on a group of utterances.
+
+    Attributes:
+        num_utterances: labeled ones.
+        ccc: None for fewer than two utterances, which have no correlation.
+        mean_error: prediction less label, on average.
+        rmse: root mean square error.
+    """
+
+    num_utterances: int
+    ccc: float | None
+    mean_error: float
+    rmse: float
+
+
+@dataclass(frozen=True)
+class Group:
+    """Utterances that share a speaker or a range of durations.
+
+    Attributes:
+        key: the speaker (None: unknown), or the range's beginning and end in seconds (None: no end).
+        num_utterances: in the group.
+        scores: of each attribute that has a label in the group.
+    """
+
+    key: str | tuple[float, float | None] | None
+    num_utterances: int
+    scores: dict[str, GroupScore]
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """A model on one split.
+
+    Attributes:
+        split: its name.
+        num_utterances: with a label for at least one attribute of the model; only they are looked at.
+        num_speakers: known speakers among them.
+        duration_s: of all of them.
+        attributes: results of each attribute that the model predicts and the split labels.
+        clusters_used: clusters that have an utterance; None for a model without clusters.
+        emotion: what the clusters say about the emotion class; None without clusters or classes.
+        speakers: by name, utterances of unknown speakers last.
+        durations: ranges that have utterances, from short to long.
+        notes: what to know when reading the numbers, one sentence each.
+    """
+
+    split: str
+    num_utterances: int
+    num_speakers: int
+    duration_s: float
+    attributes: dict[str, AttributeResult]
+    clusters_used: int | None
+    emotion: EmotionInformation | None
+    speakers: tuple[Group, ...]
+    durations: tuple[Group, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model on splits of a store.
+
+    Attributes:
+        model: the evaluated one.
+        against: the one it was compared with.
+        store: path of the feature store, as it was given.
+        corpus: what the store was made from.
+        synthetic: whether that corpus declares itself synthetic.
+        seed: of resamples and permutations.
+        num_resamples: number of bootstrap samples, and of permutations.
+        splits: in the order asked for.
+    """
+
+    model: ModelIdentity
+    against: ModelIdentity | None
+    store: str
+    corpus: str
+    synthetic: bool
+    seed: int
+    num_resamples: int
+    splits: tuple[SplitResult, ...]
