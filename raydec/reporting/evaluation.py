@@ -182,6 +182,7 @@ class _Scored:
     scores: dict[str, Float64[np.ndarray, " utterance"]]
     clusters: Int64[np.ndarray, " utterance"] | None
     other_scores: dict[str, Float64[np.ndarray, " utterance"]]
+    resampler: str
 
     @property
     def speakers(self) -> list[str | None]:
@@ -199,7 +200,8 @@ def _score_split(store: FeatureStore, split: str, predictors: Sequence[Predictor
     ]
     labels = {name: table[name].to_numpy().astype(np.float64) for name in first.attributes}
     labels = {name: values for name, values in labels.items() if not np.isnan(values).all()}
-    return _Scored(split, table, labels, scores[0], results[0].clusters, {} if len(scores) < 2 else scores[1])
+    other_scores = {} if len(scores) < 2 else scores[1]
+    return _Scored(split, table, labels, scores[0], results[0].clusters, other_scores, first.saved.resampler)
 
 
 def _predict(
@@ -316,6 +318,11 @@ def _notes(store: FeatureStore, scored: _Scored) -> tuple[str, ...]:
         )
     elif len(known) < _FEW_SPEAKERS:
         notes.append(f"{len(known)} speakers are few for an interval over speakers: take it as rough")
+    if scored.resampler != "soxr":
+        notes.append(
+            f"the store's audio was resampled by soxr, where the model's own way is {scored.resampler}: for "
+            f"recordings of other rates than {store.parameters.sample_rate} Hz its own scores differ slightly"
+        )
     trained = set(
         store.utterances.filter(pc.equal(store.utterances["split"], "train"))["speaker"].to_pylist()
     )

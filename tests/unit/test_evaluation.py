@@ -325,7 +325,8 @@ def test_models_without_clusters_have_scores_all_the_same(store: FeatureStore, t
     assert split.attributes["arousal"].dependency is None
 
 
-def test_notes_say_what_weakens_the_numbers(model_dir: Path, tmp_path: Path) -> None:
+def test_notes_say_what_weakens_the_numbers(tmp_path: Path) -> None:
+    save_model(small_model(resampler="kaiser"), tmp_path / "model")
     spoken = [
         Spoken("a.wav", "train", speaker="s1"),
         *(Spoken(f"t{i}.wav", "test", arousal=2.0 + i, speaker=f"s{i}") for i in range(3)),
@@ -334,10 +335,11 @@ def test_notes_say_what_weakens_the_numbers(model_dir: Path, tmp_path: Path) -> 
     ]
     corpus = dataclasses.replace(write_corpus(tmp_path / "audio", spoken), synthetic=True)
     make_store(corpus, tmp_path / "store")
-    evaluation = evaluate(model_dir, tmp_path / "store", ["test", "validation"], num_resamples=100)
+    evaluation = evaluate(tmp_path / "model", tmp_path / "store", ["test", "validation"], num_resamples=100)
     assert evaluation.synthetic
     test, validation = (" / ".join(split.notes) for split in evaluation.splits)
     assert "synthetic" in test and "3 speakers are few" in test and "1 of 3 speakers are in" in test
+    assert "the model's own way is kaiser" in test
     assert "fewer than two speakers are known" in validation
     assert evaluation.splits[1].attributes["arousal"].estimate.unit == "utterance"
 
