@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from tensorboardX import SummaryWriter
 
 from raydec import __version__
@@ -20,6 +22,7 @@ from raydec.model.network import Network
 from raydec.reporting.run_folder import RunFolder
 
 METRICS_FILE, STEPS_FILE, SUMMARY_FILE = "metrics.jsonl", "steps.jsonl", "summary.json"
+PREDICTIONS_FILE = "predictions.parquet"
 MODEL_FOLDER = "model"
 
 
@@ -103,9 +106,23 @@ class RunRecorder:
             "eta_squared": {split: result.eta_squared for split, result in scores.items()},
             "num_utterances": {split: len(result.rows) for split, result in scores.items()},
         }
+        pq.write_table(self._predictions(scores), self._folder.local / PREDICTIONS_FILE)
         self._folder.sync()
         self._folder.write_json(SUMMARY_FILE, summary)
         self._folder.sync()
+
+    def _predictions(self, scores: Mapping[str, SplitScores]) -> pa.Table:
+        """Every scored utterance: who and what it is, its labels, and what was predicted."""
+        parts = []
+        for split, result in scores.items():
+            rows = self._store.utterances.take(result.rows)
+            part = rows.select(["utterance_id", "speaker"])
+            part = part.append_column("split", pa.array([split] * len(rows), pa.string()))
+            for column, name in enumerate(self._data.attributes):
+                part = part.append_column(name, pa.array(result.targets[:, column]))
+                part = part.append_column(f"{name}_predicted", pa.array(result.predictions[:, column]))
+            parts.append(part)
+        return pa.concat_tables(parts)
 
     def _model(
         self,

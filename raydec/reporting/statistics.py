@@ -108,14 +108,34 @@ def bootstrap_ccc(
         num_resamples: number of bootstrap samples.
         level: coverage of the interval.
     """
+    return bootstrap_mean_ccc(
+        prediction[None], target, speakers, rng, num_resamples=num_resamples, level=level
+    )
+
+
+def bootstrap_mean_ccc(
+    predictions: Float[np.ndarray, "seed utterance"],
+    target: Float[np.ndarray, "utterance"],
+    speakers: Sequence[str | None] | np.ndarray | None,
+    rng: np.random.Generator,
+    *,
+    num_resamples: int = 2000,
+    level: float = 0.95,
+) -> CccEstimate:
+    """The mean CCC of one model trained with several seeds; the interval is over speakers, not over seeds.
+
+    Every resample of speakers scores all seeds. Arguments as for :func:`bootstrap_ccc`.
+    """
     labeled = ~np.isnan(target)
     units, unit = _units(speakers, labeled)
-    sums = _unit_sums(prediction[labeled], target[labeled], units)
+    sums = _sums_by_seed(predictions, target, labeled, units)
+    num_units = len(sums[0])
     resampled = np.concatenate(
-        [_ccc_of_sums(counts @ sums) for counts in _resamples(len(sums), num_resamples, rng)]
+        [_mean_ccc(counts, sums) for counts in _resamples(num_units, num_resamples, rng)]
     )
     low, high = _interval(resampled, level)
-    return CccEstimate(concordance(prediction, target), low, high, unit, len(sums), int(labeled.sum()))
+    mean = float(np.mean([concordance(scores, target) for scores in predictions]))
+    return CccEstimate(mean, low, high, unit, num_units, int(labeled.sum()))
 
 
 def compare_ccc(
@@ -141,25 +161,37 @@ def compare_ccc(
         num_resamples: number of bootstrap samples; the p-value is at least 2 / (num_resamples + 1).
         level: coverage of the interval.
     """
+    return compare_mean_ccc(
+        first[None], second[None], target, speakers, rng, num_resamples=num_resamples, level=level
+    )
+
+
+def compare_mean_ccc(
+    first: Float[np.ndarray, "first_seed utterance"],
+    second: Float[np.ndarray, "second_seed utterance"],
+    target: Float[np.ndarray, "utterance"],
+    speakers: Sequence[str | None] | np.ndarray | None,
+    rng: np.random.Generator,
+    *,
+    num_resamples: int = 2000,
+    level: float = 0.95,
+) -> CccDifference:
+    """As :func:`compare_ccc`, of two models' mean CCC over their seeds; they may have different numbers."""
     labeled = ~np.isnan(target)
     units, unit = _units(speakers, labeled)
-    sums = [_unit_sums(scores[labeled], target[labeled], units) for scores in (first, second)]
+    sums = [_sums_by_seed(scores, target, labeled, units) for scores in (first, second)]
+    num_units = len(sums[0][0])
     differences = np.concatenate(
         [
-            _ccc_of_sums(counts @ sums[0]) - _ccc_of_sums(counts @ sums[1])
-            for counts in _resamples(len(sums[0]), num_resamples, rng)
+            _mean_ccc(counts, sums[0]) - _mean_ccc(counts, sums[1])
+            for counts in _resamples(num_units, num_resamples, rng)
         ]
     )
     tail = 1 + min(int((differences <= 0).sum()), int((differences >= 0).sum()))
     low, high = _interval(differences, level)
-    return CccDifference(
-        concordance(first, target) - concordance(second, target),
-        low,
-        high,
-        min(1.0, 2 * tail / (num_resamples + 1)),
-        unit,
-        len(sums[0]),
-    )
+    means = [float(np.mean([concordance(one, target) for one in scores])) for scores in (first, second)]
+    p_value = min(1.0, 2 * tail / (num_resamples + 1))
+    return CccDifference(means[0] - means[1], low, high, p_value, unit, num_units)
 
 
 def cluster_dependency(
@@ -247,6 +279,22 @@ def _unit_sums(
     x, y = prediction.astype(np.float64) - shift, target.astype(np.float64) - shift
     columns = (np.ones(len(x)), x, y, x * x, y * y, x * y)
     return np.stack([np.bincount(units, weights) for weights in columns], axis=1)
+
+
+def _sums_by_seed(
+    predictions: Float[np.ndarray, "seed utterance"],
+    target: Float[np.ndarray, "utterance"],
+    labeled: np.ndarray,
+    units: Int64[np.ndarray, "row"],
+) -> list[np.ndarray]:
+    return [_unit_sums(scores[labeled], target[labeled], units) for scores in predictions]
+
+
+def _mean_ccc(
+    counts: Float64[np.ndarray, "resample unit"], sums_by_seed: list[np.ndarray]
+) -> Float64[np.ndarray, "resample"]:
+    """Of each resample, the CCC averaged over seeds."""
+    return np.mean([_ccc_of_sums(counts @ sums) for sums in sums_by_seed], axis=0)
 
 
 def _ccc_of_sums(sums: Float64[np.ndarray, "resample 6"]) -> Float64[np.ndarray, "resample"]:
