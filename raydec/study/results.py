@@ -26,6 +26,7 @@ from raydec.reporting.ranking import (
 from raydec.reporting.recorder import MODEL_FOLDER
 from raydec.reporting.run_folder import RunFolder
 from raydec.reporting.search_report import write_hparams, write_search_report
+from raydec.study.comparison import write_comparison
 from raydec.study.state import TRIALS_FOLDER, Study, collect
 
 RESULTS = "results"
@@ -45,6 +46,7 @@ def conclude(study: Study) -> list[RankedSetting]:
         _link_best(study, best)
     _write(study, ranking, best)
     _print(study, ranking, best, search.mode)
+    write_comparison(study, ranking)
     return ranking
 
 

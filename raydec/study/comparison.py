@@ -1,0 +1,54 @@
+"""Writes the paper's table at the end of a search that trains baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from raydec.console import out
+from raydec.reporting import comparison
+from raydec.reporting.comparison import Cell
+from raydec.reporting.ranking import RankedSetting
+from raydec.reporting.recorder import PREDICTIONS_FILE
+from raydec.reporting.run_folder import RunFolder
+from raydec.study.state import TRIALS_FOLDER, Study
+
+COMPARISON = "comparison"
+
+
+def write_comparison(study: Study, ranking: Sequence[RankedSetting]) -> None:
+    """Write ``comparison-SPLIT.{md,csv,tex}`` for every test split, if a baseline was among the settings."""
+    cells = [_cell(study, entry) for entry in sorted(ranking, key=lambda entry: entry.number)]
+    if not any(cell.is_baseline for cell in cells):
+        return
+    folder = RunFolder(str(study.local))
+    for split in _test_splits(ranking):
+        rows = comparison.compare_cells(cells, split)
+        texts = {
+            "md": f"# {study.name} on {split}\n\n{comparison.to_markdown(rows)}",
+            "csv": comparison.to_csv(rows),
+            "tex": comparison.to_latex(rows),
+        }
+        for ending, text in texts.items():
+            folder.write(f"{COMPARISON}-{split}.{ending}", text)
+        out.print(f"comparison      {study.local / f'{COMPARISON}-{split}.md'}, .csv, .tex", markup=False)
+
+
+def _cell(study: Study, entry: RankedSetting) -> Cell:
+    finished = [run for run in entry.runs if run.ccc is not None]
+    return Cell(
+        entry.setting,
+        [_predictions(study, run.run) for run in sorted(finished, key=lambda run: run.seed)],
+        len(entry.runs) - len(finished),
+    )
+
+
+def _predictions(study: Study, run: str) -> Path:
+    local = study.local / TRIALS_FOLDER / run
+    study.run_folder(run).fetch(local)
+    return local / PREDICTIONS_FILE
+
+
+def _test_splits(ranking: Sequence[RankedSetting]) -> list[str]:
+    scored = {split for entry in ranking for run in entry.runs for split in run.ccc or {}}
+    return sorted(scored - {"validation"})
