@@ -87,19 +87,25 @@ def begin(config: Config) -> RunFolder:
         UserError: another run has that name, with other settings.
     """
     folder = RunFolder(run_location(config))
-    written = folder.read(CONFIG_FILE)
-    if written is not None:
-        earlier = config_from_dict(_parse_yaml(written), type(config))
-        changed = [key for key in changed_keys(earlier, config) if not key.startswith(PLACEMENT_KEYS)]
-        if changed:
-            raise UserError(
-                f"run {config.name} exists in {folder.location} with another {', '.join(changed[:5])}; "
-                "choose another name, or the same settings to go on with it"
-            )
+    changed = changed_settings(config, folder)
+    if changed:
+        raise UserError(
+            f"run {config.name} exists in {folder.location} with another {', '.join(changed[:5])}; "
+            "choose another name, or the same settings to go on with it"
+        )
     folder.create()
     folder.write(CONFIG_FILE, config_yaml(config))
     folder.sync()
     return folder
+
+
+def changed_settings(config: Config, folder: RunFolder) -> list[str]:
+    """Keys on which a run's directory has other settings than these, but for where it computes."""
+    written = folder.read(CONFIG_FILE)
+    if written is None:
+        return []
+    earlier = config_from_dict(_parse_yaml(written), type(config))
+    return [key for key in changed_keys(earlier, config) if not key.startswith(PLACEMENT_KEYS)]
 
 
 def finished_summary(folder: RunFolder) -> dict[str, Any] | None:

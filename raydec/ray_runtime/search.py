@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,7 +25,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.search import Searcher
 
-from raydec.ray_runtime.trial import drive
+from raydec.ray_runtime.trial import drive, named_trial
 from raydec.search.events import SearchEvents
 from raydec.search.ledger import Entry, Ledger, State
 from raydec.search.placement import Node, TrialShare
@@ -70,45 +72,55 @@ def run_trials(
     searcher = _searcher(plan, remaining, ledger) if plan.seeds_in_turn else None
     space = {} if searcher else {_TRIAL: tune.grid_search([_spec(entry) for entry in remaining.entries])}
     storage, _, name = tune_folder.rpartition("/")
-    pbt = plan.config.search.scheduler == "pbt"
+    scheduler = plan.config.search.scheduler
+    pbt = scheduler == "pbt"
     with _quiet():
         tune.Tuner(
-            tune.with_resources(_trainable(job), _driver_resources(share, pbt)),
+            tune.with_resources(partial(_run_trial, job), _driver_resources(share, pbt)),
             param_space=space,
             tune_config=tune.TuneConfig(
                 num_samples=len(remaining.entries) + remaining.num_new if searcher else 1,
                 max_concurrent_trials=None if pbt else share.max_concurrent,
                 search_alg=searcher,
                 scheduler=_scheduler(plan, remaining),
-                trial_dirname_creator=_folder_name,
+                trial_name_creator=_name,
+                trial_dirname_creator=str,
+                # Saves the seconds that a process takes to import everything, where each trial runs to its
+                # end: one that is stopped leaves its training behind in its process.
+                reuse_actors=scheduler == "none",
             ),
             run_config=tune.RunConfig(
                 name=name,
                 storage_path=storage,
                 failure_config=tune.FailureConfig(max_failures=plan.config.search.max_retries),
-                checkpoint_config=tune.CheckpointConfig(num_to_keep=3 if pbt else None),
                 callbacks=[_Listener(ledger, events)],
                 verbose=0,
             ),
         ).fit()
 
 
-def _folder_name(trial: Any) -> str:
-    return f"{_entry_of(trial).key}-{trial.trial_id}"
+def _name(trial: Any) -> str:
+    """Asked for once, when a trial is made."""
+    return _entry(trial.config[_TRIAL]).key
 
 
-def _trainable(job: TrialJob) -> Any:
-    def raydec_trial(config: dict[str, Any]) -> None:
-        drive(job, config[_TRIAL])
+def _entry(spec: Mapping[str, Any]) -> Entry:
+    return Entry(spec["number"], dict(spec[_SETTING]), tuple(spec["seeds"]))
 
-    return raydec_trial
+
+def _entry_of(trial: Any) -> Entry:
+    return _entry(named_trial(trial.config[_TRIAL], str(trial)))
+
+
+def _run_trial(job: TrialJob, config: dict[str, Any]) -> None:
+    drive(job, config[_TRIAL])
 
 
 def _driver_resources(share: TrialShare, pbt: bool) -> dict[str, float]:
     """What Tune reserves for a driver; its workers reserve their own."""
     if share.num_workers == 0:
         gpus = {"GPU": round(share.worker_gpus + share.actor_gpus, 4)} if share.use_gpu else {}
-        return {"CPU": share.cpus_per_worker, **gpus}
+        return {"CPU": float(share.cpus_per_worker), **gpus}
     if pbt:
         # The scheduler keeps more trials than fit and takes turns, which only resources can limit.
         return {_HEAD_NODE: int(1e4 / share.max_concurrent) / 1e4}
@@ -290,17 +302,14 @@ class _Listener(tune.Callback):
         self._events.ended(entry, (trial.last_result or {}).get("score"))
 
 
-def _entry_of(trial: Any) -> Entry:
-    spec = trial.config[_TRIAL]
-    return Entry(spec["number"], dict(spec[_SETTING]), tuple(spec["seeds"]))
-
-
 def _wall_s(trial: Any) -> float:
     return float((trial.last_result or {}).get("wall_s", 0.0))
 
 
 def _problem(trial: Any) -> str:
-    return str((trial.last_result or {}).get("problem", "its process died; most often memory ran out"))
+    told = (trial.last_result or {}).get("problem")
+    lines = str(trial.get_error() or "").strip().splitlines()
+    return told or (lines[-1] if lines else "its process died; most often memory ran out")
 
 
 @contextmanager
@@ -309,12 +318,17 @@ def _quiet() -> Iterator[None]:
     # The runs write their own TensorBoard events, and a second table of every epoch helps no one.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
+    # A trial that fails at once has no score to report.
+    os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
     # Tune's newer output prints a banner even with verbose=0.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     logger = logging.getLogger("ray.tune")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            # Advice to whoever wrote the trainable, not to whoever runs it.
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logger.setLevel(level)

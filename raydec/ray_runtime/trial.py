@@ -14,9 +14,18 @@ from raydec.config import Config
 from raydec.errors import UserError
 from raydec.learning.worker import CHECKPOINT_FOLDER
 from raydec.search.score import mean_score, score_run
-from raydec.search.trial import TrialJob, run_config
+from raydec.search.trial import Given, TrialJob, run_config
 
 ORIGIN_RUN, ORIGIN_NAME = "run", "name"
+
+
+def named_trial(spec: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The specification of the trial of this name.
+
+    Population based training copies a better trial's whole specification, its number too; the name stays,
+    and begins with the trial's own number.
+    """
+    return {**spec, "number": int(name.partition("-")[0])}
 
 
 def drive(job: TrialJob, trial: Mapping[str, Any]) -> None:
@@ -30,13 +39,14 @@ def drive(job: TrialJob, trial: Mapping[str, Any]) -> None:
         Exception: whatever training raises, but for a :class:`UserError`: that would fail again, so that
             the trial ends with a ``problem`` instead of being retried.
     """
+    trial = named_trial(trial, tune.get_context().get_trial_name())
     board = _ScoreBoard(job.metric)
     try:
         for seed in trial["seeds"]:
             config = run_config(job.base, trial["number"], trial["setting"], seed)
-            start = _exploited(config) if job.exchanges else None
-            report = _RunReport(board, config, job.exchanges)
-            job.train(config, job.share, report, start)
+            given = _given() if job.exchange_epochs else None
+            report = _RunReport(board, config, job.exchange_epochs)
+            job.train(config, job.share, report, given)
             report.close()
     except UserError as error:
         tune.report(board.result() | {"problem": str(error)})
@@ -75,23 +85,26 @@ class _ScoreBoard:
 class _RunReport:
     """Passes a run's new epochs on to Tune, each once, with a checkpoint where trials exchange them."""
 
-    def __init__(self, board: _ScoreBoard, config: Config, exchanges: bool) -> None:
+    def __init__(self, board: _ScoreBoard, config: Config, exchange_epochs: int | None) -> None:
         self._board = board
         self._config = config
-        self._exchanges = exchanges
+        self._exchange_epochs = exchange_epochs
         self._reported = 0
         self._score: float | None = None
 
     def __call__(self, history: list[dict[str, float | int | None]], complete: bool) -> None:
         # An epoch's metrics are written before its checkpoint: that is there once the next epoch's are.
-        ready = len(history) if complete or not self._exchanges else len(history) - 1
+        ready = len(history) if complete or not self._exchange_epochs else len(history) - 1
+        if self._exchange_epochs and self._reported == 0:
+            # What it did before it was paused, or another did for it, is no news to the scheduler.
+            self._reported = max(0, ready - 1)
         for epoch in range(self._reported + 1, ready + 1):
             run = score_run(history[:epoch], self._board.metric)
             self._score = None if run is None else run.score
             latest = history[epoch - 1].get(self._board.metric)
             self._reported = epoch
             result = self._board.update(epoch, self._score, latest)
-            tune.report(result, checkpoint=self._checkpoint(epoch) if self._exchanges else None)
+            tune.report(result, checkpoint=self._checkpoint(epoch))
 
     def close(self) -> None:
         """The run is through: its score now belongs to the trial's mean."""
@@ -99,6 +112,8 @@ class _RunReport:
         self._board.epochs_before += self._reported
 
     def _checkpoint(self, epoch: int) -> tune.Checkpoint | None:
+        if self._exchange_epochs is None or epoch % self._exchange_epochs:
+            return None
         folder = Path(self._config.output_dir, str(self._config.name), CHECKPOINT_FOLDER)
         path = folder / f"epoch-{epoch:05d}"
         try:
@@ -109,17 +124,15 @@ class _RunReport:
         return checkpoint
 
 
-def _exploited(config: Config) -> Path | None:
-    """The checkpoint of another trial that the scheduler wants this one to go on from, if it does."""
+def _given() -> Given | None:
+    """The checkpoint that the scheduler wants this trial to go on from: its own, or a better trial's."""
     checkpoint = tune.get_checkpoint()
     if checkpoint is None:
         return None
     origin = checkpoint.get_metadata()
-    if origin.get(ORIGIN_RUN) == config.name:
-        return None  # paused and taken up again: the run's own checkpoints are at least as new
-    folder = Path(tempfile.mkdtemp(prefix="raydec-exploited-")) / origin[ORIGIN_NAME]
+    folder = Path(tempfile.mkdtemp(prefix="raydec-given-")) / origin[ORIGIN_NAME]
     checkpoint.to_directory(folder)
-    return folder
+    return Given(folder, origin[ORIGIN_RUN])
 
 
 def _one_line(error: BaseException) -> str:

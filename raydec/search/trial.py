@@ -16,10 +16,23 @@ from raydec.search.score import Curve
 Report = Callable[[list[dict[str, float | int | None]], bool], None]
 """Takes a run's history as often as it has grown, and whether it is complete."""
 
-TrainTrial = Callable[[Config, TrialShare, Report, Path | None], None]
+
+@dataclass(frozen=True)
+class Given:
+    """A checkpoint that the scheduler gave a trial to go on from.
+
+    Attributes:
+        folder: the checkpoint.
+        run: the run that wrote it.
+    """
+
+    folder: Path
+    run: str
+
+
+TrainTrial = Callable[[Config, TrialShare, Report, Given | None], None]
 """Trains one run to its end, going on where an earlier attempt stopped: its settings, its share of the
-cluster, whom to tell of every epoch, and a checkpoint to go on from in place of all that the run has done
-(None: its own). Importable on every node."""
+cluster, whom to tell of every epoch, and the checkpoint it was given, if any. Importable on every node."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +43,15 @@ class TrialJob:
         base: settings that all runs have in common, the feature store's path among them.
         share: what a trial takes of the cluster.
         metric: the searched metric.
-        exchanges: whether trials hand checkpoints to each other (population based training).
+        exchange_epochs: epochs after which trials hand checkpoints to each other (population based
+            training); None: they don't.
         train: trains one run.
     """
 
     base: Config
     share: TrialShare
     metric: str
-    exchanges: bool
+    exchange_epochs: int | None
     train: TrainTrial
 
 

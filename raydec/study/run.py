@@ -59,6 +59,7 @@ def _trial_job(study: Study, share: TrialShare) -> TrialJob:
     training = config.training.model_copy(
         update={"keep_checkpoints": max(keep, _EXCHANGED_CHECKPOINTS) if exchanges else keep}
     )
+    exchange_epochs = config.search.grace_epochs if exchanges else None
     base = config.model_copy(
         update={
             "name": None,
@@ -69,7 +70,7 @@ def _trial_job(study: Study, share: TrialShare) -> TrialJob:
             "training": training,
         }
     )
-    return TrialJob(base, share, config.search.metric, exchanges, train_trial)
+    return TrialJob(base, share, config.search.metric, exchange_epochs, train_trial)
 
 
 def _checked_store(study: Study) -> str:

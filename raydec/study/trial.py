@@ -9,21 +9,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from raydec.config import Config
-from raydec.experiment import begin, finished_summary, run_location, train_here, train_loop
+from raydec.experiment import begin, changed_settings, finished_summary, run_location, train_here, train_loop
 from raydec.learning.worker import CHECKPOINT_FOLDER
 from raydec.reporting.run_folder import RunFolder
 from raydec.search.placement import TrialShare
-from raydec.search.trial import Report
+from raydec.search.trial import Given, Report
 from raydec.study.state import read_history
 
 START_FOLDER = "start"
 POLL_S, REMOTE_POLL_S = 0.5, 3.0
 
 
-def train_trial(config: Config, share: TrialShare, report: Report, start: Path | None) -> None:
+def train_trial(config: Config, share: TrialShare, report: Report, given: Given | None) -> None:
     """Train one run to its end, or find it finished; see :data:`raydec.search.trial.TrainTrial`."""
-    if start is not None:
-        _start_over(config, start)
+    if given is not None:
+        # Paused and taken up again, the run's own checkpoints are at least as new as the one it was given.
+        if given.run != config.name or changed_settings(config, RunFolder(run_location(config))):
+            _start_over(config, given.folder)
+        shutil.rmtree(given.folder.parent, ignore_errors=True)
     folder = begin(config)
     with _reporting(folder, report):
         if finished_summary(folder) is None:
@@ -59,7 +62,6 @@ def _start_over(config: Config, start: Path) -> None:
     # A run in this process looks among its own checkpoints; Ray Train's are Ray Train's to write.
     place = CHECKPOINT_FOLDER if config.ray.num_workers == 0 else START_FOLDER
     shutil.copytree(start, run / place / start.name)
-    shutil.rmtree(start.parent, ignore_errors=True)
 
 
 @contextmanager

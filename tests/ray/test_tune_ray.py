@@ -1,0 +1,209 @@
+"""Searches under Ray Tune, as people start them: killed and gone on with, exchanging checkpoints, failing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+import yaml
+from stores import make_store
+
+from raydec.console import run_entry_point
+from raydec.ray_runtime.session import start_ray
+from raydec.tune import main
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+DEADLINE_S = 600
+
+SMALL = [
+    "model.channels=[4,4,4,4,8,8,8]",
+    "model.embedding_dim=16",
+    "features.scale=log",
+    "training.batch_utterances=4",
+    "training.recipe=modern",
+    "data.attributes=[arousal]",
+]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_store(tmp_path_factory.mktemp("tune"), num_train=8, num_unlabeled=0)
+
+
+@pytest.fixture(scope="module")
+def two_cpus() -> Iterator[None]:
+    """One Ray for the tests that run a search in this process."""
+    start_ray("local", num_cpus=2)
+    yield
+    ray.shutdown()
+
+
+def settings(store: Path, folder: Path, name: str, *more: str) -> list[str]:
+    return [f"data.store={store}", f"output_dir={folder}", f"name={name}", *SMALL, *more]
+
+
+def results(search: Path) -> dict:
+    return json.loads((search / "results.json").read_text())
+
+
+def epochs_of(run: Path) -> list[int]:
+    lines = (run / "metrics.jsonl").read_text().splitlines() if (run / "metrics.jsonl").exists() else []
+    return [json.loads(line)["epoch"] for line in lines]
+
+
+def wait_for(condition: object, process: subprocess.Popen[str], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():  # type: ignore[operator]
+        assert process.poll() is None, f"the search ended before {what}: {process.communicate()}"
+        assert time.monotonic() < deadline, f"no {what} in {DEADLINE_S} s"
+        time.sleep(0.2)
+
+
+def test_a_killed_search_goes_on_and_trains_nothing_twice(store: Path, tmp_path: Path) -> None:
+    space = "search.space.clustering.num_clusters=[3,4,5]"
+    more = [
+        "training.epochs=4",
+        "search.searcher=grid",
+        space,
+        "ray.num_workers=1",
+        "search.max_concurrent=1",
+    ]
+    command = [sys.executable, "-m", "raydec.tune", *settings(store, tmp_path, "k", *more)]
+    trials = tmp_path / "k" / "trials"
+    first, second, third = (trials / f"{number:04d}-s31" for number in range(3))
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    try:
+        wait_for(lambda: (first / "summary.json").exists(), process, "finished trial")
+        # A second epoch has begun, so the first one's checkpoint is complete.
+        wait_for(lambda: len(epochs_of(second)) >= 2, process, "trial in the middle")
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not (second / "summary.json").exists()
+    assert not third.exists()
+    finished_at = (first / "summary.json").stat().st_mtime_ns
+    steps_before = len((second / "steps.jsonl").read_text().splitlines())
+
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert sorted(path.name for path in trials.iterdir()) == [first.name, second.name, third.name]
+    assert [epochs_of(run) for run in (first, second, third)] == [[1, 2, 3, 4]] * 3
+    assert (first / "summary.json").stat().st_mtime_ns == finished_at
+    document = results(tmp_path / "k")
+    assert [entry["state"] for entry in document["settings"]] == ["finished"] * 3
+    # It went on from its checkpoint: the steps of the first epoch are those of before the kill.
+    kept = [json.loads(line) for line in (second / "steps.jsonl").read_text().splitlines()]
+    assert [step["global_step"] for step in kept] == list(range(len(kept)))
+    assert steps_before >= 1
+    events = sorted((second).glob("events.out.*"))
+    assert len(events) >= 2, "the second attempt has event files of its own"
+    assert os.readlink(tmp_path / "k" / "best").startswith("trials/")
+    assert (tmp_path / "k" / "best" / "model.safetensors").is_file()
+    assert "0 failed" not in done.stdout and "3/3" in done.stdout
+
+    again = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
+    assert again.returncode == 0
+    assert "had already finished" in again.stdout
+    assert (first / "summary.json").stat().st_mtime_ns == finished_at
+
+
+def test_optuna_averages_the_seeds_of_a_setting(store: Path, tmp_path: Path, two_cpus: None) -> None:
+    search = ["search.searcher=optuna", "search.num_samples=3", "search.seeds=[1,2]", "training.epochs=2"]
+    space = "search.space.clustering.num_clusters={randint: [2, 8]}"
+    arguments = settings(store, tmp_path, "o", *search, space, "ray.num_workers=0")
+    assert run_entry_point(main, arguments) == 0
+    document = results(tmp_path / "o")
+    assert len(document["settings"]) == 3
+    assert len({entry["setting"]["clustering.num_clusters"] for entry in document["settings"]}) == 3
+    for entry in document["settings"]:
+        scores = [run["score"] for run in entry["runs"]]
+        assert [run["seed"] for run in entry["runs"]] == [1, 2]
+        assert entry["score"]["mean"] == pytest.approx(sum(scores) / 2)
+        for run in entry["runs"]:
+            config = yaml.safe_load((tmp_path / "o" / "trials" / run["run"] / "config.yaml").read_text())
+            assert config["seed"] == run["seed"]
+            assert config["clustering"]["num_clusters"] == entry["setting"]["clustering.num_clusters"]
+
+
+def test_population_based_training_hands_checkpoints_over(
+    store: Path, tmp_path: Path, two_cpus: None
+) -> None:
+    search = ["search.scheduler=pbt", "search.num_samples=2", "search.grace_epochs=1", "training.epochs=5"]
+    space = "search.space.loss.cluster_weight={loguniform: [0.01, 10.0]}"
+    arguments = settings(store, tmp_path, "p", *search, space, "ray.num_workers=0")
+    assert run_entry_point(main, arguments) == 0
+    document = results(tmp_path / "p")
+    assert [entry["state"] for entry in document["settings"]] == ["finished"] * 2
+    for entry in document["settings"]:
+        run = tmp_path / "p" / "trials" / entry["runs"][0]["run"]
+        assert epochs_of(run) == [1, 2, 3, 4, 5]
+        config = yaml.safe_load((run / "config.yaml").read_text())
+        assert config["loss"]["cluster_weight"] == entry["setting"]["loss.cluster_weight"]
+        assert 0.01 <= config["loss"]["cluster_weight"] <= 10.0
+    assert not (tmp_path / "p" / "tune").exists()
+
+
+def test_a_failed_trial_is_listed_and_tried_again_by_the_same_command(
+    store: Path, tmp_path: Path, two_cpus: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = "search.space.clustering.num_clusters=[3,4]"
+    more = ["training.epochs=1", "search.searcher=grid", space, "ray.num_workers=0"]
+    arguments = settings(store, tmp_path, "f", *more)
+    # A folder where the second trial wants to write its settings.
+    in_the_way = tmp_path / "f" / "trials" / "0001-s31" / "config.yaml"
+    in_the_way.mkdir(parents=True)
+    assert run_entry_point(main, arguments) == 0
+    assert [entry["state"] for entry in results(tmp_path / "f")["settings"]] == ["finished", "failed"]
+    assert "IsADirectoryError" in results(tmp_path / "f")["settings"][1]["runs"][0]["problem"]
+    printed = capsys.readouterr().out
+    assert printed.count("failed, trying again") == 1
+    assert "1 trials failed; the same command tries them again" in printed
+    in_the_way.rmdir()
+    assert run_entry_point(main, arguments) == 0
+    assert [entry["state"] for entry in results(tmp_path / "f")["settings"]] == ["finished"] * 2
+
+
+def test_a_search_of_which_everything_failed_says_so_by_its_status(
+    store: Path, tmp_path: Path, two_cpus: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["training.epochs=1", "search.searcher=grid", "search.space.clustering.num_clusters=[3]"]
+    # Another run's settings: the user's mistake, which trying again would not mend.
+    others = tmp_path / "a" / "trials" / "0000-s31" / "config.yaml"
+    others.parent.mkdir(parents=True)
+    others.write_text("training: {epochs: 7}\n")
+    with pytest.raises(SystemExit) as ended:
+        run_entry_point(main, settings(store, tmp_path, "a", *more, "ray.num_workers=0"))
+    assert ended.value.code == 1
+    printed = capsys.readouterr().out
+    assert "with another" in printed and "trying again" not in printed
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("search.space.clustering.num_cluster=[3]", "did you mean 'clustering.num_clusters'"),
+        ("search.metric=valid/cc", "search.metric=valid/cc is no key of metrics.jsonl"),
+        (
+            "ray.num_workers=4096",
+            "4096 workers (ray.num_workers) x 1 CPU need 4096 CPUs, but the cluster has",
+        ),
+        ("ray.address=127.0.0.1:1", "no Ray cluster at 127.0.0.1:1"),
+    ],
+)
+def test_a_mistake_is_one_line_at_once(tmp_path: Path, setting: str, message: str) -> None:
+    command = [sys.executable, "-m", "raydec.tune", f"output_dir={tmp_path}", setting]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.strip().count("\n") == 0
+    assert not list(tmp_path.iterdir())
