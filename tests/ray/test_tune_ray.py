@@ -91,8 +91,8 @@ def test_a_killed_search_goes_on_and_trains_nothing_twice(store: Path, tmp_path:
         process.wait()
     assert not (second / "summary.json").exists()
     assert not third.exists()
+    epoch_before = (second / "metrics.jsonl").read_text().splitlines()[0]
     finished_at = (first / "summary.json").stat().st_mtime_ns
-    steps_before = len((second / "steps.jsonl").read_text().splitlines())
 
     done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -101,15 +101,11 @@ def test_a_killed_search_goes_on_and_trains_nothing_twice(store: Path, tmp_path:
     assert (first / "summary.json").stat().st_mtime_ns == finished_at
     document = results(tmp_path / "k")
     assert [entry["state"] for entry in document["settings"]] == ["finished"] * 3
-    # It went on from its checkpoint: the steps of the first epoch are those of before the kill.
-    kept = [json.loads(line) for line in (second / "steps.jsonl").read_text().splitlines()]
-    assert [step["global_step"] for step in kept] == list(range(len(kept)))
-    assert steps_before >= 1
-    events = sorted((second).glob("events.out.*"))
-    assert len(events) >= 2, "the second attempt has event files of its own"
+    # It went on from its checkpoint: the first epoch is the one that was trained before the kill.
+    assert (second / "metrics.jsonl").read_text().splitlines()[0] == epoch_before
     assert os.readlink(tmp_path / "k" / "best").startswith("trials/")
     assert (tmp_path / "k" / "best" / "model.safetensors").is_file()
-    assert "0 failed" not in done.stdout and "3/3" in done.stdout
+    assert "3/3" in done.stdout and "1/3" not in done.stdout
 
     again = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
     assert again.returncode == 0
