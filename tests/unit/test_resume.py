@@ -1,0 +1,85 @@
+"""A run in this process that stops after any epoch ends as if it had not (no Ray needed)."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from stores import make_store
+
+from raydec.config import Config, config_from_dict
+from raydec.errors import UserError
+from raydec.experiment import begin, train_run
+from raydec.learning.checkpoint import load_state
+from raydec.learning.training import Training
+
+
+class Killed(BaseException):
+    """Stands in for the end of the process."""
+
+
+def config(store: Path, folder: Path, name: str, **training: object) -> Config:
+    return config_from_dict(
+        {
+            "name": name,
+            "output_dir": str(folder),
+            "data": {"store": str(store)},
+            "model": {"channels": [2, 2, 4, 4, 4, 4, 4], "embedding_dim": 8},
+            "training": {"epochs": 3, "batch_utterances": 4, "recipe": "modern", **training},
+            "clustering": {"num_clusters": 3},
+            "features": {"scale": "log"},
+            "ray": {"num_workers": 0},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_store(tmp_path_factory.mktemp("resume"))
+
+
+def numbers(folder: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.startswith(("time/", "throughput/"))} for line in lines]
+
+
+@pytest.mark.parametrize("recipe", ["modern", "reference"])
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_run_cut_off_after_any_epoch_ends_the_same(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int, recipe: str
+) -> None:
+    whole = train_run(config(store, tmp_path, "whole", recipe=recipe))
+    checkpoint = Training._checkpoint
+
+    def cut_off(self: Training, state: object, metrics: object) -> None:
+        checkpoint(self, state, metrics)
+        if state.epoch == epoch:
+            raise Killed
+
+    monkeypatch.setattr(Training, "_checkpoint", cut_off)
+    with pytest.raises(Killed):
+        train_run(config(store, tmp_path, "cut", recipe=recipe))
+    monkeypatch.undo()
+    resumed = train_run(config(store, tmp_path, "cut", recipe=recipe))
+
+    assert resumed.summary == whole.summary
+    assert numbers(resumed.folder) == numbers(whole.folder)
+    steps = [(run.folder / "steps.jsonl").read_text() for run in (resumed, whole)]
+    assert steps[0] == steps[1]
+    ours, theirs = (
+        load_state(run.folder / "checkpoints" / "epoch-00003").network for run in (resumed, whole)
+    )
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert train_run(config(store, tmp_path, "cut", recipe=recipe)).already_finished
+
+
+def test_a_name_taken_by_other_settings_is_refused(store: Path, tmp_path: Path) -> None:
+    begin(config(store, tmp_path, "taken"))
+    with pytest.raises(UserError, match=r"taken exists .* another training.epochs"):
+        begin(config(store, tmp_path, "taken", epochs=5))
+
+
+def test_a_torn_checkpoint_is_named(tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text('{"schema_version": 1')
+    with pytest.raises(UserError, match="no readable checkpoint"):
+        load_state(tmp_path)
