@@ -98,7 +98,8 @@ def test_a_worker_that_dies_again_and_again_is_reported() -> None:
 
 @pytest.mark.usefixtures("local_ray")
 def test_an_interrupt_keeps_what_is_finished(tmp_path: Path) -> None:
-    corpus = write_corpus(tmp_path / "audio", many(64))
+    # Many shards: an interrupt reaches Python only between two waits for Ray.
+    corpus = write_corpus(tmp_path / "audio", many(400))
     store = tmp_path / "store"
     store.mkdir()
 
@@ -111,10 +112,10 @@ def test_an_interrupt_keeps_what_is_finished(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         prepare_store(corpus, store, num_workers=1, quiet=True)
     finished = {path: path.stat().st_mtime_ns for path in store.glob("frames-*.arrow")}
-    assert 1 <= len(finished) < 4
+    assert 1 <= len(finished) < 25
     assert not (store / "store.json").exists()
     prepare_store(corpus, store, num_workers=1, quiet=True)
-    assert len(list(store.glob("frames-*.arrow"))) == 4
+    assert len(list(store.glob("frames-*.arrow"))) == 25
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
 
 
