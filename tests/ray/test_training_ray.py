@@ -15,7 +15,7 @@ from stores import make_store
 
 from raydec.learning.checkpoint import load_state
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 # Small enough for seconds per epoch; the published depth, so that batch norm is shared seven times a step.
 SMALL = [
@@ -48,7 +48,7 @@ def command(store: Path, folder: Path, name: str, *settings: str) -> list[str]:
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(list(map(str, arguments)), capture_output=True, text=True, timeout=280)
+    done = subprocess.run(list(map(str, arguments)), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     return done
 
@@ -96,7 +96,7 @@ def test_a_killed_run_ends_with_the_numbers_of_an_undisturbed_one(store: Path, t
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 500
     while not ((killed / "metrics.jsonl").exists() and len(lines(killed / "metrics.jsonl")) >= 2):
         assert driver.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline, "no second epoch"
