@@ -1,0 +1,63 @@
+"""``python -m raydec.report RUN_DIR``: one HTML file that shows a finished run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+from raydec.arguments import Parser
+from raydec.console import err, out, progress_bar, run_entry_point
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Analyse the run, write the file and say where it is."""
+    options = _parser().parse_args(arguments)
+    # torch takes seconds to import: not before the arguments are known to be good.
+    from raydec.reporting.report import report_path, write_report
+    from raydec.reporting.report_analysis import analyse
+
+    if options.run.is_dir():
+        report_path(options.run, options.out)
+    with progress_bar("utterances") as progress:
+        task = progress.add_task("predict", total=None)
+        analysis = analyse(
+            options.run,
+            store=options.store,
+            split=options.split,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    with err.status("drawing") if err.is_terminal else nullcontext():
+        path = write_report(analysis, options.out, audio=options.audio)
+    out.print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB); open it in a browser", markup=False)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m raydec.report",
+        description="Write one HTML file about a finished run: training curves, scores with intervals, the "
+        "clusters and what they say about emotion, the settings. It needs no network and no other file.",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN_DIR", help="the directory of a finished run")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="where to write; default: report.html in the run directory"
+    )
+    parser.add_argument(
+        "--split",
+        metavar="NAME",
+        help="the split to look at closely; default: the first test split, or validation",
+    )
+    parser.add_argument(
+        "--store", type=Path, metavar="STORE_DIR", help="where the run's feature store is, if it was moved"
+    )
+    parser.add_argument(
+        "--audio",
+        action="store_true",
+        help="embed a second of audio of the utterances nearest each centroid; the file then contains speech",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry_point(main))

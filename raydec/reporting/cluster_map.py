@@ -1,0 +1,276 @@
+"""The cluster map: embeddings of chunks on a plane, coloured by what is known about them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int64
+
+from raydec.features.chunking import chunk_starts
+from raydec.features.mel import FeatureParameters
+from raydec.learning.randomness import generator_for, integer_seed_for
+from raydec.reporting.html_page import Choice, Plot, plot_text, series_color
+from raydec.reporting.report_run import SplitView
+
+MAX_POINTS = 2000
+_LARGEST_PERPLEXITY = 30
+_TSNE_DIMENSIONS = 50
+_MAX_GROUPS = 10
+# With shapes that repeat after 7 and colours after 10, seventy clusters look different.
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "triangle-down")
+_UNKNOWN, _OTHERS = "unknown", "others"
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """Chunks and centroids on a plane.
+
+    Attributes:
+        name: of the method.
+        points: of the chunks.
+        centroids: of the clusters; None for a model without centroids.
+        x_title: what the first axis is.
+        y_title: what the second is.
+    """
+
+    name: str
+    points: Float32[np.ndarray, "chunk 2"]
+    centroids: Float32[np.ndarray, "cluster 2"] | None
+    x_title: str
+    y_title: str
+
+
+def choose_chunks(num_chunks: int, seed: int, limit: int = MAX_POINTS) -> Int64[np.ndarray, " chosen"]:
+    """At most ``limit`` chunk numbers in order; the same seed chooses the same."""
+    if num_chunks <= limit:
+        return np.arange(num_chunks)
+    return np.sort(generator_for(seed, "map").choice(num_chunks, size=limit, replace=False))
+
+
+def project(
+    embeddings: Float32[np.ndarray, "chunk dim"],
+    centroids: Float32[np.ndarray, "cluster dim"] | None,
+    seed: int,
+) -> tuple[Projection, ...]:
+    """PCA of the chunks, and t-SNE of chunks and centroids together where there are enough of them.
+
+    Args:
+        embeddings: of the chunks on the map.
+        centroids: in the same space.
+        seed: of t-SNE. On one machine the same input and seed give the same map.
+    """
+    from threadpoolctl import threadpool_limits
+
+    # With several threads sums are rounded in another order each time, and t-SNE lets that grow.
+    with threadpool_limits(1):
+        axes, shares = _principal_axes(embeddings)
+        mean = embeddings.mean(axis=0, dtype=np.float64)
+        placed = [(rows - mean) @ axes for rows in (embeddings, centroids) if rows is not None]
+        both = np.concatenate(placed)
+        titles = tuple(f"component {i} ({share:.0%} of variance)" for i, share in enumerate(shares, 1))
+        planes = [("PCA", both[:, :2], titles)]
+        if len(both) >= 5 and np.ptp(both) > 0:
+            planes.append(("t-SNE", _tsne(both, seed), ("t-SNE 1", "t-SNE 2")))
+    count = len(embeddings)
+    return tuple(
+        Projection(
+            name,
+            plane[:count].astype(np.float32),
+            None if centroids is None else plane[count:].astype(np.float32),
+            *titles,
+        )
+        for name, plane, titles in planes
+    )
+
+
+def _principal_axes(
+    embeddings: Float[np.ndarray, "chunk dim"],
+) -> tuple[Float[np.ndarray, "dim axis"], tuple[float, float]]:
+    """The directions of largest variance (at least two), and the share of variance of the first two."""
+    centred = embeddings.astype(np.float64) - embeddings.mean(axis=0, dtype=np.float64)
+    variances, vectors = np.linalg.eigh(centred.T @ centred)
+    # eigh sorts upwards, and leaves the sign of a direction to chance.
+    axes = vectors[:, ::-1][:, :_TSNE_DIMENSIONS]
+    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
+    if axes.shape[1] < 2:
+        axes = np.pad(axes, ((0, 0), (0, 2 - axes.shape[1])))
+    variances = np.pad(np.maximum(variances[::-1], 0), (0, 2))
+    total = variances.sum() or 1.0
+    return axes, (float(variances[0] / total), float(variances[1] / total))
+
+
+def _tsne(values: Float[np.ndarray, "point axis"], seed: int) -> Float[np.ndarray, "point 2"]:
+    from sklearn.manifold import TSNE
+
+    perplexity = min(_LARGEST_PERPLEXITY, (len(values) - 1) / 3)
+    method = TSNE(init="pca", perplexity=perplexity, random_state=integer_seed_for(seed, "t-SNE"), n_jobs=1)
+    return method.fit_transform(values.astype(np.float32))
+
+
+def cluster_map(
+    view: SplitView,
+    centroids: Float32[np.ndarray, "cluster dim"] | None,
+    parameters: FeatureParameters,
+    chunk_frames: int,
+    *,
+    seed: int,
+) -> Plot:
+    """The map of a split whose embeddings were kept.
+
+    Args:
+        view: the split.
+        centroids: of the model.
+        parameters: of the mel frames, for times.
+        chunk_frames: frames per chunk.
+        seed: of t-SNE.
+    """
+    chunks, num_chunks = view.kept, len(view) * view.num_chunks
+    projections = project(view.embeddings, centroids, seed)
+    colourings = _colourings(view, chunks)
+    start_s, end_s = chunk_times(view, chunks, parameters, chunk_frames)
+    content = {
+        "size": 8 if len(chunks) <= 700 else 6,
+        "positions": [_position(projection) for projection in projections],
+        "colourings": colourings,
+        "hover": _hover(view, chunks, start_s, end_s),
+        "centroid_names": [str(number) for number in range(0 if centroids is None else len(centroids))],
+        "centroid_hover": [
+            f"centroid of cluster {number}" for number in range(0 if centroids is None else len(centroids))
+        ],
+    }
+    shown = "all" if len(chunks) == num_chunks else f"a random {len(chunks):,} of"
+    names = [colouring["name"] for colouring in colourings]
+    return Plot(
+        name="cluster-map",
+        title="Cluster map",
+        alternative=f"Scatter plot of {len(chunks)} chunk embeddings of split {view.split}, to be coloured "
+        f"by {', '.join(names)}; chunks that look alike to the network lie close together",
+        content={"map": content},
+        caption=f"Each point is one chunk of split {view.split} ({shown} {num_chunks:,} chunks), "
+        "placed by its embedding, the vector that K-means sees. Numbered circles are the centroids. Hover "
+        "for the utterance; click the legend to hide a group, double-click to see it alone. PCA keeps large "
+        "distances; t-SNE keeps neighbourhoods, and the size of its groups and the gaps between them mean "
+        "nothing.",
+        height_px=620,
+        choices=(
+            Choice("colouring", "Colour by", tuple(names)),
+            Choice("position", "Projection", tuple(projection.name for projection in projections)),
+        ),
+    )
+
+
+def chunk_times(
+    view: SplitView, chunks: Int64[np.ndarray, " chosen"], parameters: FeatureParameters, chunk_frames: int
+) -> tuple[Float[np.ndarray, " chosen"], Float[np.ndarray, " chosen"]]:
+    """Where chunks begin and end in their utterances, in seconds; short utterances are whole."""
+    utterances, places = np.divmod(chunks, view.num_chunks)
+    num_frames = view.table["num_frames"].to_numpy().astype(np.int64)[utterances]
+    starts = chunk_starts(num_frames, view.num_chunks, chunk_frames)[np.arange(len(chunks)), places]
+    hop_s = parameters.hop_length / parameters.sample_rate
+    duration_s = view.table["duration_s"].to_numpy()[utterances]
+    return starts * hop_s, np.minimum((starts + chunk_frames) * hop_s, duration_s)
+
+
+def _position(projection: Projection) -> dict[str, Any]:
+    def plane(points: Float32[np.ndarray, "point 2"]) -> dict[str, list[float]]:
+        return {"x": _rounded(points[:, 0]), "y": _rounded(points[:, 1])}
+
+    centroids = None if projection.centroids is None else plane(projection.centroids)
+    titles = {"x_title": projection.x_title, "y_title": projection.y_title}
+    return {**plane(projection.points), "centroids": centroids, **titles}
+
+
+def _rounded(values: Float[np.ndarray, " point"]) -> list[float]:
+    """Four digits are more than a screen can show."""
+    return [float(f"{value:.4g}") for value in values]
+
+
+def _hover(
+    view: SplitView,
+    chunks: Int64[np.ndarray, " chosen"],
+    start_s: Float[np.ndarray, " chosen"],
+    end_s: Float[np.ndarray, " chosen"],
+) -> list[str]:
+    about = _about_utterances(view)
+    lines = []
+    for chunk, start, end in zip(chunks.tolist(), start_s, end_s, strict=True):
+        cluster = "" if view.chunk_clusters is None else f", cluster {view.chunk_clusters[chunk]}"
+        head, rest = about[chunk // view.num_chunks]
+        lines.append(f"{head}<br>{start:.2f} to {end:.2f} s{cluster}<br>{rest}")
+    return lines
+
+
+def _about_utterances(view: SplitView) -> list[tuple[str, str]]:
+    ids, speakers, emotions = (view.column(name) for name in ("utterance_id", "speaker", "emotion"))
+    about = []
+    for row, label in enumerate(view.labels):
+        named = zip(view.attributes, label, strict=True)
+        known = [f"{name} {value:.2f}" for name, value in named if not np.isnan(value)]
+        known += [f"emotion {plot_text(emotions[row])}"] if emotions[row] is not None else []
+        known += [f"speaker {plot_text(speakers[row])}"] if speakers[row] is not None else []
+        about.append((f"<b>{plot_text(ids[row])}</b>", ", ".join(known)))
+    return about
+
+
+def _colourings(view: SplitView, chunks: Int64[np.ndarray, " chosen"]) -> list[dict[str, Any]]:
+    """What the points can be coloured by: cluster, attributes, and what else the corpus knows."""
+    utterances = chunks // view.num_chunks
+    found: list[dict[str, Any]] = []
+    if view.chunk_clusters is not None:
+        found.append({"name": "cluster", "groups": _cluster_groups(view.chunk_clusters[chunks])})
+    for column, attribute in enumerate(view.attributes):
+        values = view.labels[:, column]
+        if not np.isnan(values).all():
+            found.append(_number_colouring(attribute, values[utterances]))
+    for name in ("emotion", "speaker"):
+        texts = view.column(name)
+        if any(text is not None for text in texts):
+            found.append({"name": name, "groups": _text_groups([texts[row] for row in utterances])})
+    return found
+
+
+def _number_colouring(name: str, values: Float[np.ndarray, " point"]) -> dict[str, Any]:
+    """Colours end at the 2nd and 98th percentile, so that one outlier does not make the rest look alike."""
+    low, high = np.nanquantile(values, [0.02, 0.98])
+    return {
+        "name": name,
+        "values": [None if np.isnan(value) else round(float(value), 3) for value in values],
+        "low": float(low),
+        "high": float(high if high > low else low + 1),
+    }
+
+
+def _cluster_groups(clusters: Int64[np.ndarray, " point"]) -> list[dict[str, Any]]:
+    return [_group(str(number), clusters == number, int(number)) for number in np.unique(clusters)]
+
+
+def _text_groups(texts: Sequence[str | None]) -> list[dict[str, Any]]:
+    """The most frequent values by size; the others and the unknown in grey."""
+    counts = Counter(text for text in texts if text is not None)
+    frequent = sorted(counts, key=lambda text: (-counts[text], text))
+    # No two groups in one colour, and grey is left for the rest.
+    most = _MAX_GROUPS if len(frequent) <= _MAX_GROUPS else _MAX_GROUPS - 1
+    values = np.array(texts, dtype=object)
+    groups = [_group(plot_text(text), values == text, number) for number, text in enumerate(frequent[:most])]
+    rare = set(frequent[most:])
+    others = np.array([text in rare for text in texts], dtype=bool)
+    unknown = np.array([text is None for text in texts], dtype=bool)
+    rest = ((f"{_OTHERS} ({len(frequent) - most})", others), (_UNKNOWN, unknown))
+    # What comes first is drawn first, below the rest; the legend has these last all the same.
+    grey = [_group(name, members, None) for name, members in rest if members.any()]
+    return grey + groups
+
+
+def _group(name: str, members: Bool[np.ndarray, " point"], number: int | None) -> dict[str, Any]:
+    """Points of one colour and shape; those without a number are grey and last in the legend."""
+    return {
+        "name": name,
+        "rows": np.flatnonzero(members).tolist(),
+        "color": "var(--missing)" if number is None else series_color(number),
+        "symbol": _SYMBOLS[(number or 0) % len(_SYMBOLS)],
+        "rank": 2000 if number is None else 1000,
+    }

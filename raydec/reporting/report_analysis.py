@@ -1,0 +1,137 @@
+"""What a run's report shows: its scores with intervals, and a close look at one split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from raydec.learning.randomness import generator_for
+from raydec.reporting.cluster_map import choose_chunks
+from raydec.reporting.evaluation import choose_splits
+from raydec.reporting.report_run import FinishedRun, SplitView, open_run, score_split
+from raydec.reporting.statistics import (
+    CccEstimate,
+    Dependency,
+    EmotionInformation,
+    bootstrap_ccc,
+    cluster_dependency,
+    emotion_information,
+)
+
+# The seed and the repetitions of ``evaluate``: both show the same intervals.
+SEED = 0
+NUM_RESAMPLES = 2000
+
+Progress = Callable[[int, int], None]
+"""Told how many utterances are predicted, and how many there will be."""
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """A run, its scores, and a close look at one split.
+
+    Attributes:
+        run: the run.
+        view: the split looked at, with embeddings.
+        estimates: CCC by split and attribute, of labeled attributes only.
+        dependencies: what utterances' clusters say of each attribute; empty without clusters.
+        emotion: what they say of the emotion class; None without clusters or classes.
+    """
+
+    run: FinishedRun
+    view: SplitView
+    estimates: dict[str, dict[str, CccEstimate]]
+    dependencies: dict[str, Dependency]
+    emotion: EmotionInformation | None
+
+
+def analyse(
+    run_dir: str | Path,
+    *,
+    store: str | Path | None = None,
+    split: str | None = None,
+    progress: Progress | None = None,
+) -> Analysis:
+    """Predict the run's splits and compute what the report shows.
+
+    Args:
+        run_dir: a finished run's directory.
+        store: where its feature store is now; default: where it was.
+        split: the split to look at closely, in any spelling; default: the first test split, else validation.
+        progress: told how far the predictions are.
+
+    Raises:
+        UserError: the run is not finished, something it needs is missing, or the split has no labels; the
+            message says what and what to do.
+    """
+    run = open_run(Path(run_dir), None if store is None else Path(store))
+    looked_at = run.scored_splits[min(1, len(run.scored_splits) - 1)]
+    if split is not None:
+        (looked_at,) = choose_splits(run.store, run.attributes, [split])
+    names = list(dict.fromkeys((*run.scored_splits, looked_at)))
+    total = sum(len(run.store.rows(name, run.attributes)) for name in names)
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(done, total)
+
+    estimates, looked = {}, None
+    for name in names:
+        num_chunks = len(run.store.rows(name, run.attributes)) * run.saved.chunks.num_chunks
+        keep = choose_chunks(num_chunks, SEED) if name == looked_at else None
+        view = score_split(run, name, keep=keep, progress=advance)
+        estimates[name] = _estimates(view)
+        looked = view if name == looked_at else looked
+    assert looked is not None
+    return Analysis(run, looked, estimates, _dependencies(looked), _emotion(looked))
+
+
+def _estimates(view: SplitView) -> dict[str, CccEstimate]:
+    return {
+        name: bootstrap_ccc(
+            view.scores[:, column],
+            view.labels[:, column],
+            view.column("speaker"),
+            generator_for(SEED, "bootstrap", view.split, name),
+            num_resamples=NUM_RESAMPLES,
+        )
+        for column, name in labeled_columns(view)
+    }
+
+
+def _dependencies(view: SplitView) -> dict[str, Dependency]:
+    clusters = view.clusters
+    if clusters is None:
+        return {}
+    return {
+        name: cluster_dependency(
+            view.labels[:, column],
+            clusters,
+            generator_for(SEED, "permutation", view.split, name),
+            num_permutations=NUM_RESAMPLES,
+        )
+        for column, name in labeled_columns(view)
+    }
+
+
+def _emotion(view: SplitView) -> EmotionInformation | None:
+    clusters = view.clusters
+    if clusters is None:
+        return None
+    information = emotion_information(view.column("emotion"), clusters)
+    return information if information.num_utterances else None
+
+
+def labeled_columns(view: SplitView) -> list[tuple[int, str]]:
+    """Column and name of the attributes that the split has labels for."""
+    return [
+        (column, name)
+        for column, name in enumerate(view.attributes)
+        if not np.isnan(view.labels[:, column]).all()
+    ]

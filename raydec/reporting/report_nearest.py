@@ -1,0 +1,152 @@
+"""The utterances nearest each centroid, to look at and to listen to."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import soundfile
+
+from raydec.features.audio import AudioError, load_audio
+from raydec.features.mel import FeatureParameters
+from raydec.reporting.cluster_map import chunk_times
+from raydec.reporting.html_page import Markup, Table, series_color
+from raydec.reporting.report_run import SplitView
+
+PER_CLUSTER = 3
+AUDIO_BUDGET_BYTES = 3_000_000
+"""All clips of a page together, about 70 of a second each: the page stays below 10 MB."""
+_FADE_S = 0.01
+_LOUDEST = 0.9
+
+
+@dataclass(frozen=True)
+class NearChunk:
+    """A chunk that lies near a centroid.
+
+    Attributes:
+        cluster: whose centroid.
+        chunk: its number in the split.
+        utterance: place of its utterance in the split.
+        distance: to the centroid.
+        start_s: where it begins in the utterance.
+        end_s: where it ends.
+    """
+
+    cluster: int
+    chunk: int
+    utterance: int
+    distance: float
+    start_s: float
+    end_s: float
+
+
+def nearest_chunks(
+    view: SplitView, parameters: FeatureParameters, chunk_frames: int, per_cluster: int = PER_CLUSTER
+) -> list[NearChunk]:
+    """For each cluster the nearest of its chunks, each of another utterance, nearest first.
+
+    Args:
+        view: a split with clusters and distances.
+        parameters: of the mel frames.
+        chunk_frames: frames per chunk.
+        per_cluster: utterances for each centroid.
+    """
+    assert view.chunk_clusters is not None and view.distances is not None
+    found = []
+    for cluster in np.unique(view.chunk_clusters):
+        members = np.flatnonzero(view.chunk_clusters == cluster)
+        members = members[np.argsort(view.distances[members], kind="stable")]
+        # The first occurrence of each utterance, in order of distance.
+        _, firsts = np.unique(members // view.num_chunks, return_index=True)
+        chosen = members[np.sort(firsts)[:per_cluster]]
+        starts, ends = chunk_times(view, chosen, parameters, chunk_frames)
+        for chunk, start, end in zip(chosen.tolist(), starts.tolist(), ends.tolist(), strict=True):
+            distance = float(view.distances[chunk])
+            found.append(NearChunk(int(cluster), chunk, chunk // view.num_chunks, distance, start, end))
+    return found
+
+
+def nearest_table(view: SplitView, chunks: list[NearChunk], *, with_audio: bool) -> Table:
+    """What is known about the nearest chunks, with clips of their audio if wanted."""
+    known = [name for name in ("speaker", "emotion") if any(view.column(name))]
+    header = ["cluster", "utterance", "seconds", "distance", *known, *view.attributes]
+    rows = [_row(view, near, known) for near in chunks]
+    caption = (
+        "The chunks nearest each centroid, each of another utterance: what the cluster is about. Attributes "
+        "are the utterance's labels, with predictions in brackets."
+    )
+    if with_audio:
+        header.append("clip")
+        clips = _clips(view, chunks)
+        rows = [[*row, clip] for row, clip in zip(rows, clips, strict=True)]
+        caption += " A clip is exactly the chunk that the network saw, at an even loudness."
+    return Table("Nearest each centroid", header, rows, caption, tall=True)
+
+
+def _row(view: SplitView, near: NearChunk, known: list[str]) -> list[str]:
+    pairs = zip(view.labels[near.utterance], view.scores[near.utterance], strict=True)
+    swatch = f'<span class="swatch" style="background:{series_color(near.cluster)}"></span>'
+    return [
+        Markup(f"{swatch}{near.cluster}"),
+        str(view.column("utterance_id")[near.utterance]),
+        f"{near.start_s:.2f} to {near.end_s:.2f}",
+        f"{near.distance:.3f}",
+        *(view.column(name)[near.utterance] or "–" for name in known),
+        *(f"{'–' if np.isnan(label) else format(label, '.2f')} ({score:.2f})" for label, score in pairs),
+    ]
+
+
+def _clips(view: SplitView, chunks: list[NearChunk]) -> list[str]:
+    """A player for each chunk, nearest of every cluster first, until the page has enough of them."""
+    rank: dict[int, int] = {}
+    order = []
+    for place, near in enumerate(chunks):
+        rank[near.cluster] = rank.get(near.cluster, -1) + 1
+        order.append((rank[near.cluster], place))
+    clips = ["left out: the page is large enough"] * len(chunks)
+    left = AUDIO_BUDGET_BYTES
+    for _, place in sorted(order):
+        player = _player(view, chunks[place])
+        if len(player) <= left:
+            clips[place] = player
+            left -= len(player)
+    return clips
+
+
+def _player(view: SplitView, near: NearChunk) -> str:
+    path = view.column("path")[near.utterance]
+    try:
+        clip = clip_wav(str(path), near.start_s, near.end_s)
+    except AudioError as error:
+        return f"no clip: {error.reason}"
+    name = html.escape(
+        f"{near.start_s:.2f} to {near.end_s:.2f} s of {view.column('utterance_id')[near.utterance]}"
+    )
+    data = base64.b64encode(clip).decode()
+    return Markup(
+        f'<audio controls preload="none" aria-label="{name}" src="data:audio/wav;base64,{data}"></audio>'
+    )
+
+
+def clip_wav(path: str, start_s: float, end_s: float, sample_rate: int = 16000) -> bytes:
+    """A part of a recording as a WAV file, mono PCM16, as loud as any other.
+
+    Raises:
+        AudioError: the file is not there or is no audio.
+    """
+    samples = load_audio(path, sample_rate)[round(start_s * sample_rate) : round(end_s * sample_rate)].copy()
+    peak = float(np.abs(samples).max(initial=0.0))
+    if peak > 0:
+        samples *= _LOUDEST / peak
+    fade = min(round(_FADE_S * sample_rate), len(samples) // 2)
+    ramp = np.linspace(0, 1, fade, dtype=np.float32)
+    # A hard cut would click.
+    samples[:fade] *= ramp
+    samples[len(samples) - fade :] *= ramp[::-1]
+    file = io.BytesIO()
+    soundfile.write(file, samples, sample_rate, format="WAV", subtype="PCM_16")
+    return file.getvalue()

@@ -1,0 +1,281 @@
+"""A finished run as its report sees it: what it wrote, and what its model says of labeled splits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from jaxtyping import Float32, Float64, Int64
+
+from raydec.config import Config, load_config
+from raydec.corpus.table import canonical_split
+from raydec.errors import UserError
+from raydec.features.chunk_set import ChunkSet
+from raydec.features.mel import FrameNormalizer
+from raydec.features.store import FeatureStore
+from raydec.learning.clustering import nearest_centroid
+from raydec.learning.inference import predict_utterances
+from raydec.learning.worker import LocalWorker
+from raydec.model.directory import load_model
+from raydec.model.saved import SavedModel
+from raydec.reporting.recorder import METRICS_FILE, MODEL_FOLDER, SUMMARY_FILE
+
+CONFIG_FILE = "config.yaml"
+SIZES_FILE = "clusters.jsonl"
+_UTTERANCES_PER_STEP = 64
+
+Progress = Callable[[int], None]
+"""Told how many more utterances are predicted."""
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedRun:
+    """A run directory that a training has ended in, and the store it was trained on.
+
+    Attributes:
+        folder: the run directory.
+        config: its resolved settings.
+        history: an object of metrics per epoch.
+        sizes: per epoch, chunks per cluster by stage; empty for a run that did not write them.
+        summary: best epoch, and CCC by split and attribute.
+        saved: the best epoch's model.
+        store: the feature store.
+    """
+
+    folder: Path
+    config: Config
+    history: list[dict[str, Any]]
+    sizes: list[dict[str, Any]]
+    summary: dict[str, Any]
+    saved: SavedModel
+    store: FeatureStore
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return self.config.name or self.folder.name
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """What the model predicts."""
+        return self.saved.attributes
+
+    @property
+    def trains_clusters(self) -> bool:
+        """Whether clusters took part in training; a baseline's are only looked at afterwards."""
+        return self.saved.networks[0][1].has_cluster_head
+
+    @property
+    def validation_split(self) -> str:
+        """The split that chose the best epoch."""
+        return canonical_split(self.config.data.validation_split)
+
+    @property
+    def scored_splits(self) -> tuple[str, ...]:
+        """The splits that the run scored, validation first."""
+        names = (canonical_split(name) for name in self.summary["ccc"] if name != "validation")
+        return (self.validation_split, *names)
+
+    def recorded_ccc(self, split: str) -> dict[str, float] | None:
+        """The CCC that the run itself found on a split, by attribute."""
+        name = "validation" if split == self.validation_split else split
+        return self.summary["ccc"].get(name)
+
+
+def open_run(folder: Path, store: Path | None = None) -> FinishedRun:
+    """Read a run directory and open its feature store.
+
+    Args:
+        folder: the run directory.
+        store: where the store is now; default: where the run found it.
+
+    Raises:
+        UserError: not a run directory, not finished, a file is missing or damaged, or the store is not there
+            or not the one the run was trained on.
+    """
+    if not (folder / CONFIG_FILE).is_file():
+        raise UserError(
+            f"{folder} is not a run directory: it has no {CONFIG_FILE}; name one that training made"
+        )
+    config = load_config(folder / CONFIG_FILE)
+    history = _read_lines(folder / METRICS_FILE)
+    if not (folder / SUMMARY_FILE).is_file():
+        raise UserError(
+            f"run {folder} is not finished: it has {len(history)} of {config.training.epochs} epochs and no "
+            f"{SUMMARY_FILE}; train it again with its own settings, and it goes on"
+        )
+    summary = _parse(folder / SUMMARY_FILE, (folder / SUMMARY_FILE).read_text(encoding="utf-8"))
+    if not history:
+        raise UserError(f"{folder / METRICS_FILE} is missing or empty; the report shows what it says")
+    if not (folder / MODEL_FOLDER).is_dir():
+        raise UserError(f"{folder / MODEL_FOLDER} is missing; the report needs the run's model")
+    saved = load_model(folder / MODEL_FOLDER)
+    sizes = _read_lines(folder / SIZES_FILE)
+    run = FinishedRun(folder, config, history, sizes, summary, saved, _open_store(config, saved, store))
+    _check_same_store(run)
+    return run
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    return [_parse(path, line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise UserError(f"{path} must hold JSON objects, not {type(document).__name__}")
+    return document
+
+
+def _open_store(config: Config, saved: SavedModel, moved_to: Path | None) -> FeatureStore:
+    if moved_to is not None:
+        return FeatureStore.open(moved_to, saved.features)
+    if config.data.store is None:
+        raise UserError("the run's config names no feature store (data.store); name it with --store DIR")
+    if not Path(config.data.store).is_dir():
+        raise UserError(
+            f"the run's feature store {config.data.store} is not there; "
+            "say where it is now with --store DIR, or prepare the corpus again"
+        )
+    return FeatureStore.open(config.data.store, saved.features)
+
+
+def _check_same_store(run: FinishedRun) -> None:
+    counts = run.summary["num_utterances"]
+    for split in run.scored_splits:
+        found = len(run.store.rows(split, run.attributes))
+        trained = counts.get("validation" if split == run.validation_split else split)
+        if found != trained:
+            raise UserError(
+                f"{run.store.path} is not the store that the run was trained on: split {split} has {found} "
+                f"labeled utterances, the run scored {trained}; name the run's own with --store DIR"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class SplitView:
+    """The labeled utterances of a split and what the model says of them.
+
+    Attributes:
+        split: its name.
+        table: their rows of the store.
+        attributes: what is predicted.
+        labels: in the corpus's scale, NaN where there is none.
+        scores: in the same scale.
+        num_chunks: per utterance.
+        kept: numbers of the chunks whose embeddings were kept; an utterance's follow each other.
+        embeddings: of those chunks.
+        chunk_clusters: cluster of each chunk; None for a model without clusters.
+        distances: from each chunk to its centroid; None for a model without centroids.
+    """
+
+    split: str
+    table: pa.Table
+    attributes: tuple[str, ...]
+    labels: Float64[np.ndarray, "utterance attribute"]
+    scores: Float64[np.ndarray, "utterance attribute"]
+    num_chunks: int
+    kept: Int64[np.ndarray, " kept"]
+    embeddings: Float32[np.ndarray, "kept dim"]
+    chunk_clusters: Int64[np.ndarray, " chunk"] | None
+    distances: Float32[np.ndarray, " chunk"] | None
+
+    def __len__(self) -> int:
+        """Number of utterances."""
+        return len(self.labels)
+
+    @property
+    def clusters(self) -> Int64[np.ndarray, " utterance"] | None:
+        """The most frequent cluster of each utterance's chunks, the lowest number on ties."""
+        if self.chunk_clusters is None:
+            return None
+        by_utterance = self.chunk_clusters.reshape(-1, self.num_chunks)
+        return np.array([np.bincount(row).argmax() for row in by_utterance], dtype=np.int64)
+
+    def column(self, name: str) -> list[str | None]:
+        """A text column of the corpus; None where unknown, and everywhere if the store has no such column."""
+        if name not in self.table.column_names:
+            return [None] * len(self)
+        return self.table[name].to_pylist()
+
+
+def score_split(
+    run: FinishedRun,
+    split: str,
+    *,
+    keep: Int64[np.ndarray, " kept"] | None = None,
+    progress: Progress | None = None,
+) -> SplitView:
+    """Predict all utterances of a split that have a label for the run's attributes.
+
+    Args:
+        run: the run.
+        split: canonical name.
+        keep: numbers of the chunks whose embeddings are wanted, rising; all would be a gigabyte per million.
+        progress: told about each step.
+    """
+    rows = run.store.rows(split, run.attributes)
+    num_chunks = run.saved.chunks.num_chunks
+    kept = np.empty(0, np.int64) if keep is None else keep
+    parts = []
+    for start in range(0, len(rows), _UTTERANCES_PER_STEP):
+        block = rows[start : start + _UTTERANCES_PER_STEP]
+        first, last = np.searchsorted(kept, [start * num_chunks, (start + len(block)) * num_chunks])
+        parts.append(_score_rows(run, block, kept[first:last] - start * num_chunks))
+        if progress is not None:
+            progress(len(block))
+    scores, embeddings, clusters, distances = zip(*parts, strict=True)
+    return SplitView(
+        split=split,
+        table=run.store.utterances.take(rows),
+        attributes=run.attributes,
+        labels=_chunk_set(run, rows).labels(run.attributes),
+        scores=np.concatenate(scores),
+        num_chunks=num_chunks,
+        kept=kept,
+        embeddings=np.concatenate(embeddings),
+        chunk_clusters=_joined(clusters),
+        distances=_joined(distances),
+    )
+
+
+def _score_rows(
+    run: FinishedRun, rows: Int64[np.ndarray, " utterance"], keep: Int64[np.ndarray, " kept"]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Scores, the wanted embeddings, and of each chunk its cluster and the distance to its centroid."""
+    spec, network = run.saved.networks[0]
+    worker = LocalWorker(device="cuda" if torch.cuda.is_available() else "cpu")
+    found = predict_utterances(
+        network.to(worker.device),
+        _chunk_set(run, rows),
+        worker,
+        np.array(spec.label_mean),
+        np.array(spec.label_std),
+    )
+    embeddings = found.embeddings[keep]
+    if run.saved.centroids is None:
+        return found.values, embeddings, found.clusters, None
+    clusters, squared = nearest_centroid(found.embeddings, run.saved.centroids.astype(np.float32))
+    return found.values, embeddings, clusters.astype(np.int64), np.sqrt(np.maximum(squared, 0))
+
+
+def _chunk_set(run: FinishedRun, rows: Int64[np.ndarray, " utterance"]) -> ChunkSet:
+    saved, form = run.saved, run.saved.chunks
+    normalizer = FrameNormalizer(saved.feature_mean, saved.feature_std, form.scale, form.clip)
+    return ChunkSet(run.store, rows, normalizer, form.num_chunks, form.chunk_frames)
+
+
+def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    arrays = [part for part in parts if part is not None]
+    return np.concatenate(arrays) if arrays else None

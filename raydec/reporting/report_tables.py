@@ -1,0 +1,168 @@
+"""The tables and sentences of a run's report."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from raydec import __version__
+from raydec.config import Config, changed_keys, config_yaml, iterate_keys
+from raydec.reporting.html_page import Details, Table, shaded_cell
+from raydec.reporting.report_run import FinishedRun
+from raydec.reporting.statistics import CccEstimate, Dependency, EmotionInformation
+
+_PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "scikit-learn", "pyarrow", "plotly", "ray")
+_THIRDS = ("low", "middle", "high")
+_FEW_SPEAKERS = 10
+
+
+def ccc_table(estimates: Mapping[str, Mapping[str, CccEstimate]]) -> Table:
+    """The numbers of the CCC figure; ``estimates`` by split, then by attribute."""
+    rows = [
+        [
+            split,
+            name,
+            f"{estimate.ccc:.3f}",
+            f"{estimate.low:.3f} to {estimate.high:.3f}",
+            f"{estimate.num_utterances:,}",
+            f"{estimate.num_units:,} {estimate.unit}s",
+        ]
+        for split, found in estimates.items()
+        for name, estimate in found.items()
+    ]
+    all_estimates = [estimate for found in estimates.values() for estimate in found.values()]
+    caption = ""
+    if any(estimate.unit == "utterance" for estimate in all_estimates):
+        caption = (
+            "Where fewer than two speakers are known, utterances were drawn, and intervals are too narrow."
+        )
+    elif any(estimate.num_units < _FEW_SPEAKERS for estimate in all_estimates):
+        caption = (
+            f"Fewer than {_FEW_SPEAKERS} speakers are few for an interval over speakers: take it as rough."
+        )
+    header = ("split", "attribute", "CCC", "95% interval", "utterances", "drawn")
+    return Table("CCC by split", header, rows, caption)
+
+
+def confusion_table(
+    name: str, scores: Float64[np.ndarray, " utterance"], labels: Float64[np.ndarray, " utterance"]
+) -> Table:
+    """How often low, middle and high are told apart, in thirds of the true labels."""
+    counts, edges = confusion(scores, labels)
+    totals = counts.sum(axis=1)
+    rows = [
+        [
+            f"{third} ({total:,})",
+            *(shaded_cell(count / total if total else 0.0, f"{count:,}") for count in row),
+        ]
+        for third, row, total in zip(_THIRDS, counts.tolist(), totals.tolist(), strict=True)
+    ]
+    return Table(
+        f"{name.capitalize()}: low, middle, high",
+        ("true", *_THIRDS),
+        rows,
+        f"Rows are thirds of the true labels (low below {edges[0]:.2f}, high above {edges[1]:.2f}), columns "
+        "where predictions fall. A model that shuns extremes fills the middle column.",
+    )
+
+
+def confusion(
+    scores: Float64[np.ndarray, " utterance"], labels: Float64[np.ndarray, " utterance"]
+) -> tuple[Int64[np.ndarray, "true predicted"], tuple[float, float]]:
+    """Utterances by third of the true label and by where the prediction falls, and the edges of the thirds.
+
+    Both are cut at the terciles of the known labels; a value on an edge is in the middle.
+    """
+    known = ~np.isnan(labels)
+    low, high = (float(edge) for edge in np.quantile(labels[known], [1 / 3, 2 / 3]))
+
+    def third(values: Float64[np.ndarray, " utterance"]) -> Int64[np.ndarray, " utterance"]:
+        return 1 + (values > high).astype(np.int64) - (values < low)
+
+    counts = np.zeros((3, 3), dtype=np.int64)
+    np.add.at(counts, (third(labels[known]), third(scores[known])), 1)
+    return counts, (low, high)
+
+
+def dependency_sentence(name: str, dependency: Dependency, num_permutations: int) -> str:
+    """What eta squared and its test say, for people."""
+    p_value = "p < 0.001" if dependency.p_value < 0.001 else f"p = {dependency.p_value:.3f}"
+    return (
+        f"η² = {dependency.eta_squared:.3f}: clusters account for {dependency.eta_squared:.0%} of the "
+        f"variance of {name}. Test of no dependency: {p_value} ({num_permutations:,} permutations of "
+        "utterances)."
+    )
+
+
+def information_sentence(information: EmotionInformation) -> str:
+    """What mutual information says, for people."""
+    return (
+        f"Mutual information of class and cluster: {information.mutual_information_nats:.3f} nats, "
+        f"{information.normalized:.3f} of the mean entropy (0: clusters say nothing, 1: all), over "
+        f"{information.num_utterances:,} utterances with a class. Each row adds up to 100%."
+    )
+
+
+def settings_table(config: Config) -> Table:
+    """The settings that differ from their defaults."""
+    defaults = {key: default for key, _, default, _ in iterate_keys(type(config))}
+    rows = [
+        [key, _shown(_value(config, key)), _shown(defaults[key])]
+        for key in changed_keys(type(config)(), config)
+    ]
+    return Table("Settings that are not the default", ("key", "value", "default"), rows)
+
+
+def settings_details(config: Config) -> Details:
+    """All settings, as the file that repeats the run."""
+    return Details("Resolved config (config.yaml)", config_yaml(config))
+
+
+def run_table(run: FinishedRun) -> Table:
+    """Facts about the training."""
+    seconds = [epoch["time/epoch_s"] for epoch in run.history if "time/epoch_s" in epoch]
+    speed = [epoch["throughput/chunks_per_s"] for epoch in run.history if "throughput/chunks_per_s" in epoch]
+    rows = [
+        ["corpus", f"{run.store.corpus_name}{' (synthetic)' if run.store.synthetic else ''}"],
+        ["utterances in the store", f"{len(run.store):,}"],
+        ["raydec", str(run.saved.extra.get("raydec_version", "unknown"))],
+        ["parameters", f"{sum(p.numel() for p in run.saved.networks[0][1].parameters()):,}"],
+    ]
+    if seconds:
+        rows.append(
+            ["epoch takes", f"{np.mean(seconds):.1f} s (all {len(seconds)}: {sum(seconds) / 60:.1f} min)"]
+        )
+    if speed:
+        rows.append(["chunks per second, trained", f"{np.mean(speed):,.0f}"])
+    return Table("Training run", ("what", "value"), rows)
+
+
+def environment_table() -> Table:
+    """What this report was made with."""
+    rows = [["raydec", __version__], ["Python", platform.python_version()]]
+    for name in _PACKAGES:
+        try:
+            rows.append([name, metadata.version(name)])
+        except metadata.PackageNotFoundError:
+            continue
+    rows.append(["machine", f"{platform.system()} {platform.machine()}"])
+    return Table("This report was made with", ("what", "version"), rows)
+
+
+def _value(config: Config, key: str) -> object:
+    value: object = config
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "unset"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
