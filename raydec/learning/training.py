@@ -231,13 +231,14 @@ class Training:
 
     def _restore(self) -> RunState:
         with self._worker.latest_checkpoint() as folder:
-            if folder is None:
-                return RunState()
-            state = load_state(folder)
+            state = RunState() if folder is None else load_state(folder)
+        # Also without a checkpoint: an attempt may have ended between its first epoch and the checkpoint.
+        self._recorder.resumed(state)
+        if not state.epoch:
+            return state
         self.network.load_state_dict(state.network)
         self.network.to(self._worker.device)
         self._optimizers.load_state_dict(state.optimizers)
-        self._recorder.resumed(state)
         return state
 
 

@@ -22,6 +22,7 @@ from raydec.model.network import Network
 from raydec.reporting.run_folder import RunFolder
 
 METRICS_FILE, STEPS_FILE, SUMMARY_FILE = "metrics.jsonl", "steps.jsonl", "summary.json"
+SIZES_FILE = "clusters.jsonl"
 PREDICTIONS_FILE = "predictions.parquet"
 MODEL_FOLDER = "model"
 
@@ -58,6 +59,9 @@ class RunRecorder:
         written = (self._folder.read(STEPS_FILE) or "").splitlines(keepends=True)
         kept = [line for line in written if line.endswith("\n") and json.loads(line)["epoch"] < state.epoch]
         self._folder.write(STEPS_FILE, "".join(kept))
+        written = (self._folder.read(SIZES_FILE) or "").splitlines(keepends=True)
+        kept = [line for line in written if line.endswith("\n") and json.loads(line)["epoch"] <= state.epoch]
+        self._folder.write(SIZES_FILE, "".join(kept))
 
     def epoch(self, state: RunState) -> None:
         """See :class:`raydec.learning.training.Recorder`."""
@@ -68,9 +72,19 @@ class RunRecorder:
         for name, value in state.history[-1].items():
             if value is not None:
                 self._events.add_scalar(name, value, state.epoch)
-        for stage, labels in state.labels.items():
-            sizes = np.bincount(labels, minlength=self._config.clustering.num_clusters)
-            self._events.add_histogram(f"cluster/sizes_{stage}", sizes, state.epoch)
+        sizes = {
+            stage: np.bincount(labels, minlength=self._config.clustering.num_clusters)
+            for stage, labels in state.labels.items()
+        }
+        for stage, counts in sizes.items():
+            self._events.add_histogram(f"cluster/sizes_{stage}", counts, state.epoch)
+        if sizes:
+            line = {
+                "epoch": state.epoch,
+                "sizes": {stage: counts.tolist() for stage, counts in sizes.items()},
+            }
+            with (self._folder.local / SIZES_FILE).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
         self._events.flush()
         self._folder.sync()
 

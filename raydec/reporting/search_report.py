@@ -51,7 +51,13 @@ def write_search_report(
         if scored:
             figures.append(score_against(scored, key, metric))
     plots = [
-        figure.to_html(full_html=False, include_plotlyjs=index == 0) for index, figure in enumerate(figures)
+        figure.to_html(
+            full_html=False,
+            include_plotlyjs=index == 0,
+            # Plotly 7 draws a button that uploads the chart; reports stay where they are.
+            config={"showSendToCloud": False},
+        )
+        for index, figure in enumerate(figures)
     ]
     title = html.escape(f"Search {name}")
     path.write_text(
