@@ -21,6 +21,7 @@ install_import_hook("raydec", "beartype.beartype")
 torch.set_num_threads(1)
 
 CLUSTER_TESTS_VARIABLE = "RAYDEC_CLUSTER_TESTS"
+SLOW_TESTS_VARIABLE = "RAYDEC_SLOW_TESTS"
 
 
 def _outside_folder(variable: str, what: str) -> Path:
@@ -50,7 +51,11 @@ def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
     """Skip what this machine cannot run, and what has to be asked for, each with its reason."""
     has_gpu = torch.cuda.is_available()
     may_build_cluster = os.geteuid() == 0 and os.environ.get(CLUSTER_TESTS_VARIABLE) == "1"
+    wants_slow = os.environ.get(SLOW_TESTS_VARIABLE) == "1"
     for item in items:
+        if item.get_closest_marker("slow") and not wants_slow:
+            reason = f"whole searches on Ray, many minutes: run with {SLOW_TESTS_VARIABLE}=1"
+            item.add_marker(pytest.mark.skip(reason=reason))
         if item.get_closest_marker("gpu") and not has_gpu:
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
         if item.get_closest_marker("cluster") and not may_build_cluster:
