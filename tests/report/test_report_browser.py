@@ -21,7 +21,7 @@ pytestmark = pytest.mark.browser
 
 SCREENSHOTS_VARIABLE = "RAYDEC_SCREENSHOTS_DIR"
 HOSTILE = "<img src=x onerror='window.hit=1'><script>window.hit=1</script>"
-NUM_FIGURES = 15
+NUM_FIGURES = 16
 
 
 @pytest.fixture(scope="module")
