@@ -125,6 +125,10 @@ class ChunkSet:
         """Speaker of each utterance; None where unknown."""
         return self._table["speaker"].to_pylist()
 
+    def emotions(self) -> list[str | None]:
+        """Emotion class of each utterance; None where unknown."""
+        return self._table["emotion"].to_pylist()
+
     def _check_range(self, chunk_indices: np.ndarray) -> None:
         if len(chunk_indices) and not 0 <= chunk_indices.min() <= chunk_indices.max() < len(self):
             raise IndexError(f"chunk numbers must be from 0 to {len(self) - 1}")

@@ -8,9 +8,13 @@ therefore never shifts the numbers that a decision sees.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 import torch
+
+# Resampling is done in blocks of about this many numbers.
+BLOCK_VALUES = 2**22
 
 
 def generator_for(seed: int, *path: int | str) -> np.random.Generator:
@@ -41,3 +45,10 @@ def _seed_sequence(seed: int, path: tuple[int | str, ...]) -> np.random.SeedSequ
     # Python's own hash() of strings changes from process to process; this one never does.
     digest = hashlib.blake2b(repr((seed, *path)).encode(), digest_size=16).digest()
     return np.random.SeedSequence(int.from_bytes(digest, "little"))
+
+
+def repeat_blocks(num_repeats: int, values_per_repeat: int) -> Iterator[int]:
+    """Repetitions to do at a time, so that a block of them holds about 4 million numbers."""
+    largest = max(1, BLOCK_VALUES // values_per_repeat)
+    for start in range(0, num_repeats, largest):
+        yield min(largest, num_repeats - start)

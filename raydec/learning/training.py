@@ -18,17 +18,26 @@ from raydec.learning.ccc import concordance
 from raydec.learning.checkpoint import RunState, load_state, save_state
 from raydec.learning.clustering import Clusterer, nearest_centroid
 from raydec.learning.data import TrainingData
-from raydec.learning.dependency import eta_squared
+from raydec.learning.dependency import (
+    Dependency,
+    EmotionInformation,
+    cluster_dependency,
+    emotion_information,
+    most_frequent_clusters,
+)
 from raydec.learning.epoch import EpochRunner, Stage, count_steps, plan_stages
 from raydec.learning.inference import embed_share, predict_utterances
 from raydec.learning.optimizers import Optimizers
-from raydec.learning.randomness import integer_seed_for, torch_generator_for
+from raydec.learning.randomness import generator_for, integer_seed_for, torch_generator_for
 from raydec.learning.worker import Worker
 from raydec.model.assembly import build_network
 from raydec.model.batch_norm import share_batch_statistics
 from raydec.model.network import Network
 
 Metrics = Mapping[str, float | int | None]
+
+# Shuffles of the test whether clusters and attributes have anything to do with each other, every epoch.
+NUM_PERMUTATIONS = 500
 
 
 @runtime_checkable
@@ -96,15 +105,16 @@ class SplitScores:
         predictions: float64 ``[utterance, attribute]``, label scale.
         targets: float64 ``[utterance, attribute]``, NaN where unlabeled.
         ccc: attribute to CCC over the labeled utterances.
-        eta_squared: attribute to the share of its variance that the chunks' clusters explain; empty
-            without clusters.
+        dependency: attribute to what the utterances' clusters say about it; empty without clusters.
+        emotion: what they say about the emotion class; None without clusters or classes.
     """
 
     rows: np.ndarray
     predictions: np.ndarray
     targets: np.ndarray
     ccc: dict[str, float]
-    eta_squared: dict[str, float]
+    dependency: dict[str, Dependency]
+    emotion: EmotionInformation | None
 
 
 class Training:
@@ -195,7 +205,12 @@ class Training:
         scores = self._score(self._data.validation, None)
         metrics: dict[str, float | None] = {f"valid/ccc_{name}": value for name, value in scores.ccc.items()}
         metrics["valid/ccc"] = float(np.mean(list(scores.ccc.values())))
-        metrics |= {f"cluster/eta2_{name}": value for name, value in scores.eta_squared.items()}
+        for name, dependency in scores.dependency.items():
+            metrics[f"cluster/eta2_{name}"] = dependency.eta_squared
+            metrics[f"cluster/eta2_p_{name}"] = dependency.p_value
+        if scores.emotion is not None:
+            metrics["cluster/emotion_mi"] = scores.emotion.mutual_information_nats
+            metrics["cluster/emotion_nmi"] = scores.emotion.normalized
         return metrics
 
     def _score(self, chunk_set: ChunkSet, centroids: np.ndarray | None) -> SplitScores:
@@ -207,18 +222,35 @@ class Training:
         predictions = predict_utterances(
             self.network, chunk_set, self._worker, self._data.label_mean, self._data.label_std
         )
-        clusters = predictions.clusters
+        chunk_clusters = predictions.clusters
         if centroids is not None:
-            clusters, _ = nearest_centroid(predictions.embeddings, centroids)
+            chunk_clusters, _ = nearest_centroid(predictions.embeddings, centroids)
         targets = chunk_set.labels(self._data.attributes)
-        ccc, dependency = {}, {}
+        ccc = {}
         for column, attribute in enumerate(self._data.attributes):
             known = np.isfinite(targets[:, column])
             ccc[attribute] = concordance(predictions.values[known, column], targets[known, column])
-            if clusters is not None:
-                by_chunk = np.repeat(targets[:, column], chunk_set.num_chunks)
-                dependency[attribute] = eta_squared(by_chunk, clusters)
-        return SplitScores(chunk_set.rows, predictions.values, targets, ccc, dependency)
+        if chunk_clusters is None:
+            return SplitScores(chunk_set.rows, predictions.values, targets, ccc, {}, None)
+        clusters = most_frequent_clusters(chunk_clusters, chunk_set.num_chunks)
+        dependency = {
+            attribute: cluster_dependency(
+                targets[:, column],
+                clusters,
+                generator_for(self._config.seed, "permutation", attribute),
+                num_permutations=NUM_PERMUTATIONS,
+            )
+            for column, attribute in enumerate(self._data.attributes)
+        }
+        emotion = emotion_information(chunk_set.emotions(), clusters)
+        return SplitScores(
+            chunk_set.rows,
+            predictions.values,
+            targets,
+            ccc,
+            dependency,
+            emotion if emotion.num_utterances else None,
+        )
 
     def _checkpoint(self, state: RunState, metrics: Metrics) -> None:
         folder: Path | None = None

@@ -1,8 +1,7 @@
 """How good a model is on the labeled splits of a feature store, how sure that is, and where it is bad.
 
 Everything is per utterance: an utterance's score is the mean over its chunks, its cluster the most frequent
-one of its chunks. (``summary.json`` of a run has the same CCC; its eta squared is per chunk.)
-:mod:`raydec.reporting.evaluation_output` writes the result for programs and for people.
+one of its chunks. :mod:`raydec.reporting.evaluation_output` writes the result for programs and for people.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from raydec.corpus.table import canonical_split
 from raydec.errors import UserError
 from raydec.features.store import FeatureStore
 from raydec.learning.ccc import concordance
+from raydec.learning.dependency import EmotionInformation, cluster_dependency, emotion_information
 from raydec.learning.randomness import generator_for
 from raydec.reporting.evaluation_result import (
     AttributeResult,
@@ -33,11 +33,8 @@ from raydec.reporting.evaluation_result import (
 )
 from raydec.reporting.prediction import Predictions, Predictor, load, model_fingerprint
 from raydec.reporting.statistics import (
-    EmotionInformation,
     bootstrap_ccc,
-    cluster_dependency,
     compare_ccc,
-    emotion_information,
 )
 
 DURATION_EDGES_S = (0.0, 1.0, 2.0, 4.0, 6.0, 8.0, 11.0)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from raydec.reporting.statistics import CccDifference, CccEstimate, Dependency, EmotionInformation
+from raydec.learning.dependency import Dependency, EmotionInformation
+from raydec.reporting.statistics import (
+    CccDifference,
+    CccEstimate,
+)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -117,7 +118,15 @@ class RunRecorder:
             "epochs": state.epoch,
             "best_epoch": state.best_epoch,
             "ccc": by_split,
-            "eta_squared": {split: result.eta_squared for split, result in scores.items()},
+            "dependency": {
+                split: {name: dataclasses.asdict(found) for name, found in result.dependency.items()}
+                for split, result in scores.items()
+            },
+            "emotion": {
+                split: dataclasses.asdict(result.emotion)
+                for split, result in scores.items()
+                if result.emotion is not None
+            },
             "num_utterances": {split: len(result.rows) for split, result in scores.items()},
         }
         pq.write_table(self._predictions(scores), self._folder.local / PREDICTIONS_FILE)

@@ -8,17 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from raydec.learning.dependency import Dependency, EmotionInformation, cluster_dependency, emotion_information
 from raydec.learning.randomness import generator_for
 from raydec.reporting.cluster_map import choose_chunks
 from raydec.reporting.evaluation import choose_splits
 from raydec.reporting.report_run import FinishedRun, SplitView, open_run, score_split
 from raydec.reporting.statistics import (
     CccEstimate,
-    Dependency,
-    EmotionInformation,
     bootstrap_ccc,
-    cluster_dependency,
-    emotion_information,
 )
 
 # The seed and the repetitions of ``evaluate``: both show the same intervals.

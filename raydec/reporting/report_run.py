@@ -20,6 +20,7 @@ from raydec.features.chunk_set import ChunkSet
 from raydec.features.mel import FrameNormalizer
 from raydec.features.store import FeatureStore
 from raydec.learning.clustering import nearest_centroid
+from raydec.learning.dependency import most_frequent_clusters
 from raydec.learning.inference import predict_utterances
 from raydec.learning.worker import LocalWorker
 from raydec.model.directory import load_model
@@ -200,8 +201,7 @@ class SplitView:
         """The most frequent cluster of each utterance's chunks, the lowest number on ties."""
         if self.chunk_clusters is None:
             return None
-        by_utterance = self.chunk_clusters.reshape(-1, self.num_chunks)
-        return np.array([np.bincount(row).argmax() for row in by_utterance], dtype=np.int64)
+        return most_frequent_clusters(self.chunk_clusters, self.num_chunks)
 
     def column(self, name: str) -> list[str | None]:
         """A text column of the corpus; None where unknown, and everywhere if the store has no such column."""

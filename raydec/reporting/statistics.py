@@ -1,4 +1,4 @@
-"""How sure a score is, whether two models differ, and what clusters say about emotion."""
+"""How sure a score is, and whether two models differ."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float64, Int, Int64
+from jaxtyping import Float, Float64, Int64
 
 from raydec.learning.ccc import concordance
-from raydec.learning.dependency import eta_squared
-
-# Resampling is done in blocks of about this many numbers.
-BLOCK_VALUES = 2**22
+from raydec.learning.randomness import repeat_blocks
 
 
 @dataclass(frozen=True)
@@ -55,34 +52,6 @@ class CccDifference:
     p_value: float
     unit: str
     num_units: int
-
-
-@dataclass(frozen=True)
-class Dependency:
-    """How much clusters say about a number.
-
-    Attributes:
-        eta_squared: share of the variance that lies between clusters.
-        p_value: how often shuffled clusters say as much.
-    """
-
-    eta_squared: float
-    p_value: float
-
-
-@dataclass(frozen=True)
-class EmotionInformation:
-    """How much clusters say about the emotion class.
-
-    Attributes:
-        mutual_information_nats: 0 if nothing.
-        normalized: over the mean of both entropies, 0 to 1.
-        num_utterances: that have an emotion class.
-    """
-
-    mutual_information_nats: float
-    normalized: float
-    num_utterances: int
 
 
 def bootstrap_ccc(
@@ -194,65 +163,6 @@ def compare_mean_ccc(
     return CccDifference(means[0] - means[1], low, high, p_value, unit, num_units)
 
 
-def cluster_dependency(
-    values: Float[np.ndarray, "item"],
-    clusters: Int[np.ndarray, "item"],
-    rng: np.random.Generator,
-    *,
-    num_permutations: int = 1000,
-) -> Dependency:
-    """Eta squared of a number given its cluster, and a permutation test of no dependency.
-
-    Items must be exchangeable: pass one item per utterance, because the chunks of one utterance share its
-    label and would make any clustering look significant.
-
-    Args:
-        values: NaN items are left out.
-        clusters: the cluster of each item.
-        rng: where the randomness comes from.
-        num_permutations: the p-value is at least 1 / (num_permutations + 1).
-    """
-    known = ~np.isnan(values)
-    observed = eta_squared(values, clusters)
-    centred = values[known].astype(np.float64)
-    if not len(centred) or np.ptp(centred) == 0:
-        return Dependency(observed, 1.0)
-    centred -= centred.mean()
-    ids, sizes = np.unique(clusters[known], return_inverse=True, return_counts=True)[1:]
-    total = centred @ centred
-    # Rounding must not make an equal partition count as a smaller one.
-    as_much = observed * (1 - 1e-9) - 1e-12
-    num_reached = 0
-    for count in _block_sizes(num_permutations, len(centred)):
-        shuffled = rng.permuted(np.broadcast_to(centred, (count, len(centred))), axis=1)
-        cells = np.arange(count)[:, None] * len(sizes) + ids
-        sums = np.bincount(cells.reshape(-1), shuffled.reshape(-1), count * len(sizes)).reshape(count, -1)
-        num_reached += int(((sums**2 / sizes).sum(1) / total >= as_much).sum())
-    return Dependency(observed, (1 + num_reached) / (1 + num_permutations))
-
-
-def emotion_information(
-    emotions: Sequence[str | None] | np.ndarray, clusters: Int[np.ndarray, "utterance"]
-) -> EmotionInformation:
-    """Mutual information of the emotion class and the cluster of utterances.
-
-    Args:
-        emotions: None where unknown; such utterances are left out.
-        clusters: the cluster of each utterance.
-    """
-    from sklearn.metrics import mutual_info_score, normalized_mutual_info_score
-
-    known = np.array([emotion is not None for emotion in emotions], dtype=bool)
-    if not known.any():
-        return EmotionInformation(0.0, 0.0, 0)
-    classes = np.array([emotion for emotion in emotions if emotion is not None])
-    return EmotionInformation(
-        float(mutual_info_score(classes, clusters[known])),
-        float(normalized_mutual_info_score(classes, clusters[known])),
-        int(known.sum()),
-    )
-
-
 def _units(
     speakers: Sequence[str | None] | np.ndarray | None, labeled: np.ndarray
 ) -> tuple[Int64[np.ndarray, "row"], str]:
@@ -306,14 +216,8 @@ def _ccc_of_sums(sums: Float64[np.ndarray, "resample 6"]) -> Float64[np.ndarray,
 
 def _resamples(num_units: int, num_resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """How often each unit is drawn, [resample, unit], in blocks."""
-    for count in _block_sizes(num_resamples, num_units):
+    for count in repeat_blocks(num_resamples, num_units):
         yield rng.multinomial(num_units, np.full(num_units, 1 / num_units), size=count).astype(np.float64)
-
-
-def _block_sizes(num_repeats: int, values_per_repeat: int) -> Iterator[int]:
-    largest = max(1, BLOCK_VALUES // values_per_repeat)
-    for start in range(0, num_repeats, largest):
-        yield min(largest, num_repeats - start)
 
 
 def _interval(values: Float64[np.ndarray, "resample"], level: float) -> tuple[float, float]:

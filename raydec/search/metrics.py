@@ -27,7 +27,9 @@ def known_metrics(config: Config) -> set[str]:
         by_stage |= {
             f"cluster/{name}" for name in ("nmi_previous", "empty", "largest_share", "iterations", "inertia")
         }
-        names |= {f"cluster/eta2_{attribute}" for attribute in config.data.attributes}
+        for attribute in config.data.attributes:
+            names |= {f"cluster/eta2_{attribute}", f"cluster/eta2_p_{attribute}"}
+        names |= {"cluster/emotion_mi", "cluster/emotion_nmi"}
     names |= by_stage
     if _has_unlabeled_stage(config):
         names |= {f"{name}_unlabeled" for name in by_stage}

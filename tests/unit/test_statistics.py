@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from raydec.learning import randomness
 from raydec.learning.ccc import concordance
+from raydec.learning.dependency import cluster_dependency, emotion_information
 from raydec.reporting import statistics
 from raydec.reporting.statistics import (
     bootstrap_ccc,
-    cluster_dependency,
     compare_ccc,
-    emotion_information,
 )
 
 
@@ -107,7 +107,7 @@ def test_blocks_do_not_change_the_numbers(monkeypatch: pytest.MonkeyPatch) -> No
         bootstrap_ccc(x, y, None, np.random.default_rng(0)),
         cluster_dependency(y, clusters, np.random.default_rng(0)),
     )
-    monkeypatch.setattr(statistics, "BLOCK_VALUES", 1000)
+    monkeypatch.setattr(randomness, "BLOCK_VALUES", 1000)
     pieces = (
         bootstrap_ccc(x, y, None, np.random.default_rng(0)),
         cluster_dependency(y, clusters, np.random.default_rng(0)),
