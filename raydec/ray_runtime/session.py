@@ -13,10 +13,10 @@ logger = logging.getLogger(__name__)
 
 LOCAL_ADDRESS = "local"
 _CONNECT_TIMEOUT_S = 5.0
-# Ray speaks gRPC, that is HTTP/2: a client opens with this line and an empty SETTINGS frame (type 4), and any
-# such server answers with its own SETTINGS frame.
-_HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
-_SETTINGS_FRAME_TYPE = 4
+# Any method will do: what counts is that the answer is gRPC, even if it is a refusal.
+_PROBE_METHOD = "/ray.rpc.NodeInfoGcsService/CheckAlive"
+# How gRPC says that a web server answered, a proxy for instance, and no gRPC server.
+_NOT_GRPC = "http2 header"
 
 
 def start_ray(
@@ -91,14 +91,10 @@ def _refuse_unreachable(address: str) -> None:
     host, separator, port = address.removeprefix("ray://").rpartition(":")
     if not separator:
         return  # "auto" and anything else that is not host:port: Ray answers at once
-    problem = None
     try:
-        if not _speaks_http2(host.strip("[]"), int(port)):
-            problem = "what answers there is not Ray"
+        problem = _connection_problem(host.strip("[]"), int(port))
     except ValueError:
         problem = f"{port!r} is not a port"
-    except OSError as error:
-        problem = error.strerror or str(error)
     if problem:
         raise UserError(
             f"no Ray cluster at {address}: {problem}; check ray.address, --address or RAY_ADDRESS, "
@@ -106,14 +102,24 @@ def _refuse_unreachable(address: str) -> None:
         )
 
 
-def _speaks_http2(host: str, port: int) -> bool:
-    with socket.create_connection((host, port), timeout=_CONNECT_TIMEOUT_S) as connection:
-        if os.environ.get("RAY_USE_TLS", "0") not in ("", "0", "false"):
-            return True
-        connection.settimeout(_CONNECT_TIMEOUT_S)
-        connection.sendall(_HTTP2_GREETING)
-        frame_header = connection.recv(9)
-    return len(frame_header) == 9 and frame_header[3] == _SETTINGS_FRAME_TYPE
+def _connection_problem(host: str, port: int) -> str | None:
+    """Why no gRPC server can be reached there; None if one answers, and with TLS if anything accepts."""
+    import grpc
+
+    try:
+        socket.create_connection((host, port), timeout=_CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    if os.environ.get("RAY_USE_TLS", "0") not in ("", "0", "false"):
+        return None
+    with grpc.insecure_channel(f"{host}:{port}" if ":" not in host else f"[{host}]:{port}") as channel:
+        try:
+            channel.unary_unary(_PROBE_METHOD)(b"", timeout=_CONNECT_TIMEOUT_S)
+        except grpc.RpcError as error:
+            silent = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+            if error.code() in silent or _NOT_GRPC in (error.details() or ""):
+                return "what answers there is not Ray"
+    return None
 
 
 def _first_line(error: BaseException) -> str:

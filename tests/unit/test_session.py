@@ -1,0 +1,55 @@
+"""A cluster address is tried in seconds, and by what answers there, before Ray would wait for minutes."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import grpc
+import pytest
+
+from raydec.errors import UserError
+from raydec.ray_runtime.session import check_address
+
+
+@pytest.fixture
+def grpc_port() -> Iterator[int]:
+    """A gRPC server that knows no method, as a Ray of another version knows not ours."""
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield port
+    server.stop(None)
+
+
+@pytest.fixture
+def web_port() -> Iterator[int]:
+    server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server.server_port
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_grpc_server_may_be_ray(grpc_port: int) -> None:
+    check_address(f"127.0.0.1:{grpc_port}")
+    check_address(f"ray://127.0.0.1:{grpc_port}")
+
+
+def test_a_web_server_is_not_ray(web_port: int) -> None:
+    with pytest.raises(UserError, match="what answers there is not Ray; check ray.address"):
+        check_address(f"127.0.0.1:{web_port}")
+
+
+def test_a_closed_port_and_a_bad_one_say_so() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        with pytest.raises(UserError, match="Connection refused"):
+            check_address(f"127.0.0.1:{unused.getsockname()[1]}")
+    with pytest.raises(UserError, match="'abc' is not a port"):
+        check_address("127.0.0.1:abc")
