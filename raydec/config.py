@@ -146,6 +146,7 @@ class RayConfig(Section):
     address: str | None = Field(None, description="Ray cluster to join; unset: RAY_ADDRESS or a local one")
     max_failures: int = Field(3, ge=0, description="worker-group restarts before giving up")
     collective_timeout_s: int = Field(300, ge=1, description="seconds a collective may wait for a rank")
+    num_cpus: int | None = Field(None, ge=1, description="CPUs of a local Ray; unset: all there are")
     object_store_gib: float | None = Field(None, gt=0, description="object store of a local Ray")
 
 

@@ -149,7 +149,7 @@ def train_run(config: Config) -> RunResult:
             from raydec.ray_runtime.launch import train_on_ray
             from raydec.ray_runtime.session import start_ray
 
-            start_ray(config.ray.address, object_store_gib=config.ray.object_store_gib)
+            start_ray(config.ray.address, config.ray.num_cpus, config.ray.object_store_gib)
             train_on_ray(config, train_loop, folder.location)
         summary = finished_summary(folder)
         assert summary is not None, f"{folder.location} has no {SUMMARY_FILE} although training returned"

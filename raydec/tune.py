@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
     study = open_study(plan)
     remaining = find_remaining(study)
     if remaining.num_trials:
-        start_ray(config.ray.address, object_store_gib=config.ray.object_store_gib)
+        start_ray(config.ray.address, config.ray.num_cpus, config.ray.object_store_gib)
         with TrialLines(plan, num_ended=len(remaining.past)) as lines:
             run_study(study, remaining, lines)
     else:
