@@ -72,7 +72,8 @@ def check_this_machine(plan: SearchPlan) -> None:
     is_running = "ray" in sys.modules and sys.modules["ray"].is_initialized()
     if not joins and not is_running:
         on_cpu = ray.model_copy(update={"use_gpu": False})
-        share_cluster(on_cpu, plan.config.search, [Node(float(plan.config.ray.num_cpus or os.cpu_count() or 1))], plan.num_trials)
+        node = Node(float(ray.num_cpus or os.cpu_count() or 1))
+        share_cluster(on_cpu, plan.config.search, [node], plan.num_trials)
 
 
 def share_cluster(ray: RayConfig, search: SearchConfig, nodes: Sequence[Node], num_trials: int) -> TrialShare:
