@@ -1,10 +1,13 @@
 """Ten steps of ``recipe=reference`` against a plain PyTorch loop written from the specification alone."""
 
+import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from raydec.config import config_from_dict
+from raydec.learning.ccc import concordance
 from raydec.learning.optimizers import Optimizers
 from raydec.learning.step import Batch, StepRunner
 from raydec.learning.worker import LocalWorker
@@ -145,3 +148,28 @@ def test_the_exact_ccc_differs_from_the_published_one_by_one_part_in_the_batch_s
     """The deliberate difference, pinned: for a perfect prediction the published loss is 1/N instead of 0."""
     target = torch.randn(704, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert abs(float(published_ccc_loss(target, target)) - 1 / 704) < 1e-9
+
+
+def test_the_published_validation_depends_on_the_batches_and_the_exact_one_does_not() -> None:
+    """The deliberate difference, pinned: the mean over batches of chunks against the CCC of a split."""
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=256)
+    speaker_offset = np.repeat(rng.normal(scale=0.5, size=4), 64)  # utterances of a speaker stand together
+    chunks = (0.6 * truth + speaker_offset)[:, None] + rng.normal(scale=0.7, size=(256, 11))
+
+    def published(order: np.ndarray, batch: int) -> float:
+        scores = []
+        for rows in order.reshape(-1, batch):
+            x, y = chunks[rows].ravel(), np.repeat(truth[rows], 11)
+            covariance = np.mean((x - x.mean()) * (y - y.mean()))
+            scores.append(2 * covariance / (x.var(ddof=1) + y.var(ddof=1) + (x.mean() - y.mean()) ** 2))
+        return float(np.mean(scores))
+
+    in_order, shuffled = np.arange(256), rng.permutation(256)
+    exact = concordance(chunks.mean(axis=1), truth)
+    assert concordance(chunks.mean(axis=1)[shuffled], truth[shuffled]) == pytest.approx(exact, abs=1e-12)
+    by_size = {batch: published(in_order, batch) for batch in (16, 64, 256)}
+    assert max(by_size.values()) - min(by_size.values()) > 0.02
+    assert abs(published(shuffled, 64) - by_size[64]) > 0.02
+    # One chunk says less than the mean of eleven: every published value is lower.
+    assert exact - max(by_size.values()) > 0.05
