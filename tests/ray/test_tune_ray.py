@@ -20,7 +20,7 @@ from raydec.console import run_entry_point
 from raydec.ray_runtime.session import start_ray
 from raydec.tune import main
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 DEADLINE_S = 600
 
 SMALL = [
@@ -67,6 +67,7 @@ def wait_for(condition: object, process: subprocess.Popen[str], what: str) -> No
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_and_trains_nothing_twice(store: Path, tmp_path: Path) -> None:
     space = "search.space.clustering.num_clusters=[3,4,5]"
     more = [
@@ -113,6 +114,7 @@ def test_a_killed_search_goes_on_and_trains_nothing_twice(store: Path, tmp_path:
     assert (first / "summary.json").stat().st_mtime_ns == finished_at
 
 
+@pytest.mark.slow
 def test_optuna_averages_the_seeds_of_a_setting(store: Path, tmp_path: Path, two_cpus: None) -> None:
     search = ["search.searcher=optuna", "search.num_samples=3", "search.seeds=[1,2]", "training.epochs=2"]
     space = "search.space.clustering.num_clusters={randint: [2, 8]}"
@@ -131,6 +133,7 @@ def test_optuna_averages_the_seeds_of_a_setting(store: Path, tmp_path: Path, two
             assert config["clustering"]["num_clusters"] == entry["setting"]["clustering.num_clusters"]
 
 
+@pytest.mark.slow
 def test_population_based_training_hands_checkpoints_over(
     store: Path, tmp_path: Path, two_cpus: None
 ) -> None:
@@ -149,6 +152,7 @@ def test_population_based_training_hands_checkpoints_over(
     assert not (tmp_path / "p" / "tune").exists()
 
 
+@pytest.mark.slow
 def test_a_failed_trial_is_listed_and_tried_again_by_the_same_command(
     store: Path, tmp_path: Path, two_cpus: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,7 +18,7 @@ from raydec.search.ledger import Entry, Ledger
 from raydec.search.plan import SearchPlan, plan_search
 from raydec.search.trial import Remaining
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = pytest.mark.ray
 
 
 def plan_of(epochs: int, **search: Any) -> SearchPlan:
