@@ -209,9 +209,21 @@ def _difference_text(difference: CccDifference | None) -> list[str]:
 
 
 def to_markdown(rows: Sequence[ComparisonRow]) -> str:
-    """A Markdown table."""
+    """A Markdown table, and under it how to read it."""
     lines = [HEADER, ["---"] * len(HEADER), *comparison_rows(rows)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + f"\n\n{_caption(rows)}\n"
+
+
+def _caption(rows: Sequence[ComparisonRow]) -> str:
+    estimates = [row.estimate for row in rows if row.estimate is not None]
+    if not estimates:
+        return "Nothing was scored."
+    units, unit = max((estimate.num_units, estimate.unit) for estimate in estimates)
+    few = f" With {units} {unit}s p cannot be below {2.0 ** (1 - units):.2g}." if units < 11 else ""
+    return (
+        f"CCC: mean over seeds. Interval and p: bootstrap over the {units} {unit}s of the split, paired against "
+        f"the baseline with the highest mean.{few} The spread over seeds is not in them."
+    )
 
 
 def to_csv(rows: Sequence[ComparisonRow]) -> str:

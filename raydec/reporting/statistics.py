@@ -119,7 +119,9 @@ def compare_ccc(
 ) -> CccDifference:
     """Paired bootstrap of the difference of two models' CCC: both are scored on the same resamples.
 
-    The p-value is twice the smaller share of resamples on either side of no difference.
+    The p-value is twice the smaller share of resamples on either side of no difference, but never less than
+    ``2 ** (1 - units)``, what a sign test could give: two speakers who agree are no proof, however often they
+    are drawn.
 
     Args:
         first: one model's scores.
@@ -159,7 +161,7 @@ def compare_mean_ccc(
     tail = 1 + min(int((differences <= 0).sum()), int((differences >= 0).sum()))
     low, high = _interval(differences, level)
     means = [float(np.mean([concordance(one, target) for one in scores])) for scores in (first, second)]
-    p_value = min(1.0, 2 * tail / (num_resamples + 1))
+    p_value = min(1.0, max(2 * tail / (num_resamples + 1), 2.0 ** (1 - num_units)))
     return CccDifference(means[0] - means[1], low, high, p_value, unit, num_units)
 
 

@@ -136,6 +136,15 @@ def test_difference_of_equal_models_is_none_and_of_far_ones_is_certain() -> None
     assert far.low > 0
 
 
+@pytest.mark.parametrize("num_speakers", [2, 4, 30])
+def test_a_handful_of_speakers_who_agree_are_no_proof(num_speakers: int) -> None:
+    x, y = scores()
+    speakers = [f"s{i % num_speakers}" for i in range(len(y))]
+    far = compare_ccc(x, -x, y, speakers, np.random.default_rng(0), num_resamples=999)
+    sign_test = stats.binomtest(num_speakers, num_speakers).pvalue
+    assert far.p_value == pytest.approx(max(sign_test, 2 / 1000))
+
+
 def test_null_p_values_of_the_difference_are_uniform_enough() -> None:
     rng = np.random.default_rng(0)
     p_values = []
