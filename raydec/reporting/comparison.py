@@ -221,8 +221,8 @@ def _caption(rows: Sequence[ComparisonRow]) -> str:
     units, unit = max((estimate.num_units, estimate.unit) for estimate in estimates)
     few = f" With {units} {unit}s p cannot be below {2.0 ** (1 - units):.2g}." if units < 11 else ""
     return (
-        f"CCC: mean over seeds. Interval and p: bootstrap over the {units} {unit}s of the split, p against the "
-        f"baseline of the highest mean.{few} The spread over seeds is not in them."
+        f"CCC: mean over seeds. Interval and p: bootstrap over the {units} {unit}s of the split, p against "
+        f"the baseline of the highest mean.{few} The spread over seeds is not in them."
     )
 
 
