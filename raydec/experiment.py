@@ -116,9 +116,10 @@ def finished_summary(folder: RunFolder) -> dict[str, Any] | None:
 def train_loop(config: Config, worker: Worker, clusterer: Clusterer, location: str) -> None:
     """What every worker of a run executes, wherever it is."""
     store, data = open_data(config)
-    recorder: Recorder = (
-        RunRecorder(RunFolder(location), config, store, data) if worker.rank == 0 else NullRecorder()
-    )
+    members = worker.members()
+    recorder: Recorder = NullRecorder()
+    if worker.rank == 0:
+        recorder = RunRecorder(RunFolder(location), config, store, data, members)
     Training(config, data, worker, clusterer, recorder).run()
 
 

@@ -6,11 +6,15 @@ needs goes through it and is visible where it happens.
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,6 +22,37 @@ import torch.distributed as dist
 from torch import Tensor
 
 CHECKPOINT_FOLDER = "checkpoints"
+# Ranks that wait for the same one give up at about the same time.
+_ROLL_CALL_S = 10.0
+
+
+@dataclass(frozen=True)
+class Member:
+    """A process of a run, and where it is.
+
+    Attributes:
+        role: ``rank 0`` and so on, or ``kmeans``.
+        address: of its machine, as the others reach it.
+        host: name of its machine.
+        pid: process id there.
+    """
+
+    role: str
+    address: str
+    host: str
+    pid: int
+
+    @classmethod
+    def here(cls, role: str, address: str = "127.0.0.1") -> Member:
+        """This process."""
+        return cls(role, address, socket.gethostname(), os.getpid())
+
+    def __str__(self) -> str:
+        return f"{self.role} (process {self.pid} on {self.address})"
+
+
+class LostRankError(RuntimeError):
+    """A collective failed because some rank did not come to it; the message names it."""
 
 
 @runtime_checkable
@@ -46,6 +81,10 @@ class Worker(Protocol):
 
     def latest_checkpoint(self) -> AbstractContextManager[Path | None]:
         """Context manager: a local folder with the newest complete checkpoint, or None."""
+        ...
+
+    def members(self) -> list[Member]:
+        """The processes of this group, ranks first and in order; all workers call it together."""
         ...
 
 
@@ -96,6 +135,10 @@ class LocalWorker:
         complete = self._complete()
         yield complete[-1] if complete else None
 
+    def members(self) -> list[Member]:
+        """See :class:`Worker`."""
+        return [Member.here("rank 0")]
+
     def _complete(self) -> list[Path]:
         if self._folder is None or not self._folder.is_dir():
             return []
@@ -103,30 +146,43 @@ class LocalWorker:
 
 
 class DistributedWorker:
-    """A member of an initialised ``torch.distributed`` group (gloo on CPUs, NCCL on GPUs)."""
+    """A member of an initialised ``torch.distributed`` group (gloo on CPUs, NCCL on GPUs).
 
-    def __init__(self, device: torch.device) -> None:
+    A collective that fails or times out on gloo raises :class:`LostRankError`; NCCL ends the process itself.
+
+    Args:
+        device: where collectives take their tensors from.
+        address: of this machine, as the others reach it.
+    """
+
+    def __init__(self, device: torch.device, address: str = "127.0.0.1") -> None:
         self.device = device
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
+        self._here = Member.here(f"rank {self.rank}", address)
+        self._members: list[Member] = []
+        self._num_collectives = 0
 
     def all_sum(self, tensor: Tensor) -> Tensor:
         """See :class:`Worker`."""
         total = tensor.detach().clone().to(self.device)
-        dist.all_reduce(total)
+        with self._together():
+            dist.all_reduce(total)
         return total.to(tensor.device)
 
     def all_gather(self, tensor: Tensor) -> Tensor:
         """See :class:`Worker`."""
         mine = tensor.detach().contiguous().to(self.device)
         parts = [torch.empty_like(mine) for _ in range(self.world_size)]
-        dist.all_gather(parts, mine)
+        with self._together():
+            dist.all_gather(parts, mine)
         return torch.stack(parts).to(tensor.device)
 
     def broadcast(self, tensor: Tensor) -> Tensor:
         """See :class:`Worker`."""
         value = tensor.detach().clone().contiguous().to(self.device)
-        dist.broadcast(value, src=0)
+        with self._together():
+            dist.broadcast(value, src=0)
         return value.to(tensor.device)
 
     def report(self, metrics: Mapping[str, float], checkpoint: Path | None, name: str) -> None:
@@ -138,6 +194,48 @@ class DistributedWorker:
     def latest_checkpoint(self) -> Iterator[Path | None]:
         """A bare process group keeps nothing."""
         yield None
+
+    def members(self) -> list[Member]:
+        """See :class:`Worker`."""
+        everyone: list[Any] = [None] * self.world_size
+        with self._together():
+            dist.all_gather_object(everyone, self._here)
+        self._members = everyone
+        return everyone
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        self._num_collectives += 1
+        try:
+            yield
+        except RuntimeError as error:
+            raise LostRankError(f"{self._absent()}: {' '.join(str(error).split())[:200]}") from error
+
+    def _absent(self) -> str:
+        """Which ranks do not report the failure of this same collective, though they had to be in it."""
+        others = [rank for rank in range(self.world_size) if rank != self.rank]
+        try:
+            store = dist.distributed_c10d._get_default_store()
+            store.set(self._call(self.rank), "waited")
+            missing = self._silent(store, others)
+        except RuntimeError:  # the store lives in rank 0
+            missing = [0]
+        if not missing:
+            return f"collective {self._num_collectives} failed although every rank came to it"
+        named = {rank: f"rank {rank}" for rank in missing}
+        named |= {rank: str(self._members[rank]) for rank in missing if rank < len(self._members)}
+        return f"{self._here.role} waited in vain for {', '.join(named.values())}"
+
+    def _silent(self, store: dist.Store, ranks: list[int]) -> list[int]:
+        deadline = time.monotonic() + _ROLL_CALL_S
+        while ranks := [rank for rank in ranks if not store.check([self._call(rank)])]:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
+        return ranks
+
+    def _call(self, rank: int) -> str:
+        return f"raydec/collective-{self._num_collectives}/rank-{rank}"
 
 
 def share_of(num_items: int, rank: int, world_size: int) -> slice:

@@ -20,7 +20,7 @@ from raydec.config import ClusteringConfig
 from raydec.errors import UserError
 from raydec.learning.clustering import ClusterAssignment, KMeansResult, fit_kmeans
 from raydec.learning.host import keep_freed_memory
-from raydec.learning.worker import Worker
+from raydec.learning.worker import Member, Worker
 
 ATTEMPTS = 8
 PLACEMENT_TIMEOUT_S = 120
@@ -43,6 +43,10 @@ class KMeansActor:
     def ping(self) -> bool:
         """Answer, once the actor is placed and running."""
         return True
+
+    def member(self) -> Member:
+        """This process, and where it is."""
+        return Member.here("kmeans", ray.util.get_node_ip_address())
 
     def submit(self, key: Round, rank: int, share: list[ray.ObjectRef]) -> None:
         """Take one worker's reference; a new round forgets all others."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 from ray.train.v2.api.config import (
     CheckpointConfig,
     FailureConfig,
@@ -26,7 +26,10 @@ from raydec.learning.clustering import Clusterer
 from raydec.learning.host import WORKER_ENVIRONMENT, prepare_host
 from raydec.learning.worker import CHECKPOINT_FOLDER, Worker
 from raydec.ray_runtime.kmeans_actor import RayClusterer, create_kmeans_actor
+from raydec.ray_runtime.process_group import NodeAddressTorchConfig
+from raydec.ray_runtime.session import cluster_nodes
 from raydec.ray_runtime.worker import RayWorker
+from raydec.search.placement import Node
 
 TrainLoop = Callable[[Config, Worker, Clusterer, str], None]
 """What every worker runs: config, its worker, its clusterer, the run folder."""
@@ -54,17 +57,17 @@ class Placement:
     actor_gpus: float = ACTOR_GPU_SHARE
 
 
-def place(config: RayConfig, num_cpus: float, num_gpus: float) -> Placement:
+def place(config: RayConfig, nodes: Sequence[Node]) -> Placement:
     """Work out what to ask for, and refuse what the cluster can never give.
 
     Args:
         config: the ray section.
-        num_cpus: cores of the cluster.
-        num_gpus: GPUs of the cluster.
+        nodes: the cluster; a worker never spans two.
 
     Raises:
         UserError: more workers than cores or GPUs, with the arithmetic.
     """
+    num_cpus, num_gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
     use_gpu = num_gpus >= 1 if config.use_gpu == "auto" else bool(config.use_gpu)
     num_workers = config.num_workers or (int(num_gpus) if use_gpu else 1)
     if use_gpu and num_workers > num_gpus:
@@ -72,13 +75,29 @@ def place(config: RayConfig, num_cpus: float, num_gpus: float) -> Placement:
             f"ray.num_workers={num_workers} with a GPU each, but the cluster has {num_gpus:g} GPUs; "
             f"lower ray.num_workers to {int(num_gpus)} or set ray.use_gpu=false"
         )
-    cpus = config.cpus_per_worker or max(1, int(num_cpus) // max(num_workers, 1))
-    if num_workers * cpus > num_cpus:
+    cpus = config.cpus_per_worker or _even_cpus(nodes, num_workers, use_gpu)
+    if _room(nodes, cpus, use_gpu) < num_workers:
+        spread = f" on {len(nodes)} nodes, none of which a worker may span" if len(nodes) > 1 else ""
         raise UserError(
             f"ray.num_workers={num_workers} x {cpus} CPUs = {num_workers * cpus} CPUs, but the cluster has "
-            f"{num_cpus:g}; lower ray.num_workers or ray.cpus_per_worker"
+            f"{num_cpus:g}{spread}; lower ray.num_workers or ray.cpus_per_worker"
         )
     return Placement(num_workers, cpus, use_gpu)
+
+
+def _even_cpus(nodes: Sequence[Node], num_workers: int, use_gpu: bool) -> int:
+    """The most cores per worker with which every worker still fits; 1 when they never do."""
+    cpus = max(1, int(sum(node.cpus for node in nodes)) // max(num_workers, 1))
+    while cpus > 1 and _room(nodes, cpus, use_gpu) < num_workers:
+        cpus -= 1
+    return cpus
+
+
+def _room(nodes: Sequence[Node], cpus: int, use_gpu: bool) -> int:
+    """Workers that the cluster holds, each on one node."""
+    return sum(
+        min(int(node.cpus) // cpus, int(node.gpus)) if use_gpu else int(node.cpus) // cpus for node in nodes
+    )
 
 
 def train_on_ray(
@@ -108,8 +127,7 @@ def train_on_ray(
         RuntimeError: it failed more often than allowed; finished epochs are kept.
     """
     if placement is None:
-        resources = ray.cluster_resources()
-        placement = place(config.ray, resources.get("CPU", 0.0), resources.get("GPU", 0.0))
+        placement = place(config.ray, cluster_nodes())
     actor = create_kmeans_actor(
         f"raydec-kmeans-{config.name}-{secrets.token_hex(4)}",
         num_gpus=placement.actor_gpus if placement.use_gpu else 0.0,
@@ -126,7 +144,7 @@ def train_on_ray(
             "num_threads": placement.cpus_per_worker,
             "start": start,
         },
-        torch_config=TorchConfig(timeout_s=config.ray.collective_timeout_s),
+        torch_config=NodeAddressTorchConfig(timeout_s=config.ray.collective_timeout_s),
         scaling_config=_scaling(placement),
         # Ray's annotation names the class of the API before Train V2.
         run_config=RunConfig(  # type: ignore[arg-type]
@@ -161,7 +179,7 @@ def _scaling(placement: Placement) -> ScalingConfig:
 def _worker_main(job: dict[str, Any]) -> None:
     prepare_host(job["num_threads"])
     config: Config = job["config"]
-    worker = RayWorker(job["start"])
+    worker = RayWorker(job["start"], job["actor"])
     clusterer = RayClusterer(job["actor"], worker, config.clustering, worker.group_number())
     job["loop"](config, worker, clusterer, job["run_folder"])
 

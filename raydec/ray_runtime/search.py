@@ -20,7 +20,6 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.search import Searcher
@@ -28,7 +27,7 @@ from ray.tune.search import Searcher
 from raydec.ray_runtime.trial import drive, named_trial
 from raydec.search.events import SearchEvents
 from raydec.search.ledger import Entry, Ledger, State
-from raydec.search.placement import Node, TrialShare
+from raydec.search.placement import TrialShare
 from raydec.search.plan import SearchPlan
 from raydec.search.space import Choice, Domain, FloatRange, IntRange, clip
 from raydec.search.tpe import Tpe
@@ -36,17 +35,6 @@ from raydec.search.trial import Remaining, TrialJob
 
 _TRIAL, _SETTING = "trial", "setting"
 _HEAD_NODE, _BIT_OF_HEAD = "node:__internal_head__", 0.001
-
-
-def cluster_nodes() -> list[Node]:
-    """The live nodes of the cluster that this process is connected to."""
-    nodes = []
-    for node in ray.nodes():
-        if node["Alive"]:
-            resources = node["Resources"]
-            memory_gib = resources.get("memory", 0.0) / 2**30
-            nodes.append(Node(resources.get("CPU", 0.0), resources.get("GPU", 0.0), memory_gib or None))
-    return nodes
 
 
 def run_trials(

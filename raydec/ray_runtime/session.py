@@ -8,6 +8,7 @@ import socket
 from typing import Any
 
 from raydec.errors import UserError
+from raydec.search.placement import Node
 
 logger = logging.getLogger(__name__)
 
@@ -125,3 +126,16 @@ def _connection_problem(host: str, port: int) -> str | None:
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def cluster_nodes() -> list[Node]:
+    """The live nodes of the cluster that this process is connected to."""
+    import ray
+
+    nodes = []
+    for node in ray.nodes():
+        if node["Alive"]:
+            resources = node["Resources"]
+            memory_gib = resources.get("memory", 0.0) / 2**30
+            nodes.append(Node(resources.get("CPU", 0.0), resources.get("GPU", 0.0), memory_gib or None))
+    return nodes

@@ -6,12 +6,17 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import ray
 import ray.train
 import ray.train.torch
 import torch
+from ray.exceptions import GetTimeoutError, RayActorError
 
-from raydec.learning.worker import DistributedWorker, LocalWorker, Worker
+from raydec.learning.worker import DistributedWorker, LocalWorker, Member, Worker
+
+_ANSWER_S = 60.0
 
 
 class RayWorker:
@@ -21,10 +26,12 @@ class RayWorker:
 
     Args:
         start: checkpoint folder to begin from while the run has none of its own.
+        kmeans_actor: handle of the run's K-means actor, which is a member too; None: it has none.
     """
 
-    def __init__(self, start: str | None = None) -> None:
+    def __init__(self, start: str | None = None, kmeans_actor: Any = None) -> None:
         self._start = start
+        self._kmeans_actor = kmeans_actor
         context = ray.train.get_context()
         device = ray.train.torch.get_device()
         self.rank = context.get_world_rank()
@@ -32,7 +39,9 @@ class RayWorker:
         self.device = device
         # A group of one has nothing to talk about: no collective is called, none can time out.
         self._group: Worker = (
-            DistributedWorker(device) if self.world_size > 1 else LocalWorker(device=str(device))
+            DistributedWorker(device, ray.util.get_node_ip_address())
+            if self.world_size > 1
+            else LocalWorker(device=str(device))
         )
 
     def all_sum(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -68,6 +77,19 @@ class RayWorker:
             return
         with checkpoint.as_directory() as folder:
             yield Path(folder)
+
+    def members(self) -> list[Member]:
+        """See :class:`raydec.learning.worker.Worker`; the K-means actor comes last, if it answers."""
+        if self.world_size > 1:
+            members = self._group.members()
+        else:
+            members = [Member.here("rank 0", ray.util.get_node_ip_address())]
+        if self._kmeans_actor is None:
+            return members
+        try:
+            return [*members, ray.get(self._kmeans_actor.member.remote(), timeout=_ANSWER_S)]
+        except (RayActorError, GetTimeoutError):
+            return members
 
     def group_number(self) -> int:
         """A number shared by this worker group and by no other of the run."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,14 @@ from raydec.features.store import FeatureStore
 from raydec.learning.checkpoint import RunState
 from raydec.learning.data import TrainingData
 from raydec.learning.training import SplitScores
+from raydec.learning.worker import Member
 from raydec.model.directory import ChunkFormat, NetworkSpec, SavedModel, save_model
 from raydec.model.network import Network
 from raydec.reporting.run_folder import RunFolder
 
 METRICS_FILE, STEPS_FILE, SUMMARY_FILE = "metrics.jsonl", "steps.jsonl", "summary.json"
 SIZES_FILE = "clusters.jsonl"
+MEMBERS_FILE = "workers.jsonl"
 PREDICTIONS_FILE = "predictions.parquet"
 MODEL_FOLDER = "model"
 
@@ -36,13 +39,22 @@ class RunRecorder:
         config: the run's settings.
         store: the feature store trained on.
         data: its selection.
+        members: the processes of this attempt; a line of ``workers.jsonl`` says where they are.
     """
 
-    def __init__(self, folder: RunFolder, config: Config, store: FeatureStore, data: TrainingData) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        config: Config,
+        store: FeatureStore,
+        data: TrainingData,
+        members: Sequence[Member] = (),
+    ) -> None:
         self._folder = folder
         self._config = config
         self._store = store
         self._data = data
+        self._members = members
         folder.create()
         self._events = SummaryWriter(str(folder.local))
         self._steps: list[str] = []
@@ -55,7 +67,9 @@ class RunRecorder:
                 self._events.add_scalar(f"step/{record['stage']}/{name}", value, record["global_step"])
 
     def resumed(self, state: RunState) -> None:
-        """Drop what an interrupted attempt wrote after the checkpoint."""
+        """Drop what an interrupted attempt wrote after the checkpoint; say who goes on from there."""
+        group = {"epoch": state.epoch, "members": [asdict(member) for member in self._members]}
+        self._folder.write(MEMBERS_FILE, (self._folder.read(MEMBERS_FILE) or "") + json.dumps(group) + "\n")
         self._folder.write_json_lines(METRICS_FILE, state.history)
         written = (self._folder.read(STEPS_FILE) or "").splitlines(keepends=True)
         kept = [line for line in written if line.endswith("\n") and json.loads(line)["epoch"] < state.epoch]

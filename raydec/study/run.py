@@ -27,7 +27,8 @@ def run_study(study: Study, remaining: Remaining, events: SearchEvents) -> None:
         UserError: it cannot be placed on the cluster, or the data does not have what is asked for.
         KeyboardInterrupt: it was interrupted; what was finished is kept.
     """
-    from raydec.ray_runtime.search import cluster_nodes, run_trials
+    from raydec.ray_runtime.search import run_trials
+    from raydec.ray_runtime.session import cluster_nodes
 
     config = study.plan.config
     share = share_cluster(config.ray, config.search, cluster_nodes(), remaining.num_trials)

@@ -23,7 +23,7 @@ from raydec.learning.clustering import (
     nearest_centroid,
 )
 from raydec.learning.row_blocks import RowBlocks
-from raydec.learning.worker import LocalWorker
+from raydec.learning.worker import LocalWorker, Member
 
 CPU_BACKENDS = ["torch", "sklearn"]
 
@@ -345,6 +345,9 @@ class ThreadWorker:
         raise NotImplementedError
 
     def latest_checkpoint(self) -> Iterator[Path | None]:
+        raise NotImplementedError
+
+    def members(self) -> list[Member]:
         raise NotImplementedError
 
 

@@ -1,0 +1,55 @@
+"""A cluster of three hosts, by the commands of docs/cluster.md, from ``ray up`` to ``ray down``."""
+
+from __future__ import annotations
+
+import pytest
+from jobs import TrainJob
+from launching import ClusterOfThree
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
+
+
+def test_workers_of_one_run_train_on_two_hosts(cluster: ClusterOfThree) -> None:
+    with cluster.launcher.dashboard() as address:
+        job = TrainJob(cluster, address, "spread", epochs=3)
+        job.submit()
+        job.wait()
+        assert job.status() == "SUCCEEDED", job.logs()
+    (group,) = job.groups()
+    places = {member["role"]: member["address"] for member in group["members"]}
+    assert set(places) == {"rank 0", "rank 1", "kmeans"}
+    assert places["rank 0"] != places["rank 1"]
+    assert set(places.values()) <= set(cluster.hosts.addresses)
+    assert len(job.metrics()) == 3
+    assert (job.folder / "summary.json").exists()
+    assert (job.folder / "model" / "model.safetensors").exists()
+
+
+def test_without_the_token_nobody_gets_in(cluster: ClusterOfThree) -> None:
+    code = "import ray; ray.init('auto', log_to_driver=False)"
+    head = cluster.hosts.addresses[0]
+    refused = cluster.hosts.ssh(head, f'RAY_AUTH_MODE=disabled python -c "{code}" 2>&1; echo $?', check=False)
+    assert refused.strip().endswith("\n1"), refused
+    assert "Unauthenticated" in refused or "token" in refused.lower(), refused
+
+
+def test_nothing_but_ray_and_ssh_listens(cluster: ClusterOfThree) -> None:
+    """And the dashboard, which runs jobs, is for the head itself only."""
+    for address in cluster.hosts.addresses:
+        listening = cluster.hosts.listening(address)
+        assert 8076 in {port for _, port, _ in listening}
+        known = ("sshd", "raylet", "gcs_server", "ray::", "python")
+        assert all(owner.startswith(known) for _, _, owner in listening), listening
+    on_head = cluster.hosts.listening(cluster.hosts.addresses[0])
+    assert [local for local, port, _ in on_head if port == 8265] == ["127.0.0.1"]
+
+
+def test_down_leaves_no_process(cluster: ClusterOfThree) -> None:
+    """The last of this file: the cluster is gone after it."""
+    cluster.launcher.down()
+    head, *workers = cluster.hosts.addresses
+    for address in workers:
+        cluster.hosts.ssh(address, "ray stop")
+    assert {address: cluster.hosts.processes(address) for address in (head, *workers)} == {
+        address: {} for address in (head, *workers)
+    }
