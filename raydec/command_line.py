@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +10,16 @@ from pathlib import Path
 from raydec.config import Config, iterate_keys, load_config
 from raydec.errors import UserError
 
+STORAGE_VARIABLE = "RAYDEC_STORAGE"
+"""Names the shared storage of a cluster once, in its cluster file, for every command that is run there."""
+
 
 def parse_config_arguments(
     arguments: Sequence[str], *, verb: str, summary: str, schema: type[Config] = Config
 ) -> Config:
     """Read ``[CONFIG.yaml] [key=value ...]``; ``--help`` lists every key.
+
+    An unset ``storage_path`` is taken from the environment's ``RAYDEC_STORAGE``.
 
     Raises:
         UserError: see :func:`raydec.config.load_config`.
@@ -31,7 +37,10 @@ def parse_config_arguments(
         path, *settings = settings
         if not Path(path).is_file():
             raise UserError(f"{path!r} is neither a config file nor an override like training.epochs=3")
-    return load_config(path, settings, schema)
+    config = load_config(path, settings, schema)
+    if config.storage_path is None and os.environ.get(STORAGE_VARIABLE):
+        return config.model_copy(update={"storage_path": os.environ[STORAGE_VARIABLE]})
+    return config
 
 
 def _key_list(schema: type[Config]) -> str:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from yaml import YAMLError
 
 from raydec.errors import UserError
+from raydec.worker_count import WorkerCount
 
 Attribute = Literal["arousal", "dominance", "valence"]
 ATTRIBUTES: tuple[Attribute, ...] = ("arousal", "dominance", "valence")
@@ -136,8 +137,10 @@ class LossConfig(Section):
 class RayConfig(Section):
     """How the run is spread over machines."""
 
-    num_workers: int | None = Field(
-        None, ge=0, description="training workers; 0: in this process without Ray; unset: one per GPU, else 1"
+    num_workers: WorkerCount = Field(
+        None,
+        description="training workers; 0: in this process without Ray; unset: one per GPU, else 1; "
+        "[2,4]: as many as there is room for, at least 2",
     )
     use_gpu: Literal["auto"] | bool = Field("auto", description="auto: when the cluster has GPUs")
     cpus_per_worker: int | None = Field(
@@ -145,6 +148,9 @@ class RayConfig(Section):
     )
     address: str | None = Field(None, description="Ray cluster to join; unset: RAY_ADDRESS or a local one")
     max_failures: int = Field(3, ge=0, description="worker-group restarts before giving up")
+    placement_timeout_s: int = Field(
+        900, ge=1, description="seconds to wait for room for the workers, new nodes included"
+    )
     collective_timeout_s: int = Field(300, ge=1, description="seconds a collective may wait for a rank")
     num_cpus: int | None = Field(None, ge=1, description="CPUs of a local Ray; unset: all there are")
     object_store_gib: float | None = Field(None, gt=0, description="object store of a local Ray")
@@ -160,7 +166,9 @@ class Config(Section):
     )
     output_dir: str = Field("runs", description="folder of run directories")
     storage_path: str | None = Field(
-        None, description="shared storage for run directories, any URI Ray accepts; unset: output_dir"
+        None,
+        description="shared storage for run directories, any URI Ray accepts; "
+        "unset: $RAYDEC_STORAGE, else output_dir",
     )
     seed: int = Field(31, ge=0, description="seed of everything random")
     data: DataConfig = Field(DataConfig(), description="")

@@ -13,6 +13,7 @@ from typing import Any
 from raydec.config import Config, changed_keys, config_from_dict, config_yaml
 from raydec.errors import UserError
 from raydec.features.store import FeatureStore
+from raydec.features.store_cache import absolute_store, local_store
 from raydec.learning.clustering import Clusterer, LocalClusterer
 from raydec.learning.data import TrainingData, select_data
 from raydec.learning.host import prepare_host
@@ -20,6 +21,7 @@ from raydec.learning.training import NullRecorder, Recorder, Training
 from raydec.learning.worker import LocalWorker, Worker
 from raydec.reporting.recorder import SUMMARY_FILE, RunRecorder
 from raydec.reporting.run_folder import RunFolder
+from raydec.storage import storage_explained
 
 CONFIG_FILE = "config.yaml"
 
@@ -56,7 +58,7 @@ def resolve(config: Config) -> Config:
         data = data.model_copy(update={"store": str(demo_store(Path(config.output_dir).absolute()))})
         updates["name"] = config.name or _free_name(config, "demo")
     else:
-        data = data.model_copy(update={"store": str(Path(data.store).absolute())})
+        data = data.model_copy(update={"store": absolute_store(data.store)})
         updates["name"] = config.name or _free_name(config, Path(data.store or "").name)
     resolved = config.model_copy(update={**updates, "data": data})
     open_data(resolved)
@@ -67,10 +69,10 @@ def open_data(config: Config) -> tuple[FeatureStore, TrainingData]:
     """Open a resolved config's store and pick its utterances.
 
     Raises:
-        UserError: see :meth:`FeatureStore.open` and :func:`select_data`.
+        UserError: see :func:`local_store`, :meth:`FeatureStore.open` and :func:`select_data`.
     """
     assert config.data.store is not None
-    store = FeatureStore.open(Path(config.data.store))
+    store = FeatureStore.open(local_store(config.data.store))
     return store, select_data(config, store)
 
 
@@ -118,9 +120,10 @@ def train_loop(config: Config, worker: Worker, clusterer: Clusterer, location: s
     store, data = open_data(config)
     members = worker.members()
     recorder: Recorder = NullRecorder()
-    if worker.rank == 0:
-        recorder = RunRecorder(RunFolder(location), config, store, data, members)
-    Training(config, data, worker, clusterer, recorder).run()
+    with storage_explained(location):
+        if worker.rank == 0:
+            recorder = RunRecorder(RunFolder(location), config, store, data, members)
+        Training(config, data, worker, clusterer, recorder).run()
 
 
 def train_here(config: Config, location: str) -> None:
@@ -139,8 +142,13 @@ def train_run(config: Config) -> RunResult:
     """Train a resolved config to its end, going on where an earlier attempt stopped.
 
     Starts or joins Ray only when there is something left to train on it.
+
+    Raises:
+        UserError: the run's storage cannot be written, or is not shared by all nodes of the cluster; and see
+            :func:`begin` and :func:`raydec.ray_runtime.launch.train_on_ray`.
     """
-    folder = begin(config)
+    with storage_explained(run_location(config)):
+        folder = begin(config)
     summary = finished_summary(folder)
     already_finished = summary is not None
     if summary is None:
@@ -149,8 +157,10 @@ def train_run(config: Config) -> RunResult:
         else:
             from raydec.ray_runtime.launch import train_on_ray
             from raydec.ray_runtime.session import start_ray
+            from raydec.ray_runtime.shared_storage import check_shared
 
             start_ray(config.ray.address, config.ray.num_cpus, config.ray.object_store_gib)
+            check_shared(config, folder.location)
             train_on_ray(config, train_loop, folder.location)
         summary = finished_summary(folder)
         assert summary is not None, f"{folder.location} has no {SUMMARY_FILE} although training returned"

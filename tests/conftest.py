@@ -22,6 +22,7 @@ torch.set_num_threads(1)
 
 CLUSTER_TESTS_VARIABLE = "RAYDEC_CLUSTER_TESTS"
 SLOW_TESTS_VARIABLE = "RAYDEC_SLOW_TESTS"
+FAULT_TESTS_VARIABLE = "RAYDEC_FAULT_TESTS"
 
 
 def _outside_folder(variable: str, what: str) -> Path:
@@ -55,6 +56,9 @@ def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow") and not wants_slow:
             reason = f"whole searches on Ray, many minutes: run with {SLOW_TESTS_VARIABLE}=1"
+            item.add_marker(pytest.mark.skip(reason=reason))
+        if item.get_closest_marker("faults") and os.environ.get(FAULT_TESTS_VARIABLE) != "1":
+            reason = f"kills processes of whole runs, many minutes: run with {FAULT_TESTS_VARIABLE}=1"
             item.add_marker(pytest.mark.skip(reason=reason))
         if item.get_closest_marker("gpu") and not has_gpu:
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from collections.abc import Mapping
@@ -257,7 +258,11 @@ class Training:
         if self._worker.rank == 0:
             # Not a TemporaryDirectory: whoever takes the report moves or uploads the folder.
             folder = Path(tempfile.mkdtemp(prefix="raydec-checkpoint-"))
-            save_state(state, folder)
+            try:
+                save_state(state, folder)
+            except Exception:  # a full disk, perhaps: leave no half behind to make it fuller
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
         numbers = {name: float(value) for name, value in metrics.items() if value is not None}
         self._worker.report(numbers, folder, f"epoch-{state.epoch:05d}")
 

@@ -123,7 +123,12 @@ class LocalWorker:
         self._folder.mkdir(parents=True, exist_ok=True)
         arriving = self._folder / f".{name}.partial"
         shutil.rmtree(arriving, ignore_errors=True)
-        shutil.move(checkpoint, arriving)
+        try:
+            shutil.move(checkpoint, arriving)
+        except OSError:
+            shutil.rmtree(arriving, ignore_errors=True)
+            shutil.rmtree(checkpoint, ignore_errors=True)
+            raise
         shutil.rmtree(self._folder / name, ignore_errors=True)
         arriving.rename(self._folder / name)
         for old in self._complete()[: -self._keep]:

@@ -23,7 +23,6 @@ from raydec.learning.host import keep_freed_memory
 from raydec.learning.worker import Member, Worker
 
 ATTEMPTS = 8
-PLACEMENT_TIMEOUT_S = 120
 
 Round = tuple[int, int, str, int]
 """Worker group, epoch, stage, attempt: a group that was replaced can never mix with the live one."""
@@ -103,7 +102,7 @@ class KMeansActor:
         return result, {"gather_s": gathered - begun, "fit_s": time.perf_counter() - gathered}
 
 
-def create_kmeans_actor(name: str, *, num_gpus: float = 0.0) -> Any:
+def create_kmeans_actor(name: str, *, num_gpus: float = 0.0, timeout_s: float = 120.0) -> Any:
     """Start the actor of one run, owned by the caller, and wait until it is placed.
 
     Raises:
@@ -121,10 +120,10 @@ def create_kmeans_actor(name: str, *, num_gpus: float = 0.0) -> Any:
         .remote()
     )
     try:
-        ray.get(actor.ping.remote(), timeout=PLACEMENT_TIMEOUT_S)
+        ray.get(actor.ping.remote(), timeout=timeout_s)
     except GetTimeoutError:
         raise UserError(
-            f"the K-means actor (num_gpus={num_gpus}) found no place in {PLACEMENT_TIMEOUT_S} s; "
+            f"the K-means actor (num_gpus={num_gpus}) found no place in {timeout_s:.0f} s; "
             "free a GPU or set ray.use_gpu=false"
         ) from None
     return actor

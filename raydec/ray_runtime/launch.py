@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import secrets
 from collections.abc import Callable, Sequence
@@ -11,6 +13,7 @@ from typing import Any
 import ray
 import ray.train
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2.api.config import (
     CheckpointConfig,
     FailureConfig,
@@ -27,15 +30,21 @@ from raydec.learning.host import WORKER_ENVIRONMENT, prepare_host
 from raydec.learning.worker import CHECKPOINT_FOLDER, Worker
 from raydec.ray_runtime.kmeans_actor import RayClusterer, create_kmeans_actor
 from raydec.ray_runtime.process_group import NodeAddressTorchConfig
-from raydec.ray_runtime.session import cluster_nodes
+from raydec.ray_runtime.session import cluster_nodes, promised_nodes
+from raydec.ray_runtime.snapshot import mend_snapshot
 from raydec.ray_runtime.worker import RayWorker
 from raydec.search.placement import Node
+from raydec.storage import storage_problem
+from raydec.worker_count import worker_range
 
 TrainLoop = Callable[[Config, Worker, Clusterer, str], None]
 """What every worker runs: config, its worker, its clusterer, the run folder."""
 
 # On a machine whose every GPU trains, the K-means actor shares one of them.
 WORKER_GPU_SHARE, ACTOR_GPU_SHARE = 0.9, 0.1
+# Ray Train's own limit for one try to start the workers.
+_START_TIMEOUT_S = 60
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,14 +52,14 @@ class Placement:
     """What a run asks of the cluster.
 
     Attributes:
-        num_workers: training workers.
+        num_workers: training workers, or the fewest and the most of them.
         cpus_per_worker: cores, and threads, of each.
         use_gpu: whether each has a GPU.
         worker_gpus: how much of that GPU is its own.
         actor_gpus: how much of a GPU the K-means actor takes.
     """
 
-    num_workers: int
+    num_workers: int | tuple[int, int]
     cpus_per_worker: int
     use_gpu: bool
     worker_gpus: float = WORKER_GPU_SHARE
@@ -69,20 +78,43 @@ def place(config: RayConfig, nodes: Sequence[Node]) -> Placement:
     """
     num_cpus, num_gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
     use_gpu = num_gpus >= 1 if config.use_gpu == "auto" else bool(config.use_gpu)
-    num_workers = config.num_workers or (int(num_gpus) if use_gpu else 1)
-    if use_gpu and num_workers > num_gpus:
+    fewest, most = worker_range(config.num_workers) or (max(1, int(num_gpus)) if use_gpu else 1,) * 2
+    if use_gpu and fewest > num_gpus:
         raise UserError(
-            f"ray.num_workers={num_workers} with a GPU each, but the cluster has {num_gpus:g} GPUs; "
+            f"ray.num_workers={fewest} with a GPU each, but the cluster has {num_gpus:g} GPUs; "
             f"lower ray.num_workers to {int(num_gpus)} or set ray.use_gpu=false"
         )
-    cpus = config.cpus_per_worker or _even_cpus(nodes, num_workers, use_gpu)
-    if _room(nodes, cpus, use_gpu) < num_workers:
+    cpus = config.cpus_per_worker or _even_cpus(nodes, most, use_gpu)
+    if _room(nodes, cpus, use_gpu) < fewest:
         spread = f" on {len(nodes)} nodes, none of which a worker may span" if len(nodes) > 1 else ""
         raise UserError(
-            f"ray.num_workers={num_workers} x {cpus} CPUs = {num_workers * cpus} CPUs, but the cluster has "
+            f"ray.num_workers={fewest} x {cpus} CPUs = {fewest * cpus} CPUs, but the cluster has "
             f"{num_cpus:g}{spread}; lower ray.num_workers or ray.cpus_per_worker"
         )
-    return Placement(num_workers, cpus, use_gpu)
+    return Placement(fewest if fewest == most else (fewest, most), cpus, use_gpu)
+
+
+def place_on_cluster(config: RayConfig) -> Placement:
+    """Place a run on the cluster as it is, or as it can become where an autoscaler adds nodes.
+
+    Raises:
+        UserError: see :func:`place`.
+    """
+    live, possible = cluster_nodes(), promised_nodes()
+    lacks_gpu = config.use_gpu is not False and not any(node.gpus for node in live)
+    if not (lacks_gpu and any(node.gpus for node in possible)):
+        try:
+            return place(config, live)
+        except UserError:
+            if not possible:
+                raise
+    placement = place(config, possible)
+    logger.warning(
+        "the cluster has no room for the workers yet; waiting up to %d s for the autoscaler to add nodes "
+        "(ray.placement_timeout_s)",
+        config.placement_timeout_s,
+    )
+    return placement
 
 
 def _even_cpus(nodes: Sequence[Node], num_workers: int, use_gpu: bool) -> int:
@@ -127,10 +159,11 @@ def train_on_ray(
         RuntimeError: it failed more often than allowed; finished epochs are kept.
     """
     if placement is None:
-        placement = place(config.ray, cluster_nodes())
+        placement = place_on_cluster(config.ray)
     actor = create_kmeans_actor(
         f"raydec-kmeans-{config.name}-{secrets.token_hex(4)}",
         num_gpus=placement.actor_gpus if placement.use_gpu else 0.0,
+        timeout_s=config.ray.placement_timeout_s,
     )
     # Ray Train polls its workers this often; the default of 2 s would be paid once per epoch.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
@@ -142,29 +175,35 @@ def train_on_ray(
             "actor": actor,
             "run_folder": run_folder,
             "num_threads": placement.cpus_per_worker,
-            "start": start,
+            "start": mend_snapshot(run_folder) or start,
         },
         torch_config=NodeAddressTorchConfig(timeout_s=config.ray.collective_timeout_s),
         scaling_config=_scaling(placement),
         # Ray's annotation names the class of the API before Train V2.
-        run_config=RunConfig(  # type: ignore[arg-type]
-            name=CHECKPOINT_FOLDER,
-            storage_path=run_folder,
-            failure_config=FailureConfig(
-                max_failures=config.ray.max_failures, controller_failure_limit=config.ray.max_failures
-            ),
-            checkpoint_config=CheckpointConfig(num_to_keep=config.training.keep_checkpoints),
-            worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
-            logging_config=LoggingConfig(log_level="ERROR"),
-            callbacks=list(callbacks),
-        ),
+        run_config=_run_config(config, run_folder, callbacks),  # type: ignore[arg-type]
     )
     try:
         trainer.fit()
     except TrainingFailedError as error:
-        raise _explained(error, config) from error
+        raise _explained(error, config, run_folder) from error
     finally:
         ray.kill(actor)
+
+
+def _run_config(config: Config, run_folder: str, callbacks: Sequence[Any]) -> RunConfig:
+    return RunConfig(
+        name=CHECKPOINT_FOLDER,
+        storage_path=run_folder,
+        failure_config=FailureConfig(
+            max_failures=config.ray.max_failures,
+            # Each of these failures is a minute of waiting for room.
+            controller_failure_limit=math.ceil(config.ray.placement_timeout_s / _START_TIMEOUT_S),
+        ),
+        checkpoint_config=CheckpointConfig(num_to_keep=config.training.keep_checkpoints),
+        worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
+        logging_config=LoggingConfig(log_level="ERROR"),
+        callbacks=list(callbacks),
+    )
 
 
 def _scaling(placement: Placement) -> ScalingConfig:
@@ -184,7 +223,7 @@ def _worker_main(job: dict[str, Any]) -> None:
     job["loop"](config, worker, clusterer, job["run_folder"])
 
 
-def _explained(error: TrainingFailedError, config: Config) -> Exception:
+def _explained(error: TrainingFailedError, config: Config, run_folder: str) -> Exception:
     """The user's mistake behind a failed run if there is one, else what failed and what is kept."""
     causes: list[Exception] = []
     if isinstance(error, WorkerGroupError):
@@ -195,6 +234,14 @@ def _explained(error: TrainingFailedError, config: Config) -> Exception:
         for exception in (cause, cause.__cause__):
             if isinstance(exception, UserError):
                 return UserError(str(exception))
+        problem = storage_problem(cause, run_folder)
+        if problem is not None:
+            return problem
+        if isinstance(cause, WorkerGroupStartupTimeoutError):
+            return UserError(
+                f"there was no room for the workers in {config.ray.placement_timeout_s} s "
+                "(ray.placement_timeout_s); finished epochs are kept, run the same command again to go on"
+            )
     return RuntimeError(
         f"run {config.name} failed after {config.ray.max_failures} restarts; finished epochs are kept, "
         f"run the same command again to go on. First cause: {causes[0] if causes else error}"

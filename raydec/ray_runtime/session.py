@@ -13,6 +13,7 @@ from raydec.search.placement import Node
 logger = logging.getLogger(__name__)
 
 LOCAL_ADDRESS = "local"
+_MANY_NODES = 1000
 _CONNECT_TIMEOUT_S = 5.0
 # Any method will do: what counts is that the answer is gRPC, even if it is a refusal.
 _PROBE_METHOD = "/ray.rpc.NodeInfoGcsService/CheckAlive"
@@ -139,3 +140,17 @@ def cluster_nodes() -> list[Node]:
             memory_gib = resources.get("memory", 0.0) / 2**30
             nodes.append(Node(resources.get("CPU", 0.0), resources.get("GPU", 0.0), memory_gib or None))
     return nodes
+
+
+def promised_nodes() -> list[Node]:
+    """The nodes of the cluster at its full size, where an autoscaler says what that is; else none."""
+    from ray._private.state import state
+
+    config = state.get_cluster_config()
+    if config is None:
+        return []
+    return [
+        Node(float(group.resources.get("CPU", 0)), float(group.resources.get("GPU", 0)))
+        for group in config.node_group_configs
+        for _ in range(_MANY_NODES if group.max_count < 0 else min(group.max_count, _MANY_NODES))
+    ]

@@ -19,6 +19,7 @@ from raydec.errors import UserError
 from raydec.features.chunk_set import ChunkSet
 from raydec.features.mel import FrameNormalizer
 from raydec.features.store import FeatureStore
+from raydec.features.store_cache import local_store
 from raydec.learning.clustering import nearest_centroid
 from raydec.learning.dependency import most_frequent_clusters
 from raydec.learning.inference import predict_utterances
@@ -144,12 +145,12 @@ def _open_store(config: Config, saved: SavedModel, moved_to: Path | None) -> Fea
         return FeatureStore.open(moved_to, saved.features)
     if config.data.store is None:
         raise UserError("the run's config names no feature store (data.store); name it with --store DIR")
-    if not Path(config.data.store).is_dir():
+    if "://" not in config.data.store and not Path(config.data.store).is_dir():
         raise UserError(
             f"the run's feature store {config.data.store} is not there; "
             "say where it is now with --store DIR, or prepare the corpus again"
         )
-    return FeatureStore.open(config.data.store, saved.features)
+    return FeatureStore.open(local_store(config.data.store), saved.features)
 
 
 def _check_same_store(run: FinishedRun) -> None:

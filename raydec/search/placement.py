@@ -12,6 +12,7 @@ from raydec.config import RayConfig
 from raydec.errors import UserError
 from raydec.search.config import SearchConfig
 from raydec.search.plan import SearchPlan
+from raydec.worker_count import worker_range
 
 # Of a GPU's share, what training takes; the rest is split among the K-means actors of all trials, so that
 # wherever Ray puts the actors, every worker still fits.
@@ -83,7 +84,8 @@ def share_cluster(ray: RayConfig, search: SearchConfig, nodes: Sequence[Node], n
     was begun can always place its workers, and nothing waits for ever.
 
     Args:
-        ray: workers per trial and cores per worker; unset: one worker, and an even share of the cores.
+        ray: workers per trial (the fewest, of a range) and cores per worker; unset: one worker, and an even
+            share of the cores.
         search: GPU share and the wished number of trials at a time.
         nodes: the cluster.
         num_trials: trials in all; no more than these run at once.
@@ -92,7 +94,7 @@ def share_cluster(ray: RayConfig, search: SearchConfig, nodes: Sequence[Node], n
         UserError: not even one trial, or not as many as asked for, can be placed; with the arithmetic.
     """
     use_gpu = sum(node.gpus for node in nodes) >= 1 if ray.use_gpu == "auto" else bool(ray.use_gpu)
-    num_workers = 1 if ray.num_workers is None else ray.num_workers
+    num_workers = (worker_range(ray.num_workers) or (1, 1))[0]
     per_trial = max(1, num_workers)
     _check_sharing(num_workers, search, use_gpu)
     wished = min(num_trials, search.max_concurrent or num_trials)

@@ -29,12 +29,14 @@ def run_study(study: Study, remaining: Remaining, events: SearchEvents) -> None:
     """
     from raydec.ray_runtime.search import run_trials
     from raydec.ray_runtime.session import cluster_nodes
+    from raydec.ray_runtime.shared_storage import check_shared
 
     config = study.plan.config
     share = share_cluster(config.ray, config.search, cluster_nodes(), remaining.num_trials)
     job = _trial_job(study, share)
     folder = RunFolder(study.location)
     folder.create()
+    check_shared(config, study.location)
     folder.write(SEARCH_FILE, config_yaml(study.stored_config()))
     folder.sync()
     tune_folder = f"{study.location}/{TUNE_FOLDER}"

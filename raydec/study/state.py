@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from raydec.config import changed_keys, config_from_dict
 from raydec.errors import UserError
 from raydec.experiment import CONFIG_FILE, PLACEMENT_KEYS, finished_summary, run_location
+from raydec.features.store_cache import absolute_store
 from raydec.reporting.ranking import RunOutcome, TrialState
 from raydec.reporting.recorder import METRICS_FILE
 from raydec.reporting.run_folder import RunFolder
@@ -55,7 +56,7 @@ class Study:
         """The settings as they are written down: complete, with nothing relative."""
         config = self.plan.config
         store = config.data.store
-        data = config.data.model_copy(update={"store": store and str(Path(store).absolute())})
+        data = config.data.model_copy(update={"store": store and absolute_store(store)})
         return config.model_copy(
             update={"name": self.name, "output_dir": str(self.local.parent), "data": data}
         )

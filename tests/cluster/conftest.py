@@ -32,7 +32,7 @@ def cluster() -> Iterator[ClusterOfThree]:
     hosts = PretendHosts(folder / "hosts", shared, environment)
     try:
         hosts.start()
-        launcher = Launcher(folder / "launcher", hosts)
+        launcher = Launcher(folder / "launcher", hosts, shared / "runs")
         launcher.up()
         store = make_store(shared, num_train=12, num_unlabeled=6)
         yield ClusterOfThree(hosts, launcher, store, shared)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
+from disturbance import lines
 from launching import ClusterOfThree
 
 from raydec.learning.checkpoint import load_state
@@ -24,12 +23,6 @@ SMALL = [
     "ray.num_workers=2",
     f"ray.cpus_per_worker={os.cpu_count()}",
 ]
-NUMBERS_THAT_MAY_DIFFER = ("time/", "throughput/", "kmeans/")
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSONL file; none when it is not there."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 class TrainJob:
@@ -47,18 +40,20 @@ class TrainJob:
         self._launcher = cluster.launcher
         self._address = address
         self._attempt = 0
+        self._asked, self._alive = 0.0, True
         self._name = name
         self._work = cluster.shared / "work"
         self._work.mkdir(exist_ok=True)
         self.folder = cluster.shared / "runs" / name
         self._command = [
-            *("python", "-m", "raydec.train", f"name={name}", f"data.store={cluster.store}"),
-            *(f"storage_path={self.folder.parent}", f"training.epochs={epochs}", *SMALL, *settings),
+            *("python", "-m", "raydec.train", f"name={name}", f"data.store=file://{cluster.store}"),
+            *(f"training.epochs={epochs}", *SMALL, *settings),
         ]
 
     def submit(self) -> None:
         """Hand the command in; again after a failure, it goes on with the run."""
         self._attempt += 1
+        self._asked, self._alive = time.monotonic(), True
         self._launcher.submit(self._address, self._work, *self._command, job=self._id())
 
     def wait(self, timeout_s: float = 600.0) -> None:
@@ -68,12 +63,12 @@ class TrainJob:
             assert time.monotonic() < deadline, f"no end in sight:\n{self.logs()}"
             time.sleep(1)
 
-    def wait_for_epoch(self, epoch: int, timeout_s: float = 300.0) -> None:
-        """Until the metrics of an epoch are there."""
-        deadline = time.monotonic() + timeout_s
-        while len(self.metrics()) < epoch:
-            assert time.monotonic() < deadline, f"no epoch {epoch}:\n{self.logs()}"
-            time.sleep(0.1)
+    def is_alive(self) -> bool:
+        """Whether the job has not ended; asked at most every few seconds, because asking starts a process."""
+        if time.monotonic() - self._asked > 5:
+            self._alive = self.status() in ("PENDING", "RUNNING")
+            self._asked = time.monotonic()
+        return self._alive
 
     def status(self) -> str:
         """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
@@ -86,13 +81,6 @@ class TrainJob:
     def metrics(self) -> list[dict[str, Any]]:
         """One object per epoch."""
         return lines(self.folder / "metrics.jsonl")
-
-    def comparable(self) -> list[dict[str, Any]]:
-        """The metrics, but for what depends on the clock and on processes."""
-        return [
-            {key: value for key, value in line.items() if not key.startswith(NUMBERS_THAT_MAY_DIFFER)}
-            for line in self.metrics()
-        ]
 
     def groups(self) -> list[dict[str, Any]]:
         """One object per worker group: where its processes were."""

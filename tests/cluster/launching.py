@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 _TOKEN_ON_HOSTS = "/root/raydec_token"
 
 
-def derived(shipped: str, addresses: list[str], key: Path, token: Path) -> dict[str, Any]:
+def derived(shipped: str, addresses: list[str], key: Path, token: Path, storage: Path) -> dict[str, Any]:
     """The shipped cluster file for machines one owns: docs/cluster.md names the same changes.
 
     Commands, authentication and limits stay as shipped. There is no network to install from, so the set-up
@@ -34,7 +34,7 @@ def derived(shipped: str, addresses: list[str], key: Path, token: Path) -> dict[
     variables = dict(option.removeprefix("-e ").split("=", 1) for option in options)
     (mounted,) = config["file_mounts"]
     assert variables["RAY_AUTH_TOKEN_PATH"] == mounted
-    variables["RAY_AUTH_TOKEN_PATH"] = _TOKEN_ON_HOSTS
+    variables |= {"RAY_AUTH_TOKEN_PATH": _TOKEN_ON_HOSTS, "RAYDEC_STORAGE": str(storage)}
     exports = " ".join(f"{name}={value}" for name, value in variables.items())
     for commands in ("head_start_ray_commands", "worker_start_ray_commands"):
         config[commands] = [f"export {exports}; {command}" for command in config[commands]]
@@ -54,9 +54,10 @@ class Launcher:
     Args:
         folder: its home and temporary files.
         hosts: the machines of the cluster.
+        storage: the folder that all hosts share, for results.
     """
 
-    def __init__(self, folder: Path, hosts: PretendHosts) -> None:
+    def __init__(self, folder: Path, hosts: PretendHosts, storage: Path) -> None:
         self._hosts = hosts
         self._folder = folder
         (folder / "tmp").mkdir(parents=True)
@@ -74,7 +75,7 @@ class Launcher:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token),
         }
-        config = derived((ROOT / "cluster.yaml").read_text(), hosts.addresses, hosts.key, token)
+        config = derived((ROOT / "cluster.yaml").read_text(), hosts.addresses, hosts.key, token, storage)
         self.cluster_file = folder / "cluster.yaml"
         self.cluster_file.write_text(yaml.safe_dump(config))
         self._head = hosts.addresses[0]
@@ -93,11 +94,11 @@ class Launcher:
 
     def status(self) -> str:
         """``ray status`` on the head."""
-        return self._on_head("ray status 2>&1")
+        return self.on_head("ray status 2>&1")
 
     def monitor_log(self) -> str:
         """The end of what the autoscaler wrote."""
-        return self._on_head("tail -n 60 /tmp/ray/session_latest/logs/monitor.*")
+        return self.on_head("tail -n 60 /tmp/ray/session_latest/logs/monitor.*")
 
     def joined(self) -> list[str]:
         """Addresses of the hosts that are part of the cluster now."""
@@ -105,9 +106,10 @@ class Launcher:
             "import ray; ray.init('auto', log_to_driver=False, logging_level='ERROR'); "
             "print(*[n['NodeManagerAddress'] for n in ray.nodes() if n['Alive']])"
         )
-        return self._on_head(f'python -c "{code}" 2>/dev/null').split()
+        return self.on_head(f'python -c "{code}" 2>/dev/null').split()
 
-    def _on_head(self, command: str) -> str:
+    def on_head(self, command: str) -> str:
+        """Run a command on the head as one of the cluster."""
         token = f"export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={_TOKEN_ON_HOSTS}; "
         return self._hosts.ssh(self._head, token + command, check=False)
 

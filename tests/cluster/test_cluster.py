@@ -23,6 +23,16 @@ def test_workers_of_one_run_train_on_two_hosts(cluster: ClusterOfThree) -> None:
     assert len(job.metrics()) == 3
     assert (job.folder / "summary.json").exists()
     assert (job.folder / "model" / "model.safetensors").exists()
+    for address in {places["rank 0"], places["rank 1"]}:
+        assert "store.json" in cluster.hosts.ssh(address, "ls ~/.cache/raydec/stores/*")
+
+
+def test_results_that_would_stay_on_one_host_are_refused(cluster: ClusterOfThree) -> None:
+    command = f"python -m raydec.train data.store={cluster.store} name=a ray.num_workers=2 ray.address=auto"
+    refused = {"": "storage_path is unset", "storage_path=/root/runs": "does not see storage_path"}
+    for storage, words in refused.items():
+        said = cluster.launcher.on_head(f"unset RAYDEC_STORAGE; cd /tmp; {command} {storage} 2>&1")
+        assert words in said, said
 
 
 def test_without_the_token_nobody_gets_in(cluster: ClusterOfThree) -> None:

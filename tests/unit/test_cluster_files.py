@@ -32,6 +32,22 @@ def test_the_validation_would_notice(old: str, new: str) -> None:
         validated(text.replace(old, new, 1))
 
 
+def test_the_kubernetes_job_is_the_same_cluster() -> None:
+    job = yaml.safe_load((ROOT / "docs" / "kubernetes.yaml").read_text())
+    cluster = job["spec"]["rayClusterSpec"]
+    image = yaml.safe_load((ROOT / "cluster.yaml").read_text())["docker"]["image"]
+    assert image.startswith(f"rayproject/ray:{cluster['rayVersion']}-")
+    assert image in (ROOT / "docs" / "kubernetes.yaml").read_text()
+    assert cluster["authOptions"] == {"mode": "token"}
+    (workers,) = cluster["workerGroupSpecs"]
+    pods = [cluster["headGroupSpec"], workers]
+    containers = [pod["template"]["spec"]["containers"][0] for pod in pods]
+    assert [c["resources"]["limits"].get("nvidia.com/gpu") for c in containers] == [None, "1"]
+    assert all(c["env"][0]["name"] == "RAYDEC_STORAGE" for c in containers)
+    mounts = {mount["name"] for mount in containers[1]["volumeMounts"]}
+    assert mounts == {volume["name"] for volume in workers["template"]["spec"]["volumes"]}
+
+
 def test_nodes_ask_for_a_token_and_none_is_written_down() -> None:
     config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
     assert "-e RAY_AUTH_MODE=token" in config["docker"]["run_options"]

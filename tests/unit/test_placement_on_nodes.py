@@ -2,7 +2,7 @@
 
 import pytest
 
-from raydec.config import RayConfig
+from raydec.config import RayConfig, load_config
 from raydec.errors import UserError
 from raydec.search.placement import Node
 
@@ -17,7 +17,7 @@ from raydec.ray_runtime.process_group import interface_of
     [([2, 2, 2], 2, 2), ([8], 2, 4), ([1, 8], 2, 4), ([5, 3], 2, 3), ([1, 1], 2, 1), ([8, 8], 1, 8)],
 )
 def test_no_worker_is_larger_than_a_node(cores: list[int], num_workers: int, expected: int) -> None:
-    placement = place(RayConfig(num_workers=num_workers), [Node(count) for count in cores])
+    placement = place(RayConfig(num_workers=num_workers), [Node(float(count)) for count in cores])
     assert placement.cpus_per_worker == expected
 
 
@@ -25,6 +25,21 @@ def test_what_only_several_nodes_together_could_hold_is_refused() -> None:
     config = RayConfig(num_workers=2, cpus_per_worker=3)
     with pytest.raises(UserError, match=r"= 6 CPUs, but the cluster has 8 on 4 nodes, none of which"):
         place(config, [Node(2.0)] * 4)
+
+
+def test_a_range_of_workers_needs_room_for_the_fewest_only() -> None:
+    config = RayConfig(num_workers=(2, 4), cpus_per_worker=2)
+    assert place(config, [Node(2.0)] * 2).num_workers == (2, 4)
+    with pytest.raises(UserError, match=r"ray\.num_workers=2 x 2 CPUs"):
+        place(config, [Node(3.0)])
+    # Unset cores are shared among the most.
+    assert place(RayConfig(num_workers=(1, 4)), [Node(8.0)]).cpus_per_worker == 2
+
+
+@pytest.mark.parametrize("wished", ["abc", "-1", "[3,2]", "[0,2]", "[1,2,3]", "true"])
+def test_other_numbers_of_workers_are_refused_by_name(wished: str) -> None:
+    with pytest.raises(UserError, match=r"ray\.num_workers=.*the fewest and the most workers as in \[2,4\]"):
+        load_config(None, [f"ray.num_workers={wished}"])
 
 
 def test_a_node_without_a_gpu_takes_no_worker_that_needs_one() -> None:

@@ -1,0 +1,108 @@
+"""Feature stores behind a URI: fetched once per machine, checked, and kept."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import fs
+
+from raydec.errors import UserError
+from raydec.features.files import file_sha256
+from raydec.features.store import FRAMES_FILE, STORE_FILE, UTTERANCES_FILE
+
+CACHE_VARIABLE = "RAYDEC_CACHE"
+
+
+def local_store(location: str) -> Path:
+    """A folder of this machine with a store's content; fetches it first if it is behind a URI.
+
+    Processes that ask at the same time wait for the one that fetches. A store is told from another by the
+    content of its ``store.json``, which has the checksums of everything else.
+
+    Args:
+        location: a path, or any URI that pyarrow reads.
+
+    Raises:
+        UserError: nothing there, or what arrived is not what ``store.json`` says.
+    """
+    if "://" not in location:
+        return Path(location)
+    try:
+        storage, root = fs.FileSystem.from_uri(location)
+        with storage.open_input_stream(f"{root}/{STORE_FILE}") as stream:
+            document = bytes(stream.read())
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"data.store={location} cannot be read: {_line(error)}") from None
+    folder = cache_folder() / f"{Path(root).name}-{hashlib.sha256(document).hexdigest()[:16]}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(folder):
+        if not folder.is_dir():
+            _fetch(storage, root, document, folder, location)
+    return folder
+
+
+def absolute_store(location: str) -> str:
+    """A store's location in full: a URI as it is, a path from the root."""
+    return location if "://" in location else str(Path(location).absolute())
+
+
+def cache_folder() -> Path:
+    """Where fetched stores are kept: ``RAYDEC_CACHE``, else ``~/.cache/raydec``, each with ``/stores``."""
+    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "raydec") / "stores"
+
+
+def _fetch(storage: fs.FileSystem, root: str, document: bytes, folder: Path, location: str) -> None:
+    arriving = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
+    arriving.mkdir()
+    try:
+        for name, sha256 in _checksums(document, location).items():
+            fs.copy_files(
+                f"{root}/{name}", str(arriving / name), source_filesystem=storage, use_threads=False
+            )
+            if file_sha256(arriving / name) != sha256:
+                raise UserError(
+                    f"{name} of data.store={location} has not the checksum that {STORE_FILE} gives; "
+                    "copy the store there again"
+                )
+        (arriving / STORE_FILE).write_bytes(document)
+        arriving.rename(folder)
+    except OSError as error:
+        raise UserError(f"data.store={location} cannot be fetched to {folder}: {_line(error)}") from None
+    finally:
+        shutil.rmtree(arriving, ignore_errors=True)
+
+
+def _checksums(document: bytes, location: str) -> dict[str, str]:
+    """File name to checksum, of all files but ``store.json`` itself."""
+    try:
+        content: dict[str, Any] = json.loads(document)
+        checksums = {shard["file"]: shard["sha256"] for shard in content["shards"]}
+        checksums[UTTERANCES_FILE] = content["utterances"]["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{STORE_FILE} of data.store={location} is damaged: {_line(error)}") from None
+    for name in checksums:
+        # Names come from outside: none may lead out of the folder.
+        if name != UTTERANCES_FILE and not FRAMES_FILE.fullmatch(name):
+            raise UserError(f"{STORE_FILE} of data.store={location} names {name!r}, which is no frames file")
+    return checksums
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    with folder.with_name(f".{folder.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]

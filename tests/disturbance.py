@@ -1,0 +1,120 @@
+"""Faults at random moments of a run, and how long it took to get over them."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+TABLE_VARIABLE = "RAYDEC_FAULTS_TABLE"
+_NUMBERS_THAT_MAY_DIFFER = ("time/", "throughput/", "kmeans/")
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSONL file; none when it is not there."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def comparable(run: Path) -> list[dict[str, Any]]:
+    """The metrics of a run, but for what depends on the clock and on processes."""
+    return [
+        {key: value for key, value in line.items() if not key.startswith(_NUMBERS_THAT_MAY_DIFFER)}
+        for line in lines(run / "metrics.jsonl")
+    ]
+
+
+def address_of(run: Path, role: str) -> str:
+    """Where a process of the group that trains now is."""
+    return str(_member(run, role)["address"])
+
+
+def pid_of(run: Path, role: str) -> int:
+    """Process id, on its host, of a member of the group that trains now."""
+    return int(_member(run, role)["pid"])
+
+
+def _member(run: Path, role: str) -> dict[str, Any]:
+    return next(member for member in lines(run / "workers.jsonl")[-1]["members"] if member["role"] == role)
+
+
+def wait_for(condition: Callable[[], bool], what: str, timeout_s: float, alive: Callable[[], bool]) -> None:
+    """Poll until something is so, for as long as the run is alive."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert alive(), f"the run ended before {what}"
+        assert time.monotonic() < deadline, f"not in {timeout_s:.0f} s: {what}"
+        time.sleep(0.05)
+
+
+def random_moment(run: Path, epochs: int, alive: Callable[[], bool]) -> str:
+    """Wait for a random point between the end of the first epoch and the end of the last but one."""
+    epoch = random.randint(1, epochs - 2)
+    wait_for(lambda: len(lines(run / "metrics.jsonl")) >= epoch, f"epoch {epoch}", 600, alive)
+    length_s = lines(run / "metrics.jsonl")[-1]["time/epoch_s"]
+    delay_s = random.uniform(0, length_s)
+    time.sleep(delay_s)
+    return f"{delay_s:.1f} s into epoch {epoch + 1} of {epochs}"
+
+
+def kill_in_the_middle_of_a_fit(pid: int, timeout_s: float = 300.0) -> None:
+    """Kill a K-means actor while it fits: Ray writes what an actor is doing into its command line."""
+    doing = Path(f"/proc/{pid}/cmdline")
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if b"KMeansActor.fit" not in doing.read_bytes():
+            continue
+        os.kill(pid, signal.SIGSTOP)
+        if b"KMeansActor.fit" in doing.read_bytes():
+            os.kill(pid, signal.SIGKILL)
+            return
+        os.kill(pid, signal.SIGCONT)
+    raise AssertionError(f"process {pid} fitted nothing in {timeout_s:.0f} s")
+
+
+@dataclass
+class Recovery:
+    """Follows a run from a fault on.
+
+    Args:
+        run: its directory.
+        fault: what is done to it, for the table.
+    """
+
+    run: Path
+    fault: str
+    moment: str = ""
+
+    def __post_init__(self) -> None:
+        self._finished = len(lines(self.run / "metrics.jsonl"))
+        self._groups = len(lines(self.run / "workers.jsonl"))
+        self._begun = time.monotonic()
+        self._group_s: float | None = None
+        self._epoch_s = 0.0
+
+    def follow(self, alive: Callable[[], bool], timeout_s: float = 900.0) -> None:
+        """Wait for the next epoch to be finished."""
+
+        def progressed() -> bool:
+            if self._group_s is None and len(lines(self.run / "workers.jsonl")) > self._groups:
+                self._group_s = time.monotonic() - self._begun
+            return len(lines(self.run / "metrics.jsonl")) > self._finished
+
+        wait_for(progressed, "an epoch after the fault", timeout_s, alive)
+        self._epoch_s = time.monotonic() - self._begun
+
+    def record(self) -> None:
+        """Add a line to the table, where one is asked for; to be called when the results were found equal."""
+        table = os.environ.get(TABLE_VARIABLE)
+        if not table:
+            return
+        usual_s = lines(self.run / "metrics.jsonl")[0]["time/epoch_s"]
+        group = "not restarted" if self._group_s is None else f"{self._group_s:.0f} s"
+        cells = [self.fault, self.moment, group, f"{self._epoch_s:.0f} s", f"{usual_s:.1f} s", "equal"]
+        with Path(table).open("a") as file:
+            file.write(f"| {' | '.join(cells)} |\n")
