@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
-from typing import NoReturn
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
+from raydec.console import set_verbosity
 from raydec.errors import UserError
 
 
 class Parser(ArgumentParser):
-    """An argument parser that raises :class:`raydec.errors.UserError` instead of printing its usage."""
+    """An argument parser with ``-v`` and ``-q``, which take effect as soon as they are read.
+
+    A mistake raises :class:`raydec.errors.UserError` instead of printing the usage.
+
+    Args:
+        options: of :class:`argparse.ArgumentParser`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        loudness = self.add_mutually_exclusive_group()
+        loudness.add_argument(
+            "-v", "--verbose", action="store_true", help="say more: logs, speed, where the time went"
+        )
+        loudness.add_argument(
+            "-q", "--quiet", action="store_true", help="say nothing but results and what went wrong"
+        )
+
+    def parse_args(self, arguments: Sequence[str]) -> Namespace:  # type: ignore[override]
+        """Read a command line and set how much is printed.
+
+        Raises:
+            UserError: naming what is wrong.
+        """
+        options = super().parse_args(list(arguments))
+        set_verbosity(int(options.verbose) - int(options.quiet))
+        return options
 
     def error(self, message: str) -> NoReturn:
         """Called by argparse with what is wrong."""

@@ -18,7 +18,7 @@ VERBS = {
     "evaluate": "score a model on labeled splits",
     "predict": "predict the emotional attributes of recordings",
     "report": "write a run's HTML report",
-    "export": "write a model as an ONNX file",
+    "export": "write a model as an ONNX file, or upload it",
     "convert": "turn published DeepEmoCluster checkpoints into a model directory",
 }
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
+from raydec.arguments import Parser
 from raydec.config import Config, iterate_keys, load_config
 from raydec.errors import UserError
 
@@ -24,7 +25,7 @@ def parse_config_arguments(
     Raises:
         UserError: see :func:`raydec.config.load_config`.
     """
-    parser = ArgumentParser(
+    parser = Parser(
         prog=f"python -m raydec.{verb}",
         description=summary,
         epilog=_key_list(schema),

@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import (
@@ -27,6 +29,64 @@ out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+@dataclass
+class _Verbosity:
+    """How much a person wants to read: -1 with ``-q``, 1 with ``-v``."""
+
+    level: int = 0
+
+
+_verbosity = _Verbosity()
+
+
+def set_verbosity(level: int) -> None:
+    """Say how much is printed from now on.
+
+    Args:
+        level: negative: results and problems only, no progress; 0: as designed; positive: raydec's own log
+            and what else explains a number, Ray's warnings too.
+    """
+    _verbosity.level = level
+    own = logging.getLogger("raydec")
+    own.setLevel(logging.ERROR if level < 0 else logging.INFO if level > 0 else logging.NOTSET)
+
+
+def verbosity() -> int:
+    """What :func:`set_verbosity` was told."""
+    return _verbosity.level
+
+
+def note(text: str, *, verbose: bool = False) -> None:
+    """Print a line about what was done, not a result: left out by ``-q``.
+
+    Args:
+        text: the line.
+        verbose: print it with ``-v`` only.
+    """
+    if _verbosity.level >= (1 if verbose else 0):
+        out.print(text, markup=False)
+
+
+@contextmanager
+def progress_output() -> Iterator[None]:
+    """What the block prints is progress: with ``-q`` none of it is seen."""
+    before = out.quiet, err.quiet
+    out.quiet = err.quiet = _verbosity.level < 0
+    try:
+        yield
+    finally:
+        out.quiet, err.quiet = before
+
+
+def waiting(text: str) -> AbstractContextManager[object]:
+    """A spinner on a terminal while the block lasts; nothing in a pipe or with ``-q``."""
+    return err.status(text) if _shows_progress() else nullcontext()
+
+
+def _shows_progress() -> bool:
+    return err.is_terminal and _verbosity.level >= 0
+
+
 def run_entry_point(main: Callable[[Sequence[str]], None], arguments: Sequence[str] | None = None) -> int:
     """Run ``main(arguments)`` and turn what escapes it into an exit status.
 
@@ -37,6 +97,7 @@ def run_entry_point(main: Callable[[Sequence[str]], None], arguments: Sequence[s
     # Before torch loads OpenMP; this process may also train.
     for name, value in OPENMP_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    set_verbosity(0)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         main(sys.argv[1:] if arguments is None else arguments)
@@ -61,5 +122,5 @@ def progress_bar(unit: str) -> Progress:
         TextColumn(unit),
         TimeRemainingColumn(),
         console=err,
-        disable=not err.is_terminal,
+        disable=not _shows_progress(),
     )

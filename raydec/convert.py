@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raydec.arguments import Parser
-from raydec.console import out, run_entry_point
+from raydec.console import note, run_entry_point, waiting
 from raydec.errors import UserError
 
 
@@ -32,9 +32,10 @@ def main(arguments: Sequence[str]) -> None:
     from raydec.model.published import SHORT_NAMES, read_published
 
     given = {name: getattr(options, short) for name, short in SHORT_NAMES.items()}
-    model = read_published({name: path for name, path in given.items() if path is not None}, options.norm)
-    save_model(model, options.out)
-    out.print(f"wrote {options.out} ({', '.join(model.attributes)})", markup=False)
+    with waiting("converting"):
+        model = read_published({name: path for name, path in given.items() if path is not None}, options.norm)
+        save_model(model, options.out)
+    note(f"wrote {options.out} ({', '.join(model.attributes)})")
 
 
 if __name__ == "__main__":

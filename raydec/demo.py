@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from raydec.console import waiting
 from raydec.corpus.demo import DEMO_VERSION, write_demo_corpus
 from raydec.corpus.readers import read_corpus
 
@@ -17,8 +18,10 @@ def demo_store(output_dir: Path) -> Path:
     from raydec.prepare import prepare_store
 
     base = output_dir / f"synthetic-demo-v{DEMO_VERSION}"
-    corpus_dir = write_demo_corpus(base / "corpus")
+    with waiting("making the synthetic demo corpus"):
+        corpus_dir = write_demo_corpus(base / "corpus")
     corpus = read_corpus(corpus_dir, unlabeled=[corpus_dir / "Unlabeled"])
     store = base / "store"
-    prepare_store(corpus, store, num_workers=0, synthetic=True, quiet=True)
+    with waiting("computing its features"):
+        prepare_store(corpus, store, num_workers=0, synthetic=True, quiet=True)
     return store

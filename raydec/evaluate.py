@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raydec.arguments import Parser
-from raydec.console import out, progress_bar, run_entry_point
+from raydec.console import note, out, progress_bar, run_entry_point, waiting
 
 if TYPE_CHECKING:
     from raydec.reporting.evaluation_result import Evaluation
@@ -21,18 +21,22 @@ def main(arguments: Sequence[str]) -> None:
     """Evaluate, print the tables and write the files that were asked for."""
     options = _parser().parse_args(arguments)
     # torch takes seconds to import: not before the arguments are known to be good.
+    from raydec.model.hub import local_model
     from raydec.reporting.evaluation import evaluate
     from raydec.reporting.evaluation_output import check_output, write_evaluation
 
     if options.out is not None:
         check_output(options.out)
+    with waiting("fetching models"):
+        model = local_model(options.model)
+        against = None if options.against is None else local_model(options.against)
     with progress_bar("utterances") as bar:
         task = bar.add_task("predict", total=None)
         evaluation = evaluate(
-            options.model,
+            model,
             options.store,
             options.split,
-            against=options.against,
+            against=against,
             seed=options.seed,
             num_resamples=options.resamples,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
@@ -40,7 +44,7 @@ def main(arguments: Sequence[str]) -> None:
     _print(evaluation)
     if options.out is not None:
         sibling = write_evaluation(evaluation, options.out)
-        out.print(f"wrote {options.out} and {sibling}", markup=False)
+        note(f"wrote {options.out} and {sibling}")
 
 
 def _print(evaluation: Evaluation) -> None:
@@ -58,8 +62,8 @@ def _print(evaluation: Evaluation) -> None:
                 f"(normalised {split.emotion.normalized:.4f}, {split.emotion.num_utterances} utterances)",
                 markup=False,
             )
-        for note in split.notes:
-            out.print(f"note on {split.split}: {note}", markup=False)
+        for remark in split.notes:
+            out.print(f"note on {split.split}: {remark}", markup=False)
 
 
 def _print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -82,7 +86,7 @@ def _parser() -> Parser:
         description="Score a model on labeled splits of a feature store: CCC per attribute with a 95% "
         "interval over speakers, what the clusters say about emotion, and scores by speaker and duration.",
     )
-    parser.add_argument("model", type=Path, metavar="MODEL_DIR", help="a model directory")
+    parser.add_argument("model", type=Path, metavar="MODEL_DIR", help="a model directory, or hf:owner/name")
     parser.add_argument("store", type=Path, metavar="STORE_DIR", help="a feature store")
     parser.add_argument(
         "--split",

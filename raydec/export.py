@@ -1,39 +1,62 @@
-"""``python -m raydec.export MODEL_DIR --onnx FILE``: a model for programs without raydec or PyTorch."""
+"""``python -m raydec.export MODEL_DIR [--onnx FILE] [--hub hf:owner/name]``: a model for others."""
 
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 from raydec.arguments import Parser
-from raydec.console import err, out, run_entry_point
+from raydec.console import note, run_entry_point, waiting
+from raydec.errors import UserError
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write the ONNX file and say what it takes and gives."""
-    parser = Parser(
-        prog="python -m raydec.export",
-        description="Write a model as one ONNX file, from normalised mel chunks to scores, embeddings and "
-        "cluster logits, after ONNX Runtime has given PyTorch's outputs from it.",
-    )
-    parser.add_argument("model", type=Path, metavar="MODEL_DIR", help="a model directory")
-    parser.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="where to write; *.onnx")
-    options = parser.parse_args(arguments)
+    """Write the ONNX file, send the model to the Hub, or both, and say what came of it."""
+    options = _parse(arguments)
     # torch takes seconds to import: not before the arguments are known to be good.
+    from raydec.model.hub import local_model, upload_model
+
+    model = local_model(options.model)
+    if options.onnx is not None:
+        _write_onnx(model, options.onnx)
+    if options.hub is not None:
+        with waiting("uploading"):
+            address = upload_model(model, options.hub, private=options.private)
+        note(f"uploaded {options.model} to {address}")
+
+
+def _write_onnx(model: Path, file: Path) -> None:
     from raydec.model.directory import load_model
     from raydec.model.onnx_export import export_onnx, require_onnx
 
     require_onnx()
-    saved = load_model(options.model)
-    with err.status("exporting") if err.is_terminal else nullcontext():
-        written = export_onnx(saved, options.onnx)
-    out.print(f"wrote {options.onnx} ({written.num_bytes / 1e6:.1f} MB), outputs per chunk:", markup=False)
+    saved = load_model(model)
+    with waiting("exporting"):
+        written = export_onnx(saved, file)
+    note(f"wrote {file} ({written.num_bytes / 1e6:.1f} MB), outputs per chunk:")
     for name, width in written.outputs.items():
         columns = f" ({', '.join(saved.attributes)})" if name == "scores" else ""
-        out.print(f"  {name} [{width}]{columns}", markup=False)
-    out.print(f"largest difference from PyTorch: {written.largest_difference:.1g}", markup=False)
+        note(f"  {name} [{width}]{columns}")
+    note(f"largest difference from PyTorch: {written.largest_difference:.1g}")
+
+
+def _parse(arguments: Sequence[str]) -> Namespace:
+    parser = Parser(
+        prog="python -m raydec.export",
+        description="Give a model to others: as one ONNX file, from normalised mel chunks to scores, "
+        "embeddings and cluster logits, after ONNX Runtime has given PyTorch's outputs from it; or on the "
+        "Hugging Face Hub.",
+    )
+    parser.add_argument("model", metavar="MODEL_DIR", help="a model directory, or hf:owner/name")
+    parser.add_argument("--onnx", type=Path, metavar="FILE", help="where to write; *.onnx")
+    parser.add_argument("--hub", metavar="hf:OWNER/NAME", help="upload the model directory there")
+    parser.add_argument("--private", action="store_true", help="make a new repository on the Hub private")
+    options = parser.parse_args(arguments)
+    if options.onnx is None and options.hub is None:
+        raise UserError("nothing to do; name a file with --onnx FILE, or a place with --hub hf:owner/name")
+    return options
 
 
 if __name__ == "__main__":

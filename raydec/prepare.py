@@ -7,14 +7,15 @@ import os
 import re
 import sys
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raydec.console import err, out, progress_bar, run_entry_point
+from raydec.arguments import Parser
+from raydec.console import err, note, out, progress_bar, run_entry_point, verbosity
 from raydec.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str]) -> None:
         format=options.format,
         label_range=tuple(options.label_range),
     )
-    out.print(f"{corpus.name}: {corpus.table.num_rows} utterances ({corpus.format})", markup=False)
+    note(f"{corpus.name}: {corpus.table.num_rows} utterances ({corpus.format})")
     summary = prepare_store(
         corpus,
         options.store_dir,
@@ -112,7 +113,7 @@ def prepare_store(
 
 
 def _parse(arguments: Sequence[str]) -> Namespace:
-    parser = ArgumentParser(
+    parser = Parser(
         prog="python -m raydec.prepare",
         description="Turn a corpus into a feature store. Interrupted, it goes on where it stopped.",
     )
@@ -175,7 +176,8 @@ class _Progress:
         self.num_done = num_done
         self.num_left = num_left
         self._total = num_done + num_left
-        self._in_lines = not quiet and not err.is_terminal
+        # A log wants to be told now and then; a pipe wants nothing unless asked for.
+        self._in_lines = not quiet and not err.is_terminal and verbosity() > 0
         self._last_line_s = time.monotonic()
         self.bar = progress_bar("utterances")
         self._task = self.bar.add_task("decoding", total=self._total, completed=num_done)
@@ -199,23 +201,21 @@ def _following(plans: Sequence[ShardPlan], pending: Sequence[ShardPlan], quiet: 
         yield progress
         return
     if num_done:
-        err.print(f"{num_done} utterances decoded by an earlier run are kept", markup=False)
+        note(f"{num_done} utterances decoded by an earlier run are kept")
     with progress.bar:
         yield progress
 
 
 def _print_summary(summary: StoreSummary) -> None:
     if summary.was_complete:
-        out.print(
+        note(
             f"{summary.path} is complete and the corpus has not changed: nothing to do "
-            "(--restart builds it again)",
-            markup=False,
+            "(--restart builds it again)"
         )
     for split, counts in summary.splits.items():
-        out.print(
+        note(
             f"  {split:<12} {counts['utterances']:>8} utterances, {counts['labeled']:>8} labeled, "
-            f"{counts['duration_s'] / 3600:8.2f} h",
-            markup=False,
+            f"{counts['duration_s'] / 3600:8.2f} h"
         )
     for notice in summary.notices:
         out.print(f"warning: {notice}", markup=False)
@@ -226,7 +226,7 @@ def _print_summary(summary: StoreSummary) -> None:
     for line in _grouped((skip.file, skip.reason) for skip in summary.skipped):
         out.print(f"  {line}", markup=False)
     if not summary.was_complete:
-        out.print(f"feature store: {summary.path}", markup=False)
+        note(f"feature store: {summary.path}")
 
 
 def _grouped(pairs: Iterable[tuple[str, str]]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 from rich.table import Table
 
 from raydec.config import Config
-from raydec.console import err, out
+from raydec.console import err, note, out
 from raydec.experiment import RunResult, run_location
 from raydec.reporting.recorder import METRICS_FILE, MODEL_FOLDER
 from raydec.reporting.run_folder import RunFolder
@@ -90,7 +90,7 @@ def _number(value: float | None, form: str) -> str:
 def print_result(config: Config, result: RunResult) -> None:
     """The CCC table, and the paths of what was written."""
     if result.already_finished:
-        out.print(f"run {config.name} had already finished; its results:", markup=False)
+        note(f"run {config.name} had already finished; its results:")
     table = Table(
         title=f"CCC of {config.name}, best epoch {result.summary['best_epoch']}", title_justify="left"
     )

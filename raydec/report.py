@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 from raydec.arguments import Parser
-from raydec.console import err, out, progress_bar, run_entry_point
+from raydec.console import note, progress_bar, run_entry_point, waiting
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -28,9 +27,9 @@ def main(arguments: Sequence[str]) -> None:
             split=options.split,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
-    with err.status("drawing") if err.is_terminal else nullcontext():
+    with waiting("drawing"):
         path = write_report(analysis, options.out, audio=options.audio)
-    out.print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB); open it in a browser", markup=False)
+    note(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB); open it in a browser")
 
 
 def _parser() -> Parser:

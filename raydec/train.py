@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from raydec.command_line import parse_config_arguments
-from raydec.console import run_entry_point
+from raydec.console import progress_output, run_entry_point
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> None:
     from raydec.progress import following, print_result
 
     resolved = resolve(config)
-    with following(resolved):
+    with progress_output(), following(resolved):
         result = train_run(resolved)
     print_result(resolved, result)
 

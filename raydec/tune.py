@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raydec.command_line import parse_config_arguments
-from raydec.console import out, run_entry_point
+from raydec.console import note, progress_output, run_entry_point
 from raydec.ray_runtime.session import check_address, start_ray
 from raydec.search.config import TuneConfig
 from raydec.search.placement import check_this_machine
@@ -41,10 +41,10 @@ def main(arguments: Sequence[str]) -> None:
     remaining = find_remaining(study)
     if remaining.num_trials:
         start_ray(config.ray.address, config.ray.num_cpus, config.ray.object_store_gib)
-        with TrialLines(plan, num_ended=len(remaining.past)) as lines:
+        with progress_output(), TrialLines(plan, num_ended=len(remaining.past)) as lines:
             run_study(study, remaining, lines)
     else:
-        out.print(f"search {study.name} had already finished; its results:", markup=False)
+        note(f"search {study.name} had already finished; its results:")
     ranking = conclude(study)
     if all(run.state == "failed" for entry in ranking for run in entry.runs):
         sys.exit(1)

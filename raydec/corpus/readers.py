@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -62,7 +63,7 @@ def read_corpus(
     reading = readers[format](corpus_dir, labels, audio, (low, high))
     for pool in unlabeled:
         _add_pool(reading, pool)
-    return _finish(reading, corpus_dir, format)
+    return replace(_finish(reading, corpus_dir, format), label_range=(low, high))
 
 
 def _check_arguments(

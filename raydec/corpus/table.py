@@ -73,6 +73,7 @@ class Corpus:
         warnings: things to know that cost no utterance, one line each.
         format: the layout it was read as: ``msp-podcast``, ``manifest`` or ``folder``.
         synthetic: whether the corpus declares itself synthetic (the demo corpus does).
+        label_range: lowest and highest valid label; None where there are no labels.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Corpus:
     warnings: tuple[str, ...]
     format: str
     synthetic: bool = False
+    label_range: tuple[float, float] | None = None
 
 
 @functools.lru_cache(maxsize=1024)

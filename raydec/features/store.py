@@ -86,6 +86,7 @@ class FeatureStore:
         corpus_name: name of the corpus it was made from.
         synthetic: whether that corpus declares itself synthetic.
         utterances: one row per utterance, columns of the corpus table and :data:`PLACE_FIELDS`.
+        label_range: lowest and highest label that the corpus allows; None where the store does not say.
         label_stats: per attribute that has labels in the train split.
         normalization_source: whose frames gave the statistics: ``labeled_train``, or ``unlabeled`` or
             ``all`` in a store without labeled training utterances.
@@ -95,6 +96,7 @@ class FeatureStore:
     parameters: FeatureParameters
     corpus_name: str
     synthetic: bool
+    label_range: tuple[float, float] | None
     utterances: pa.Table
     label_stats: dict[str, LabelStats]
     normalization_source: str
@@ -184,6 +186,8 @@ class FeatureStore:
         self.parameters = FeatureParameters.from_dict(content["features"])
         self.corpus_name = content["corpus"]["name"]
         self.synthetic = content["corpus"]["synthetic"]
+        limits = content["corpus"].get("label_range")
+        self.label_range = None if limits is None else (float(limits[0]), float(limits[1]))
         self.label_stats = {name: LabelStats(**values) for name, values in content["labels"].items()}
         statistics = content["normalization"]
         self.normalization_source = statistics["frames_of"]

@@ -146,6 +146,7 @@ def corpus_entry(corpus: Corpus, plans: Sequence[ShardPlan]) -> dict[str, Any]:
         "name": corpus.name,
         "format": corpus.format,
         "synthetic": corpus.synthetic,
+        "label_range": None if corpus.label_range is None else list(corpus.label_range),
         "num_utterances": corpus.table.num_rows,
         "paths_sha256": _sha256_of(corpus.table["path"].to_pylist()),
         "labels_sha256": _sha256_of(labels),

@@ -74,6 +74,7 @@ def read_published(checkpoints: Mapping[Attribute, Path], norm_dir: Path) -> Sav
         resampler="kaiser",
         extra={
             "corpus": "MSP-Podcast 1.6",
+            "label_range": [1.0, 7.0],
             "raydec_version": __version__,
             "source": "published DeepEmoCluster checkpoints, under their authors' licence: "
             + ", ".join(f"{path.name} (sha256 {file_sha256(path)[:16]})" for path in checkpoints.values()),

@@ -65,7 +65,7 @@ class SavedModel:
         resampler: of audio at other rates: ``soxr`` as everywhere in raydec, or ``kaiser`` for models whose
             published scores depend on it; see :mod:`raydec.features.kaiser`.
         extra: JSON values for people: ``scores`` (split to attribute to CCC), ``run``, ``corpus``,
-            ``synthetic``, ``best_epoch``, ``raydec_version``, ``source``.
+            ``synthetic``, ``label_range``, ``best_epoch``, ``raydec_version``, ``source``.
     """
 
     networks: list[tuple[NetworkSpec, Network]]
@@ -81,3 +81,11 @@ class SavedModel:
     def attributes(self) -> tuple[str, ...]:
         """All attributes, network by network."""
         return tuple(name for spec, _ in self.networks for name in spec.attributes)
+
+    @property
+    def label_range(self) -> tuple[float, float] | None:
+        """Lowest and highest label of the training corpus; None where the model does not say."""
+        match self.extra.get("label_range"):
+            case [int() | float() as low, int() | float() as high] if low < high:
+                return float(low), float(high)
+        return None

@@ -7,6 +7,7 @@ import os
 import socket
 from typing import Any
 
+from raydec.console import verbosity
 from raydec.errors import UserError
 from raydec.search.placement import Node
 
@@ -62,7 +63,9 @@ def _connect(target: str, deed: str, **limits: Any) -> None:
 
     try:
         # The dashboard stays at Ray's default: without it Ray's own cleaner warns all the time.
-        ray.init(target, log_to_driver=False, logging_level=logging.ERROR, **limits)
+        is_loud = verbosity() > 0
+        level = logging.INFO if is_loud else logging.ERROR
+        ray.init(target, log_to_driver=is_loud, logging_level=level, **limits)
     except Exception as error:  # Ray raises bare Exceptions here, next to everything else
         kind = _SlowStartError if "timed out during startup" in str(error) else UserError
         raise kind(f"cannot {deed}: {_first_line(error)}") from None

@@ -9,33 +9,38 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raydec.corpus.audio_files import list_audio
+from raydec.corpus.audio_files import is_audio, list_audio
 from raydec.errors import UserError
+from raydec.reporting.remote_files import is_uri, list_uri, local_copy, uri_below
 
 # Headers under which lists of recordings name them, in order of preference.
 _COLUMNS = ("file", "path", "file_name", "filename", "file_path", "filepath", "audio", "audio_path", "wav")
 _LIST_READERS = (".csv", ".txt", ".parquet")
 
 
-def find_inputs(paths: Sequence[Path]) -> list[str]:
+def find_inputs(paths: Sequence[str | Path]) -> list[str]:
     """All audio files, in order and without repetition.
 
     Args:
         paths: audio files; folders, searched recursively; or lists: ``.txt`` with a path per line, ``.csv``
             or ``.parquet`` with a column such as ``file`` or ``path``. Paths in lists are relative to the
-            list's folder.
+            list's folder. Any of them may be a URI that Arrow knows, such as ``s3://bucket/folder``.
 
     Raises:
         UserError: a path does not exist, a folder has no audio, or a list has no column of files.
     """
     found: list[str] = []
-    for path in paths:
+    for name in paths:
+        if isinstance(name, str) and is_uri(name):
+            found += _remote(name)
+            continue
+        path = Path(name)
         if path.is_dir():
             found += _folder(path)
         elif not path.exists():
             raise UserError(f"{path} does not exist; name audio files, folders, or lists of files")
         elif path.suffix.lower() in _LIST_READERS:
-            found += _listed(path)
+            found += _listed(path, str(path.parent))
         else:
             found.append(str(path))
     return list(dict.fromkeys(found))
@@ -48,14 +53,31 @@ def _folder(path: Path) -> list[str]:
     return [str(path / name) for name in names]
 
 
-def _listed(path: Path) -> list[str]:
+def _remote(uri: str) -> list[str]:
+    below = list_uri(uri)
+    if below is not None:
+        audio = [name for name in below if is_audio(name)]
+        if not audio:
+            raise UserError(f"{uri} holds no audio files")
+        return audio
+    if not uri.lower().endswith(_LIST_READERS):
+        return [uri]
+    with local_copy(uri) as copy:
+        return _listed(Path(copy), uri.rpartition("/")[0])
+
+
+def _listed(path: Path, folder: str) -> list[str]:
     try:
         names = _parquet_names(path) if path.suffix.lower() == ".parquet" else _text_names(path)
     except (OSError, UnicodeDecodeError, pa.ArrowException, csv.Error) as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     if not names:
         raise UserError(f"{path} lists no files")
-    return [str(path.parent / name) for name in names]
+    return [name if is_uri(name) else _below(folder, name) for name in names]
+
+
+def _below(folder: str, name: str) -> str:
+    return uri_below(folder, name) if is_uri(folder) else str(Path(folder, name))
 
 
 def _text_names(path: Path) -> list[str]:

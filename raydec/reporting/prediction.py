@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 from jaxtyping import Float, Float32, Float64, Int64, Num
 from torch import Tensor
 
-from raydec.corpus.audio_files import printable
 from raydec.errors import UserError
-from raydec.features.audio import AudioError, load_audio, prepare_waveform
+from raydec.features.audio import load_audio, prepare_waveform
 from raydec.features.chunking import chunk_utterance
 from raydec.features.files import file_sha256
 from raydec.features.kaiser import load_audio_kaiser, resample_kaiser
@@ -25,6 +22,7 @@ from raydec.features.mel import FrameNormalizer, mel_frames
 from raydec.features.store import FeatureStore
 from raydec.model.directory import CENTROIDS_FILE, CONFIG_FILE, WEIGHTS_FILE, load_model
 from raydec.model.folding import folded
+from raydec.model.hub import local_model
 from raydec.model.saved import SavedModel
 
 # Utterances per forward pass. The number is fixed, and short batches are filled up, so that a prediction
@@ -64,17 +62,23 @@ class Predictions:
         scores: in the scale of the training labels.
         clusters: most frequent cluster of each utterance's chunks, the lowest number on ties; None for a
             model without clusters.
+        embeddings: mean over each utterance's chunks of what K-means sees, the first network's; None unless
+            asked for.
+        distances: mean over each utterance's chunks of the distances to all centroids; None unless asked
+            for, and for a model without centroids.
     """
 
     scores: Float64[np.ndarray, "utterance attribute"]
     clusters: Int64[np.ndarray, " utterance"] | None
+    embeddings: Float32[np.ndarray, "utterance d"] | None = None
+    distances: Float32[np.ndarray, "utterance cluster"] | None = None
 
 
 def load(path: str | Path, device: str = "auto") -> Predictor:
     """Load a model directory for prediction.
 
     Args:
-        path: a model directory.
+        path: a model directory, or ``hf:owner/name`` for one on the Hugging Face Hub.
         device: ``auto`` takes a GPU if there is one.
 
     Raises:
@@ -86,7 +90,7 @@ def load(path: str | Path, device: str = "auto") -> Predictor:
         place = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:  # torch's answers to a device it does not have
         raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
-    return Predictor(load_model(path), place)
+    return Predictor(load_model(local_model(path)), place)
 
 
 class Predictor:
@@ -114,6 +118,16 @@ class Predictor:
         self._centroids = None
         if saved.centroids is not None:
             self._centroids = torch.from_numpy(saved.centroids).double().to(device)
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width of an embedding."""
+        return self._networks[0].embedding_dim
+
+    @property
+    def num_centroids(self) -> int | None:
+        """Centroids of the model; None for one that has none."""
+        return None if self._centroids is None else len(self._centroids)
 
     @property
     def has_clusters(self) -> bool:
@@ -155,13 +169,22 @@ class Predictor:
         Raises:
             AudioError: see :func:`raydec.features.audio.load_audio`.
         """
-        load_file = load_audio_kaiser if self.saved.resampler == "kaiser" else load_audio
-        return load_file(path, self.saved.features.sample_rate)
+        return decode_for(self.saved, path)
 
-    def predict_frames(self, frames: Sequence[Float[Tensor, "_ mel"]]) -> Predictions:
-        """Predict utterances from their mel power, [frame, mel] each, at least one frame."""
-        scores = np.empty((len(frames), len(self.attributes)))
-        clusters = np.empty(len(frames), np.int64)
+    def predict_frames(
+        self, frames: Sequence[Float[Tensor, "_ mel"]], *, details: bool = False
+    ) -> Predictions:
+        """Predict utterances from their mel power, [frame, mel] each, at least one frame.
+
+        Args:
+            frames: of each utterance.
+            details: give embeddings and distances too.
+        """
+        outputs = _Outputs.room_for(len(frames), len(self.attributes))
+        if details:
+            outputs.embeddings = np.empty((len(frames), self.embedding_dim), np.float32)
+            if self.num_centroids is not None:
+                outputs.distances = np.empty((len(frames), self.num_centroids), np.float32)
         by_length: dict[int, list[tuple[int, Tensor]]] = defaultdict(list)
         per_pass = _UTTERANCES_PER_PASS["cuda" if self._device.type == "cuda" else "cpu"]
         for i, utterance in enumerate(frames):
@@ -170,12 +193,13 @@ class Predictor:
             waiting = by_length[chunks.shape[1]]
             waiting.append((i, chunks))
             if len(waiting) == per_pass:
-                self._run(waiting, per_pass, scores, clusters)
+                self._run(waiting, per_pass, outputs)
                 waiting.clear()
         for waiting in by_length.values():
             if waiting:
-                self._run(waiting, per_pass, scores, clusters)
-        return Predictions(scores, clusters if self.has_clusters else None)
+                self._run(waiting, per_pass, outputs)
+        clusters = outputs.clusters if self.has_clusters else None
+        return Predictions(outputs.scores, clusters, outputs.embeddings, outputs.distances)
 
     def predict_store(self, store: FeatureStore, rows: Int64[np.ndarray, " row"]) -> Predictions:
         """Predict utterances of a feature store.
@@ -200,36 +224,72 @@ class Predictor:
         normalized = self._normalizer.normalize(frames)
         return chunk_utterance(normalized, form.num_chunks, form.chunk_frames, form.short)
 
-    def _run(
-        self, items: list[tuple[int, Tensor]], per_pass: int, scores: np.ndarray, clusters: np.ndarray
-    ) -> None:
+    def _run(self, items: list[tuple[int, Tensor]], per_pass: int, outputs: _Outputs) -> None:
         """Predict utterances of one chunk length and write the results where they belong."""
         indices = [i for i, _ in items]
         filling = [torch.zeros_like(items[0][1])] * (per_pass - len(items))
         batch = torch.cat([chunks for _, chunks in items] + filling).to(self._device)
-        emotion, chunk_clusters = self._forward(batch)
-        scores[indices] = emotion[: len(items)] * self._label_std + self._label_mean
-        if chunk_clusters is not None:
-            clusters[indices] = [np.bincount(row).argmax() for row in chunk_clusters[: len(items)]]
+        emotion, embedding, distances, logits = self._forward(batch)
+        count, num_chunks = len(items), self.saved.chunks.num_chunks
+
+        def by_utterance(values: Tensor) -> Tensor:
+            return values.view(-1, num_chunks, *values.shape[1:])[:count]
+
+        scores = by_utterance(emotion.double()).mean(dim=1).cpu().numpy()
+        outputs.scores[indices] = scores * self._label_std + self._label_mean
+        # The nearest centroid; for a model without centroids the cluster head's choice.
+        closeness = logits if distances is None else -distances
+        if closeness is not None:
+            chosen = by_utterance(closeness.argmax(dim=1)).cpu().numpy()
+            outputs.clusters[indices] = [np.bincount(row).argmax() for row in chosen]
+        if outputs.embeddings is not None:
+            outputs.embeddings[indices] = by_utterance(embedding.double()).mean(dim=1).float().cpu().numpy()
+        if outputs.distances is not None:
+            assert distances is not None
+            outputs.distances[indices] = by_utterance(distances).mean(dim=1).float().cpu().numpy()
 
     # TF32 would cost three digits on a GPU; predictions are to be the same everywhere.
     @torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     @torch.inference_mode()
     def _forward(
         self, chunks: Float[Tensor, "chunk frame mel"]
-    ) -> tuple[Float64[np.ndarray, "utterance attribute"], Int64[np.ndarray, "utterance position"] | None]:
-        """Normalised scores per utterance, and the cluster of each chunk."""
+    ) -> tuple[
+        Float[Tensor, "chunk attribute"],
+        Float[Tensor, "chunk d"],
+        Float64[Tensor, "chunk cluster"] | None,
+        Float[Tensor, "chunk cluster"] | None,
+    ]:
+        """Normalised scores, and of the first network embeddings, distances to centroids, cluster logits."""
         outputs = [network(chunks) for network in self._networks]
-        num_chunks = self.saved.chunks.num_chunks
-        emotion = torch.cat([output.emotion.double() for output in outputs], dim=1)
-        by_utterance = emotion.view(-1, num_chunks, len(self.attributes)).mean(dim=1)
-        clusters: Tensor | None = None
+        emotion = torch.cat([output.emotion for output in outputs], dim=1)
+        embedding, distances = outputs[0].embedding, None
         if self._centroids is not None:
-            clusters = torch.cdist(outputs[0].embedding.double(), self._centroids).argmin(dim=1)
-        elif outputs[0].cluster_logits is not None:
-            clusters = outputs[0].cluster_logits.argmax(dim=1)
-        by_chunk = None if clusters is None else clusters.view(-1, num_chunks).cpu().numpy()
-        return by_utterance.cpu().numpy(), by_chunk
+            distances = torch.cdist(embedding.double(), self._centroids)
+        return emotion, embedding, distances, outputs[0].cluster_logits
+
+
+@dataclass
+class _Outputs:
+    """Room for what is predicted, filled pass by pass."""
+
+    scores: np.ndarray
+    clusters: np.ndarray
+    embeddings: np.ndarray | None = None
+    distances: np.ndarray | None = None
+
+    @classmethod
+    def room_for(cls, count: int, num_attributes: int) -> _Outputs:
+        return cls(np.empty((count, num_attributes)), np.empty(count, np.int64))
+
+
+def decode_for(saved: SavedModel, path: str | Path) -> Float32[np.ndarray, " sample"]:
+    """Decode a file to mono samples at a model's rate, by its resampler.
+
+    Raises:
+        AudioError: see :func:`raydec.features.audio.load_audio`.
+    """
+    load_file = load_audio_kaiser if saved.resampler == "kaiser" else load_audio
+    return load_file(path, saved.features.sample_rate)
 
 
 def model_fingerprint(path: str | Path) -> str:
@@ -237,83 +297,6 @@ def model_fingerprint(path: str | Path) -> str:
     names = (WEIGHTS_FILE, CONFIG_FILE, CENTROIDS_FILE)
     present = [Path(path) / name for name in names if (Path(path) / name).exists()]
     return hashlib.sha256(" ".join(map(file_sha256, present)).encode()).hexdigest()
-
-
-def result_schema(predictor: Predictor) -> pa.Schema:
-    """Columns of :func:`predict_files`: file, start, end, one per attribute, cluster, error."""
-    return pa.schema(
-        [
-            ("file", pa.string()),
-            ("start", pa.float64()),
-            ("end", pa.float64()),
-            *((name, pa.float64()) for name in predictor.attributes),
-            ("cluster", pa.int64()),
-            ("error", pa.string()),
-        ]
-    )
-
-
-def predict_files(predictor: Predictor, files: Sequence[str], window_s: float | None = None) -> pa.Table:
-    """Predict a list of files; needs nothing else, so that any process can take any part of a list.
-
-    Args:
-        predictor: a loaded model.
-        files: audio files.
-        window_s: predict windows of this many seconds instead of whole files. They follow each other
-            without overlap; a rest shorter than half a window joins the last one.
-
-    Returns:
-        One row per file or window, in order; ``start`` and ``end`` in seconds. What cannot be predicted is
-        a row with the reason in ``error``.
-    """
-    rows: list[dict[str, object]] = []
-    waiting: list[tuple[dict[str, object], Tensor]] = []
-    for file in files:
-        for row, frames in _spectrograms(predictor, file, window_s):
-            rows.append(row)
-            if frames is not None:
-                waiting.append((row, frames))
-            if len(waiting) == _UTTERANCES_IN_MEMORY:
-                _complete(predictor, waiting)
-    _complete(predictor, waiting)
-    return pa.Table.from_pylist(rows, schema=result_schema(predictor))
-
-
-def _spectrograms(
-    predictor: Predictor, file: str, window_s: float | None
-) -> Iterator[tuple[dict[str, object], Tensor | None]]:
-    """Rows without scores, and the mel frames to predict them from (None: the row has its error)."""
-    parameters = predictor.saved.features
-    rate = parameters.sample_rate
-    name = printable(file)
-    try:
-        waveform = predictor.load_audio(file)
-    except AudioError as error:
-        yield {"file": name, "error": error.reason}, None
-        return
-    window = len(waveform) if window_s is None else max(1, round(window_s * rate))
-    for start, stop in window_bounds(len(waveform), window):
-        row: dict[str, object] = {"file": name, "start": start / rate, "end": stop / rate}
-        samples = waveform[start:stop]
-        if samples.any():
-            yield row, mel_frames(samples, parameters)
-        else:
-            yield row | {"error": "silent: every sample is zero"}, None
-
-
-def window_bounds(num_samples: int, window: int) -> list[tuple[int, int]]:
-    """First and one past the last sample of each window; see :func:`predict_files`."""
-    num_windows = max(1, num_samples // window + (num_samples % window * 2 >= window))
-    return list(itertools.pairwise([*range(0, num_windows * window, window), num_samples]))
-
-
-def _complete(predictor: Predictor, waiting: list[tuple[dict[str, object], Tensor]]) -> None:
-    """Predict what waits, write the scores into the rows, and leave nothing waiting."""
-    result = predictor.predict_frames([frames for _, frames in waiting])
-    for i, (row, _) in enumerate(waiting):
-        row.update(zip(predictor.attributes, result.scores[i].tolist(), strict=True))
-        row["cluster"] = None if result.clusters is None else int(result.clusters[i])
-    waiting.clear()
 
 
 def _concatenate(parts: Sequence[Predictions]) -> Predictions:

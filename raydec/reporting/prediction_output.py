@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,10 +17,25 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from raydec.errors import UserError
-from raydec.features.files import publish, temporary_file, write_arrow, write_text
+from raydec.features.files import TEMPORARY_PREFIX, publish, temporary_file, write_arrow, write_text
 
 _STATE_FILE = "state.json"
 _FORMATS = (".csv", ".parquet")
+_PART = "part-"
+_ROWS_PER_BLOCK = 10_000
+
+
+@dataclass(frozen=True)
+class PredictionCounts:
+    """What is in a finished file.
+
+    Attributes:
+        rows: all of them.
+        failed: those that have an error instead of scores.
+    """
+
+    rows: int
+    failed: int
 
 
 class PredictionOutput:
@@ -51,41 +68,44 @@ class PredictionOutput:
             self._check_state(dict(made_with))
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror or error}") from None
-        self._table = self._read()
-        self._num_parts = len(self._part_files())
+        self._num_parts = 1 + max((_number(part) for part in self._part_files()), default=-1)
 
     def done(self) -> set[str]:
         """Files that have their rows."""
-        return set(self._table["file"].to_pylist())
+        return set(itertools.chain.from_iterable(table["file"].to_pylist() for table in self._read()))
 
     def add(self, table: pa.Table) -> None:
-        """Keep rows, so that they outlive this process."""
+        """Keep rows, so that they outlive this process; all rows of a file come in one call."""
         batch = table.combine_chunks().to_batches(max_chunksize=max(1, table.num_rows))
         if not batch:
             return
-        write_arrow(self._parts / f"part-{self._num_parts:06d}.arrow", batch[0])
+        write_arrow(self._parts / f"{_PART}{self._num_parts:06d}.arrow", batch[0])
         self._num_parts += 1
-        self._table = pa.concat_tables([self._table, table])
 
-    def finish(self, order: Sequence[str]) -> pa.Table:
+    def finish(self, order: Sequence[str]) -> PredictionCounts:
         """Write the file, in the order of ``order``, and drop the parts.
 
         Args:
             order: files as asked for now; rows of files asked for earlier come before them.
         """
-        files = self._table["file"].to_pylist()
+        table = _without_repetition(self._schema, self._read())
+        files = table["file"].to_pylist()
         rank = {file: place for place, file in enumerate(order)}
         rows = sorted(range(len(files)), key=lambda row: rank.get(files[row], -1))
-        table = self._table.take(pa.array(rows, pa.int64()))
+        # Rows are taken from mapped files and written in blocks: embeddings may be more than fit in memory.
+        blocks = (
+            table.take(pa.array(rows[start : start + _ROWS_PER_BLOCK], pa.int64()))
+            for start in range(0, max(1, len(rows)), _ROWS_PER_BLOCK)
+        )
         with temporary_file(self.path.parent) as file:
             if self.path.suffix.lower() == ".csv":
-                _write_csv(table, file)
+                _write_csv(self._schema.names, blocks, file)
             else:
-                pq.write_table(table, file)
+                _write_parquet(self._schema, blocks, file)
             publish(file, self.path)
-        for part in self._part_files():
-            part.unlink()
-        return table
+        for leftover in (*self._part_files(), *self._parts.glob(f"{TEMPORARY_PREFIX}*")):
+            leftover.unlink()
+        return PredictionCounts(len(rows), _count_errors(table))
 
     def _forget(self) -> None:
         if self._parts.exists():
@@ -101,50 +121,65 @@ class PredictionOutput:
             except ValueError:
                 raise UserError(f"{state} is damaged; {remedy}") from None
             if before != made_with:
-                raise UserError(f"{self.path} was made with another model or --windows; {remedy}")
+                raise UserError(f"{self.path} was made with another model or other options; {remedy}")
             return
         if self.path.exists():
             raise UserError(f"{self.path} exists already; {remedy}")
         self._parts.mkdir(parents=True, exist_ok=True)
         write_text(state, json.dumps(made_with))
 
-    def _read(self) -> pa.Table:
-        tables = [self._schema.empty_table()]
+    def _read(self) -> Iterator[pa.Table]:
+        """Rows of the finished file, then of the parts."""
         try:
             if self.path.exists():
                 is_csv = self.path.suffix.lower() == ".csv"
                 table = _read_csv(self.path, self._schema) if is_csv else pq.read_table(self.path)
-                tables.append(table.select(self._schema.names).cast(self._schema))
+                yield table.select(self._schema.names).cast(self._schema)
             for part in self._part_files():
-                with pa.OSFile(str(part)) as source:
-                    tables.append(pa.ipc.open_file(source).read_all().cast(self._schema))
+                with pa.memory_map(str(part)) as source:
+                    yield pa.ipc.open_file(source).read_all().cast(self._schema)
         except (pa.ArrowException, KeyError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"{self.path} was changed and cannot go on: {reason}; add --restart") from None
-        return _without_repetition(tables)
 
     def _part_files(self) -> list[Path]:
-        return sorted(self._parts.glob("part-*.arrow"))
+        return sorted(self._parts.glob(f"{_PART}*.arrow"), key=_number)
 
 
-def _without_repetition(tables: Iterable[pa.Table]) -> pa.Table:
+def _count_errors(table: pa.Table) -> int:
+    return table.num_rows - table["error"].null_count if "error" in table.column_names else 0
+
+
+def _number(part: Path) -> int:
+    digits = part.stem.removeprefix(_PART)
+    return int(digits) if digits.isdecimal() else -1
+
+
+def _without_repetition(schema: pa.Schema, tables: Iterable[pa.Table]) -> pa.Table:
     """All rows, each file's from the first table that has it: a crash may leave rows in file and part."""
-    kept: list[pa.Table] = []
+    kept = [schema.empty_table()]
     known: set[str] = set()
     for table in tables:
         files = table["file"].to_pylist()
-        kept.append(table.filter(pa.array([file not in known for file in files], pa.bool_())))
+        is_new = [file not in known for file in files]
+        kept.append(table if all(is_new) else table.filter(pa.array(is_new, pa.bool_())))
         known.update(files)
     return pa.concat_tables(kept)
 
 
-def _write_csv(table: pa.Table, file: BinaryIO) -> None:
+def _write_parquet(schema: pa.Schema, blocks: Iterable[pa.Table], file: BinaryIO) -> None:
+    with pq.ParquetWriter(file, schema) as writer:
+        for block in blocks:
+            writer.write_table(block)
+
+
+def _write_csv(names: Sequence[str], blocks: Iterable[pa.Table], file: BinaryIO) -> None:
     # Python's writer quotes only what needs quotes; Arrow's quotes every name.
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(table.column_names)
-    for batch in table.to_batches(max_chunksize=10_000):
-        writer.writerows(zip(*(column.to_pylist() for column in batch.columns), strict=True))
+    writer.writerow(names)
+    for block in blocks:
+        writer.writerows(zip(*(column.to_pylist() for column in block.columns), strict=True))
     text.flush()
     text.detach()
 

@@ -193,6 +193,7 @@ class RunRecorder:
                 "run": self._config.name,
                 "corpus": self._store.corpus_name,
                 "synthetic": self._store.synthetic,
+                "label_range": self._store.label_range,
                 "best_epoch": state.best_epoch,
                 "scores": dict(scores),
                 "raydec_version": __version__,

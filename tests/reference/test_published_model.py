@@ -16,7 +16,8 @@ from raydec.features.audio import AudioError, load_audio
 from raydec.features.chunking import chunk_utterance
 from raydec.features.mel import mel_frames
 from raydec.model.directory import load_model
-from raydec.reporting.prediction import Predictor, load, predict_files
+from raydec.reporting.prediction import Predictor, load
+from raydec.reporting.prediction_files import predict_files
 
 pytestmark = pytest.mark.reference
 

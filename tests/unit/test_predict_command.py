@@ -1,8 +1,14 @@
 import csv
+import os
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -11,12 +17,15 @@ import soundfile
 from model_support import small_model, speech
 
 import raydec.predict
-import raydec.reporting.prediction
+import raydec.reporting.prediction_files
 from raydec.console import run_entry_point
 from raydec.errors import UserError
-from raydec.model.directory import save_model
+from raydec.features.audio import load_audio
+from raydec.features.chunking import chunk_utterance
+from raydec.features.mel import FrameNormalizer, mel_frames
+from raydec.model.directory import load_model, save_model
 from raydec.reporting.audio_inputs import find_inputs
-from raydec.reporting.prediction_output import PredictionOutput
+from raydec.reporting.prediction_output import PredictionCounts, PredictionOutput
 
 HEADER = ["file", "start", "end", "arousal", "valence", "dominance", "cluster", "error"]
 
@@ -68,15 +77,15 @@ def test_csv_and_parquet_hold_the_same(recordings: Path) -> None:
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, num_calls: int) -> list[list[str]]:
     """Make the command stop as by Ctrl-C after some parts; returns what was predicted."""
-    original, calls = raydec.reporting.prediction.predict_files, []
+    original, calls = raydec.reporting.prediction_files.predict_files, []
 
-    def watched(predictor, files, window_s=None):
+    def watched(predictor, files, *rest):
         if len(calls) == num_calls:
             raise KeyboardInterrupt
         calls.append(list(files))
-        return original(predictor, files, window_s)
+        return original(predictor, files, *rest)
 
-    monkeypatch.setattr(raydec.reporting.prediction, "predict_files", watched)
+    monkeypatch.setattr(raydec.reporting.prediction_files, "predict_files", watched)
     return calls
 
 
@@ -118,7 +127,7 @@ def test_rows_of_different_models_or_windows_never_mix(
     assert predict("model", "in", "--out", "out.csv", "--windows", "1") == 2
     save_model(small_model(centroids=False), "model")
     assert predict("model", "in", "--out", "out.csv") == 2
-    assert "out.csv was made with another model or --windows; add --restart" in capsys.readouterr().err
+    assert "out.csv was made with another model or other options; add --restart" in capsys.readouterr().err
     assert predict("model", "in", "--out", "out.csv", "--windows", "1", "--restart") == 0
     assert len(rows_of("out.csv")) > 6
 
@@ -148,7 +157,7 @@ def test_a_crash_between_table_and_parts_repeats_no_row(tmp_path: Path) -> None:
     shutil.copy(next((tmp_path / "parts").glob("part-*")), tmp_path / ".o.csv.parts")
     again = PredictionOutput(tmp_path / "o.csv", schema, {}, restart=False)
     assert again.done() == {"a", "b"}
-    assert again.finish(["a", "b"])["x"].to_pylist() == [2.0, 3.0, 1.0]
+    assert again.finish(["a", "b"]) == PredictionCounts(rows=3, failed=0)
     assert (tmp_path / "o.csv").read_text() == "file,x\na,2.0\na,3.0\nb,1.0\n"
 
 
@@ -199,6 +208,9 @@ def test_unusable_inputs_are_user_errors(recordings: Path) -> None:
         (["model", "in", "--out", "o.csv", "--windows", "0"], "at least 0.1 s"),
         (["model", "in", "--out", "o.csv", "--windows", "nan"], "at least 0.1 s"),
         (["model", "in", "--out", "o.csv", "--windows", "x"], "'x' is no number of seconds"),
+        (["model", "in", "--out", "o.csv", "--embeddings"], "end in .parquet, not o.csv"),
+        (["model", "in", "--out", "o.csv", "--label-range", "3", "1"], "--label-range 3 1 is empty"),
+        (["model", "in", "--out", "o.csv", "--workers", "-1"], "no whole number"),
         (["model", "in", "--out", "in/a.wav/o.csv"], "cannot write in/a.wav/o.csv"),
     ],
 )
@@ -209,3 +221,91 @@ def test_mistakes_are_one_line(
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not list(recordings.glob("o.*"))
+
+
+def test_embeddings_and_distances_are_columns_of_vectors(recordings: Path) -> None:
+    assert predict("model", "in", "--out", "a.parquet", "--embeddings", "--distances") == 0
+    table = pq.read_table("a.parquet")
+    saved = load_model("model")
+    assert saved.centroids is not None
+    assert table.schema.field("embedding").type == pa.list_(pa.float32(), 16)
+    assert table.schema.field("cluster_distances").type == pa.list_(pa.float32(), 5)
+    rows = table.to_pylist()
+    assert [row["embedding"] is None for row in rows] == [row["error"] is not None for row in rows]
+    # By the definitions, chunk by chunk.
+    normalizer = FrameNormalizer(saved.feature_mean, saved.feature_std, "log", 3.0)
+    chunks = chunk_utterance(normalizer.normalize(mel_frames(load_audio("in/a.wav"))), 11, 62, "tile")
+    embedding = saved.networks[0][1].embed(chunks).detach().double().numpy()
+    distances = np.linalg.norm(embedding[:, None] - saved.centroids[None], axis=-1)
+    np.testing.assert_allclose(rows[0]["embedding"], embedding.mean(0), atol=1e-4)
+    np.testing.assert_allclose(rows[0]["cluster_distances"], distances.mean(0), rtol=1e-4)
+    assert predict("model", "in", "--out", "a.parquet", "--embeddings") == 2
+
+
+def test_clipping_limits_scores_to_the_labels_range(
+    recordings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict("model", "in", "--out", "free.csv") == 0
+    assert predict("model", "in", "--out", "x.csv", "--clip") == 2
+    assert "does not say its labels' range; add --label-range LOW HIGH" in capsys.readouterr().err
+    scores = [float(row["arousal"]) for row in rows_of("free.csv") if row["arousal"]]
+    low, high = sorted(scores)[1:3]
+    save_model(small_model(extra={"label_range": [low, high]}), "ranged")
+    assert predict("ranged", "in", "--out", "clipped.csv", "--clip") == 0
+    clipped = [float(row["arousal"]) for row in rows_of("clipped.csv") if row["arousal"]]
+    assert clipped == pytest.approx(np.clip(scores, low, high)) and clipped != pytest.approx(scores)
+    assert predict("model", "in", "--out", "given.csv", "--label-range", str(low), str(high)) == 0
+    assert Path("given.csv").read_bytes() == Path("clipped.csv").read_bytes()
+
+
+def test_one_window_is_the_whole_file_where_they_coincide(recordings: Path) -> None:
+    assert predict("model", "in", "--out", "whole.parquet") == 0
+    assert predict("model", "in", "--out", "windows.parquet", "--windows", "10") == 0
+    assert pq.read_table("windows.parquet").equals(pq.read_table("whole.parquet"))
+
+
+def test_inputs_may_be_uris(recordings: Path) -> None:
+    base = (recordings / "in").as_uri()
+    assert predict("model", "in", "--out", "local.csv") == 0
+    (recordings / "in" / "list.txt").write_text("a.wav\n" + f"{base}/deep/d.WAV\nmissing.wav\n")
+    assert predict("model", base, f"{base}/list.txt", f"{base}/z.wav", "--out", "remote.csv") == 0
+    remote = {row["file"]: row for row in rows_of("remote.csv")}
+    for row in rows_of("local.csv"):
+        twin = remote.pop(base + quote(row["file"].removeprefix("in")))
+        assert {**twin, "file": row["file"]} == row
+    assert [row["error"] for row in remote.values()] == ["the file does not exist"]
+    with pytest.raises(UserError, match="does not exist"):
+        find_inputs([f"{base}/nowhere"])
+    with pytest.raises(UserError, match="cannot be listed"):
+        find_inputs(["nosuchscheme://bucket/x"])
+
+
+def test_a_killed_command_loses_no_row_and_repeats_none(recordings: Path) -> None:
+    for number in range(150):
+        os.link("in/a.wav", f"in/link{number:03d}.wav")
+    command = [
+        sys.executable,
+        "-m",
+        "raydec.predict",
+        "model",
+        "in",
+        "--out",
+        "out.parquet",
+        "--workers",
+        "0",
+    ]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    while len(list(recordings.glob(".out.parquet.parts/part-*"))) < 2:
+        assert child.poll() is None and time.monotonic() < end
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+    num_parts = len(list(recordings.glob(".out.parquet.parts/part-*")))
+    assert 2 <= num_parts < 5
+    assert predict("model", "in", "--out", "out.parquet") == 0
+    assert predict("model", "in", "--out", "whole.parquet") == 0
+    assert pq.read_table("out.parquet").equals(pq.read_table("whole.parquet"))
+    files = pq.read_table("out.parquet")["file"].to_pylist()
+    assert len(files) == len(set(files)) == 156
+    assert [path.name for path in (recordings / ".out.parquet.parts").iterdir()] == ["state.json"]

@@ -9,12 +9,14 @@ from corpus_support import make_store, many, write_corpus
 from model_support import small_model, speech
 
 import raydec.reporting.prediction as prediction_module
+import raydec.reporting.prediction_files as files_module
 from raydec.errors import UserError
 from raydec.features.chunking import chunk_utterance
 from raydec.features.kaiser import resample_kaiser
 from raydec.features.mel import FeatureParameters, FrameNormalizer, mel_frames
 from raydec.model.directory import ChunkFormat, SavedModel, save_model
-from raydec.reporting.prediction import Predictor, load, predict_files, window_bounds
+from raydec.reporting.prediction import Predictor, load
+from raydec.reporting.prediction_files import RowOptions, predict_files, window_bounds
 
 CPU = torch.device("cpu")
 
@@ -150,7 +152,7 @@ def test_windows_follow_each_other_and_a_short_rest_joins_the_last() -> None:
 def test_files_become_rows_in_order_with_reasons_for_the_bad_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prediction_module, "_UTTERANCES_IN_MEMORY", 2)
+    monkeypatch.setattr(files_module, "_UTTERANCES_IN_MEMORY", 2)
     for name, seconds in (("a", 2.0), ("b", 0.02), ("d", 4.0)):
         soundfile.write(tmp_path / f"{name}.wav", speech(seconds), 16_000)
     (tmp_path / "c.wav").write_bytes(b"garbage")
@@ -172,7 +174,7 @@ def test_windows_are_predicted_one_by_one(tmp_path: Path) -> None:
     samples = np.concatenate([speech(3.0), np.zeros(32_000, np.float32), speech(1.2)])
     soundfile.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")
     predictor = Predictor(small_model(), CPU)
-    rows = predict_files(predictor, [str(tmp_path / "a.wav")], 1.0).to_pylist()
+    rows = predict_files(predictor, [str(tmp_path / "a.wav")], RowOptions(window_s=1.0)).to_pylist()
     assert [(row["start"], row["end"]) for row in rows] == [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6.2)]
     assert [row["error"] is None for row in rows] == [True, True, True, False, False, True]
     assert rows[3]["error"] == "silent: every sample is zero" and rows[3]["arousal"] is None

@@ -1,0 +1,180 @@
+"""Predict parts of a long list of files on a Ray cluster, through Ray Data.
+
+Where there are GPUs, files are read (decoded, made into spectrograms) in one process per CPU, and each GPU
+has one process that runs the network over what comes. Without GPUs, each process reads and runs the network
+itself: the network takes most of the time there, so separate readers would wait for it, and spectrograms,
+hundreds of times as large as rows, stay where they were made.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from raydec.console import verbosity
+from raydec.errors import UserError
+from raydec.ray_runtime.session import start_ray
+
+# Parts in flight: spectrograms of some dozen files each, a few per process.
+_OBJECT_STORE_GIB = 1.0
+# A file that kills its process is met again by the next one; after that there is no point.
+_MAX_RETRIES = 2
+
+Part = Sequence[str]
+Read = Callable[[Part], bytes]
+Score = Callable[[bytes], bytes]
+
+
+def predict_parts(
+    parts: Sequence[Part],
+    read: Read,
+    make_scorer: Callable[[str], Score],
+    *,
+    num_workers: int | None,
+    address: str | None = None,
+    on_done: Callable[[bytes], None],
+) -> None:
+    """Call ``score(read(part))`` for every part, spread over the cluster.
+
+    ``on_done`` is called in this process with each result as soon as it is there, in any order. A part is one
+    row of the data set and its result another, so that a part is done wholly or not at all.
+
+    Args:
+        parts: lists of file names.
+        read: importable on every node, as is what it gives and takes.
+        make_scorer: called once per process with its device, ``cpu`` or ``cuda``.
+        num_workers: processes on CPUs; None means one per CPU of the cluster.
+        address: cluster to join, as in :func:`raydec.ray_runtime.session.start_ray`.
+        on_done: receives each result.
+
+    Raises:
+        UserError: one of a call's, no cluster at ``address``, or a process that died again and again.
+    """
+    import ray
+
+    start_ray(address, num_cpus=num_workers, object_store_gib=_OBJECT_STORE_GIB)
+    _quieten_ray_data()
+    resources = ray.cluster_resources()
+    num_readers = num_workers or max(int(resources.get("CPU", 1)), 1)
+    num_gpus = int(resources.get("GPU", 0))
+    # One copy in the object store, and small arguments: Ray cannot restart a process that lost large ones.
+    work = [ray.put((read, make_scorer))]
+    dataset = _pipeline(parts, work, num_readers, num_gpus)
+    try:
+        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            for result in batch["part"].to_pylist():
+                on_done(result)
+    except Exception as error:
+        raise _explained(error) from None
+
+
+def _pipeline(parts: Sequence[Part], work: list[Any], num_readers: int, num_gpus: int) -> Any:
+    import ray.data
+
+    # One block per part: a task is one part, and a process that falls behind holds nobody up.
+    items = [{"part": json.dumps(list(part))} for part in parts]
+    dataset = ray.data.from_items(items, override_num_blocks=len(parts))
+    with warnings.catch_warnings():
+        # Named parameters for the number of retries do not exist yet (Ray 2.60); without them it is endless.
+        warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
+        if not num_gpus:
+            readers = _on_actors(min(num_readers, len(parts)), num_cpus=1)
+            return dataset.map_batches(_ReadAndScore, fn_constructor_args=(work,), **readers)
+        readers = _on_actors(min(num_readers, len(parts)), num_cpus=1)
+        spectrograms = dataset.map_batches(_Read, fn_constructor_args=(work,), **readers)
+        scorers = _on_actors(min(num_gpus, len(parts)), num_gpus=1)
+        return spectrograms.map_batches(_Score, fn_constructor_args=(work,), **scorers)
+
+
+def _on_actors(count: int, **resources: int) -> dict[str, Any]:
+    from ray.data import ActorPoolStrategy
+
+    retries = {"max_restarts": _MAX_RETRIES, "max_task_retries": _MAX_RETRIES}
+    return {"batch_size": 1, "compute": ActorPoolStrategy(size=count), **resources, **retries}
+
+
+Batch = dict[str, Any]
+"""One row: ``part`` is a JSON list of names, or bytes."""
+
+
+class _Read:
+    def __init__(self, work: list[Any]) -> None:
+        self._read, _ = _fetch(work)
+
+    def __call__(self, batch: Batch) -> Batch:
+        return _as_batch(self._read(_names(batch)))
+
+
+class _Score:
+    def __init__(self, work: list[Any]) -> None:
+        _, make_scorer = _fetch(work)
+        self._score = make_scorer("cuda")
+
+    def __call__(self, batch: Batch) -> Batch:
+        (content,) = batch["part"]
+        return _as_batch(self._score(content))
+
+
+class _ReadAndScore:
+    def __init__(self, work: list[Any]) -> None:
+        self._read, make_scorer = _fetch(work)
+        self._score = make_scorer("cpu")
+
+    def __call__(self, batch: Batch) -> Batch:
+        return _as_batch(self._score(self._read(_names(batch))))
+
+
+def _fetch(work: list[Any]) -> tuple[Read, Callable[[str], Score]]:
+    import ray
+    import torch
+
+    torch.set_num_threads(1)
+    return ray.get(work[0])
+
+
+def _names(batch: Batch) -> list[str]:
+    (names,) = batch["part"]
+    # JSON, because file names may hold bytes that are no text; Arrow refuses those.
+    return json.loads(str(names))
+
+
+def _as_batch(content: bytes) -> Batch:
+    # An object array: NumPy's own byte strings lose zeros at their end.
+    part = np.empty(1, object)
+    part[0] = content
+    return {"part": part}
+
+
+def _quieten_ray_data() -> None:
+    """No bars, no plans, no notices of Ray Data's on our terminal; its log files keep them."""
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # Warnings about operators that wait and resources that are all taken would be most of what a person sees.
+    for handler in logging.getLogger("ray.data").handlers:
+        if "Session" not in type(handler).__name__:
+            handler.setLevel(logging.INFO if verbosity() > 0 else logging.ERROR)
+
+
+def _explained(error: Exception) -> Exception:
+    from ray.exceptions import RayActorError, RayTaskError, WorkerCrashedError
+
+    cause: BaseException | None = error
+    while cause is not None:
+        inner = cause.cause if isinstance(cause, RayTaskError) else None
+        if isinstance(inner, UserError):
+            return inner
+        if isinstance(cause, RayActorError | WorkerCrashedError):
+            return UserError(
+                f"a worker died and so did its replacements ({type(cause).__name__}); most often memory ran "
+                "out: use fewer workers and run the same command again, finished work is kept"
+            )
+        cause = cause.__cause__ or inner
+    return error
