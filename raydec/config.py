@@ -6,8 +6,6 @@ downstream sees an unvalidated value. ``None`` means "not set": the code that us
 
 from __future__ import annotations
 
-import difflib
-import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from yaml import YAMLError
 
+from raydec.config_keys import explain_validation, keys_of
 from raydec.errors import UserError
 from raydec.worker_count import WorkerCount
 
@@ -156,6 +155,18 @@ class RayConfig(Section):
     object_store_gib: float | None = Field(None, gt=0, description="object store of a local Ray")
 
 
+class TrackingConfig(Section):
+    """Where a run is recorded besides its directory."""
+
+    services: tuple[Literal["wandb", "mlflow"], ...] = Field(
+        (), description="trackers to tell of every epoch; each needs the extra of its name"
+    )
+    project: str = Field("raydec", min_length=1, description="their project or experiment")
+    embedding_epochs: int = Field(
+        5, ge=0, description="epochs between maps of embeddings in TensorBoard; 0: none"
+    )
+
+
 class Config(Section):
     """A complete, validated run configuration."""
 
@@ -178,6 +189,7 @@ class Config(Section):
     clustering: ClusteringConfig = Field(ClusteringConfig(), description="")
     loss: LossConfig = Field(LossConfig(), description="")
     ray: RayConfig = Field(RayConfig(), description="")
+    tracking: TrackingConfig = Field(TrackingConfig(), description="")
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
@@ -252,7 +264,7 @@ def config_from_dict(user: Mapping[str, Any], schema: type[Config] = Config) -> 
     try:
         return schema.model_validate(merged)
     except ValidationError as error:
-        raise UserError(_explain(error, schema)) from None
+        raise UserError(explain_validation(error, schema)) from None
 
 
 def write_config(config: Config, path: str | Path) -> None:
@@ -265,14 +277,9 @@ def config_yaml(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json")))
 
 
-def iterate_keys(schema: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str, Any, str]]:
+def iterate_keys(schema: type[BaseModel] = Config) -> Iterator[tuple[str, str, Any, str]]:
     """Yield ``(dotted key, type, default, one-line description)`` of every setting."""
-    for name, field in schema.model_fields.items():
-        annotation = field.annotation
-        if isinstance(annotation, type) and issubclass(annotation, Section):
-            yield from iterate_keys(annotation, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", _type_name(annotation), field.get_default(), field.description or ""
+    return keys_of(schema)
 
 
 def changed_keys(old: Config, new: Config) -> list[str]:
@@ -311,41 +318,3 @@ def _read_overrides(overrides: Sequence[str]) -> Any:
         return OmegaConf.from_dotlist(list(overrides))
     except (YAMLError, OmegaConfBaseException, ValueError) as error:
         raise UserError(f"cannot read override: {' '.join(str(error).split())}") from None
-
-
-def _explain(error: ValidationError, schema: type[BaseModel]) -> str:
-    """One line for the first problem: key, value, limit, remedy."""
-    problems = error.errors(include_url=False)
-    problem = problems[0]
-    location = [str(part) for part in problem["loc"]]
-    key = ".".join(location)
-    if problem["type"] == "extra_forbidden":
-        section = ".".join(location[:-1])
-        known = [name for name, *_ in iterate_keys(schema)]
-        siblings = sorted(
-            {
-                name.removeprefix(f"{section}." if section else "").split(".")[0]
-                for name in known
-                if not section or name.startswith(f"{section}.")
-            }
-        )
-        near = difflib.get_close_matches(location[-1], siblings, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(siblings)}"
-        where = f"{section} has" if section else "the config has"
-        return f"{where} unknown key {location[-1]!r}; {hint}"
-    message = problem["msg"].removeprefix("Value error, ")
-    if not key:
-        return message
-    return f"{key}={problem['input']!r}: {message[0].lower()}{message[1:]}"
-
-
-def _type_name(annotation: Any) -> str:
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is Literal:
-        return "|".join(str(value) for value in arguments)
-    if origin in (typing.Union, types.UnionType):
-        return "|".join(_type_name(part) for part in arguments if part is not type(None))
-    if origin is tuple:
-        return f"list of {_type_name(arguments[0])}"
-    name = getattr(annotation, "__name__", str(annotation))
-    return {"str": "text", "bool": "true|false"}.get(name, name)

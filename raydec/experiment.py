@@ -22,11 +22,12 @@ from raydec.learning.worker import LocalWorker, Worker
 from raydec.reporting.recorder import SUMMARY_FILE, RunRecorder
 from raydec.reporting.run_folder import RunFolder
 from raydec.storage import storage_explained
+from raydec.reporting.tracking import check_trackers
 
 CONFIG_FILE = "config.yaml"
 
-# Keys that decide where and on what a run computes, not what it computes: it may be resumed with others.
-PLACEMENT_KEYS = ("ray.", "output_dir", "storage_path", "training.keep_checkpoints")
+# Keys that decide where a run computes and is recorded, not what it computes: it may be resumed with others.
+PLACEMENT_KEYS = ("ray.", "tracking.", "output_dir", "storage_path", "training.keep_checkpoints")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ def resolve(config: Config) -> Config:
     Raises:
         UserError: the store cannot be opened or does not have what the config asks for.
     """
+    check_trackers(config)
     updates: dict[str, Any] = {"output_dir": str(Path(config.output_dir).absolute())}
     data = config.data
     if data.store is None:

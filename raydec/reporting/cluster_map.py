@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +22,7 @@ from raydec.reporting.report_run import SplitView
 MAX_POINTS = 2000
 _LARGEST_PERPLEXITY = 30
 _TSNE_DIMENSIONS = 50
+_UMAP_NEIGHBORS, _FEWEST_FOR_UMAP = 15, 20
 _MAX_GROUPS = 10
 # With shapes that repeat after 7 and colours after 10, seventy clusters look different.
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "triangle-down")
@@ -58,10 +62,12 @@ def project(
 ) -> tuple[Projection, ...]:
     """PCA of the chunks, and t-SNE of chunks and centroids together where there are enough of them.
 
+    UMAP is a third where cuML or umap-learn is installed.
+
     Args:
         embeddings: of the chunks on the map.
         centroids: in the same space.
-        seed: of t-SNE. On one machine the same input and seed give the same map.
+        seed: of t-SNE and UMAP. On one machine the same input and seed give the same map.
     """
     from threadpoolctl import threadpool_limits
 
@@ -75,6 +81,8 @@ def project(
         planes = [("PCA", both[:, :2], titles)]
         if len(both) >= 5 and np.ptp(both) > 0:
             planes.append(("t-SNE", _tsne(both, seed), ("t-SNE 1", "t-SNE 2")))
+        if len(both) >= _FEWEST_FOR_UMAP and np.ptp(both) > 0 and (umap := _umap_class()) is not None:
+            planes.append(("UMAP", _umap(umap, both, seed), ("UMAP 1", "UMAP 2")))
     count = len(embeddings)
     return tuple(
         Projection(
@@ -109,6 +117,25 @@ def _tsne(values: Float[np.ndarray, "point axis"], seed: int) -> Float[np.ndarra
     perplexity = min(_LARGEST_PERPLEXITY, (len(values) - 1) / 3)
     method = TSNE(init="pca", perplexity=perplexity, random_state=integer_seed_for(seed, "t-SNE"), n_jobs=1)
     return method.fit_transform(values.astype(np.float32))
+
+
+def _umap_class() -> Any:
+    """UMAP of cuML on a machine with a GPU, else of umap-learn; None without either."""
+    import torch
+
+    if torch.cuda.is_available() and importlib.util.find_spec("cuml") is not None:
+        return importlib.import_module("cuml.manifold").UMAP
+    if importlib.util.find_spec("umap") is not None:
+        return importlib.import_module("umap").UMAP
+    return None
+
+
+def _umap(method: Any, values: Float[np.ndarray, "point axis"], seed: int) -> Float[np.ndarray, "point 2"]:
+    neighbors = min(_UMAP_NEIGHBORS, len(values) - 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a seed costs it its threads, which is what is wanted
+        fitted = method(n_neighbors=neighbors, random_state=integer_seed_for(seed, "UMAP"))
+        return np.asarray(fitted.fit_transform(values.astype(np.float32)))
 
 
 def cluster_map(
@@ -153,8 +180,8 @@ def cluster_map(
         caption=f"Each point is one chunk of split {view.split} ({shown} {num_chunks:,} chunks), "
         "placed by its embedding, the vector that K-means sees. Numbered circles are the centroids. Hover "
         "for the utterance; click the legend to hide a group, double-click to see it alone. PCA keeps large "
-        "distances; t-SNE keeps neighbourhoods, and the size of its groups and the gaps between them mean "
-        "nothing.",
+        "distances; t-SNE and UMAP keep neighbourhoods, and the size of their groups and the gaps between "
+        "them mean nothing.",
         height_px=620,
         choices=(
             Choice("colouring", "Colour by", tuple(names)),

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tensorboardX import SummaryWriter
 
 from raydec import __version__
 from raydec.config import Config
@@ -22,7 +21,9 @@ from raydec.learning.training import SplitScores
 from raydec.learning.worker import Member
 from raydec.model.directory import ChunkFormat, NetworkSpec, SavedModel, save_model
 from raydec.model.network import Network
+from raydec.reporting.run_events import RunEvents, centroid_drift
 from raydec.reporting.run_folder import RunFolder
+from raydec.reporting.tracking import Trackers
 
 METRICS_FILE, STEPS_FILE, SUMMARY_FILE = "metrics.jsonl", "steps.jsonl", "summary.json"
 SIZES_FILE = "clusters.jsonl"
@@ -56,20 +57,21 @@ class RunRecorder:
         self._data = data
         self._members = members
         folder.create()
-        self._events = SummaryWriter(str(folder.local))
+        self._events = RunEvents(folder.local, config, data)
+        self._trackers = Trackers(config, str(folder.local))
+        self._centroids: np.ndarray | None = None
         self._steps: list[str] = []
 
     def step(self, record: Mapping[str, float | int | str | None]) -> None:
         """See :class:`raydec.learning.training.Recorder`."""
         self._steps.append(json.dumps(dict(record)) + "\n")
-        for name, value in record.items():
-            if isinstance(value, float):
-                self._events.add_scalar(f"step/{record['stage']}/{name}", value, record["global_step"])
+        self._events.step(record)
 
     def resumed(self, state: RunState) -> None:
         """Drop what an interrupted attempt wrote after the checkpoint; say who goes on from there."""
         group = {"epoch": state.epoch, "members": [asdict(member) for member in self._members]}
         self._folder.write(MEMBERS_FILE, (self._folder.read(MEMBERS_FILE) or "") + json.dumps(group) + "\n")
+        self._centroids = state.centroids
         self._folder.write_json_lines(METRICS_FILE, state.history)
         written = (self._folder.read(STEPS_FILE) or "").splitlines(keepends=True)
         kept = [line for line in written if line.endswith("\n") and json.loads(line)["epoch"] < state.epoch]
@@ -84,23 +86,21 @@ class RunRecorder:
             file.writelines(self._steps)
         self._steps.clear()
         self._folder.write_json_lines(METRICS_FILE, state.history)
-        for name, value in state.history[-1].items():
-            if value is not None:
-                self._events.add_scalar(name, value, state.epoch)
         sizes = {
             stage: np.bincount(labels, minlength=self._config.clustering.num_clusters)
             for stage, labels in state.labels.items()
         }
-        for stage, counts in sizes.items():
-            self._events.add_histogram(f"cluster/sizes_{stage}", counts, state.epoch)
+        drift = self._drift(state)
         if sizes:
             line = {
                 "epoch": state.epoch,
                 "sizes": {stage: counts.tolist() for stage, counts in sizes.items()},
+                "drift": drift,
             }
             with (self._folder.local / SIZES_FILE).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-        self._events.flush()
+        self._events.epoch(state, sizes, drift)
+        self._trackers.log(state.history[-1], state.epoch)
         self._folder.sync()
 
     def best(self, network: Network, state: RunState) -> None:
@@ -121,12 +121,9 @@ class RunRecorder:
         """See :class:`raydec.learning.training.Recorder`."""
         by_split = {split: result.ccc for split, result in scores.items()}
         save_model(self._model(network, state, centroids, by_split), self._folder.local / MODEL_FOLDER)
-        self._events.add_hparams(
-            {"num_clusters": self._config.clustering.num_clusters, "seed": self._config.seed},
-            {f"{split}/ccc_{name}": value for split, ccc in by_split.items() for name, value in ccc.items()},
-            name=".",
-        )
-        self._events.close()
+        named = {f"{split}/ccc_{name}": ccc[name] for split, ccc in by_split.items() for name in ccc}
+        self._events.finish(named)
+        self._trackers.finish(named)
         summary = {
             "finished": True,
             "epochs": state.epoch,
@@ -147,6 +144,13 @@ class RunRecorder:
         self._folder.sync()
         self._folder.write_json(SUMMARY_FILE, summary)
         self._folder.sync()
+
+    def _drift(self, state: RunState) -> float | None:
+        """How far the centroids have moved since the epoch before; None without both."""
+        before, self._centroids = self._centroids, state.centroids
+        if before is None or state.centroids is None:
+            return None
+        return centroid_drift(before, state.centroids)
 
     def _predictions(self, scores: Mapping[str, SplitScores]) -> pa.Table:
         """Every scored utterance: who and what it is, its labels, and what was predicted."""

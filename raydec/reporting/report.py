@@ -36,6 +36,7 @@ from raydec.reporting.report_tables import (
 from raydec.reporting.report_training import (
     agreement_curves,
     dependency_curves,
+    drift_curve,
     empty_clusters,
     loss_curves,
     sizes_by_epoch,
@@ -265,6 +266,8 @@ def _clusters(analysis: Analysis) -> Section:
         agreement_curves(run.history, best),
         dependency_curves(run.history, run.attributes, best),
     ]
+    if (drift := drift_curve(run.sizes, best)) is not None:
+        over_epochs.append(drift)
     balance: list[Block] = [empty_clusters(run.history, _num_clusters(analysis), best), sizes]
     if run.sizes:
         balance.insert(1, sizes_by_epoch(run.sizes, same_clusters=run.config.head_mode == "align"))

@@ -131,6 +131,32 @@ def dependency_curves(history: History, attributes: Sequence[str], best_epoch: i
     )
 
 
+def drift_curve(sizes: History, best_epoch: int) -> Plot | None:
+    """How far the centroids moved in each epoch; None for runs that did not write it.
+
+    Args:
+        sizes: per epoch its number and its ``drift``.
+        best_epoch: whose model was kept.
+    """
+    having = [epoch for epoch in sizes if epoch.get("drift") is not None]
+    if not having:
+        return None
+    figure = go.Figure(_line(having, "drift", "drift", series_color(0)))
+    _epoch_layout(figure, "distance moved / spread", best_epoch)
+    figure.update_layout(yaxis={"rangemode": "tozero"})
+    last = having[-1]["drift"]
+    return Plot(
+        "drift",
+        "Drift of the centroids",
+        f"Line chart by epoch of how far the centroids moved since the epoch before, over how far apart they "
+        f"are; {last:.2f} in the last epoch",
+        figure,
+        "Each centroid is followed to the nearest it can have become, and the distances are divided by how "
+        "far the centroids lie from their mean. Above 1, the clustering began anew; towards 0, it settles. "
+        "Embeddings move too while the network learns, so some drift is training.",
+    )
+
+
 def sizes_by_epoch(sizes: History, *, same_clusters: bool) -> Plot:
     """Shares of the clusters of the supervised stage, stacked.
 

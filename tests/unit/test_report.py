@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
+import importlib.util
 import io
 import itertools
 import json
@@ -225,7 +226,8 @@ def test_the_map_is_principal_components_and_repeats() -> None:
     points = (rng.normal(size=(60, 12)) * np.arange(1, 13)).astype(np.float32)
     centroids = points[:4] + 1
     maps = project(points, centroids, seed=0)
-    assert [plane.name for plane in maps] == ["PCA", "t-SNE"]
+    has_umap = importlib.util.find_spec("umap") is not None
+    assert [plane.name for plane in maps] == ["PCA", "t-SNE"] + ["UMAP"] * has_umap
     oracle = PCA(2).fit(points)
     for axis, sign in itertools.product(range(2), (1,)):
         expected = oracle.transform(points)[:, axis]
@@ -413,6 +415,17 @@ def test_sizes_by_epoch_are_shown_when_the_run_wrote_them(run_copy: Path) -> Non
     figure = specifications(report_html(analyse(run_copy)))["sizes-by-epoch"]
     heights = [numbers(trace["y"]) for trace in figure["data"]]
     np.testing.assert_allclose(heights, [[1 / 2, 2 / 5, 1 / 3], [0, 0, 0], [1 / 2, 3 / 5, 2 / 3]])
+
+
+def test_drift_is_shown_from_the_second_epoch_on_when_the_run_wrote_it(run_copy: Path) -> None:
+    lines = [
+        {"epoch": e, "sizes": {"labeled": [1, 1, 1]}, "drift": d} for e, d in ((1, None), (2, 0.5), (3, 0.2))
+    ]
+    (run_copy / "clusters.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (trace,) = specifications(report_html(analyse(run_copy)))["drift"]["data"]
+    assert (trace["x"], trace["y"]) == ([2, 3], [0.5, 0.2])
+    (run_copy / "clusters.jsonl").write_text(json.dumps({"epoch": 1, "sizes": {"labeled": [1, 1, 1]}}) + "\n")
+    assert "drift" not in specifications(report_html(analyse(run_copy)))
 
 
 def numbers(packed: dict[str, str]) -> np.ndarray:

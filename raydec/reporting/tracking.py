@@ -1,0 +1,192 @@
+"""Experiment trackers beside the run directory: Weights & Biases and MLflow, each an extra.
+
+They get what ``metrics.jsonl`` holds, an epoch at a time, and the resolved settings. A tracker that fails in
+the middle of a run is dropped with a warning: training is worth more than its record elsewhere.
+
+Searches are recorded run by run in the same way, not through Ray Tune's callbacks: those would see one score
+per trial, where a trial may be several runs of many metrics each.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from raydec.config import Config, iterate_keys
+from raydec.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+Numbers = Mapping[str, float | int | None]
+
+
+class Tracker(Protocol):
+    """A service that keeps runs."""
+
+    def log(self, metrics: Numbers, epoch: int) -> None:
+        """An epoch ended."""
+        ...
+
+    def finish(self, summary: Numbers) -> None:
+        """The run ended, with these scores."""
+        ...
+
+
+class WandbTracker:
+    """Weights & Biases; ``WANDB_MODE=offline`` keeps the run on this machine.
+
+    Args:
+        config: of the run.
+        folder: where its local files go.
+    """
+
+    def __init__(self, config: Config, folder: str) -> None:
+        import wandb
+
+        self._run = wandb.init(
+            project=config.tracking.project,
+            name=config.name,
+            id=_identity(config),
+            resume="allow",
+            dir=folder,
+            config=flat_settings(config),
+            settings=wandb.Settings(silent=True),
+        )
+
+    def log(self, metrics: Numbers, epoch: int) -> None:
+        """See :class:`Tracker`."""
+        self._run.log(_known(metrics), step=epoch)
+
+    def finish(self, summary: Numbers) -> None:
+        """See :class:`Tracker`."""
+        self._run.summary.update(_known(summary))
+        self._run.finish()
+
+
+class MlflowTracker:
+    """MLflow; ``MLFLOW_TRACKING_URI`` says where, else it is MLflow's own default.
+
+    Args:
+        config: of the run.
+        folder: not used: MLflow has its own place.
+    """
+
+    def __init__(self, config: Config, folder: str) -> None:
+        from mlflow.tracking import MlflowClient
+
+        self._client = MlflowClient()
+        experiment = self._client.get_experiment_by_name(config.tracking.project)
+        number = (
+            experiment.experiment_id
+            if experiment
+            else self._client.create_experiment(config.tracking.project)
+        )
+        # A run that goes on after an interruption goes on here too.
+        found = self._client.search_runs([number], f"tags.raydec_run = '{_identity(config)}'", max_results=1)
+        if found:
+            self._run = found[0].info.run_id
+            return
+        tags = {"raydec_run": _identity(config)}
+        self._run = self._client.create_run(number, run_name=config.name, tags=tags).info.run_id
+        for key, value in flat_settings(config).items():
+            self._client.log_param(self._run, key, value)
+
+    def log(self, metrics: Numbers, epoch: int) -> None:
+        """See :class:`Tracker`."""
+        for name, value in _known(metrics).items():
+            self._client.log_metric(self._run, name, value, step=epoch)
+
+    def finish(self, summary: Numbers) -> None:
+        """See :class:`Tracker`."""
+        for name, value in _known(summary).items():
+            self._client.log_metric(self._run, f"final/{name}", value)
+        self._client.set_terminated(self._run)
+
+
+_TRACKERS = {"wandb": WandbTracker, "mlflow": MlflowTracker}
+
+
+def check_trackers(config: Config) -> None:
+    """Refuse a service that is not installed, before anything is trained.
+
+    Raises:
+        UserError: naming the extra that brings it.
+    """
+    for service in config.tracking.services:
+        if importlib.util.find_spec(service) is None:
+            raise UserError(
+                f'tracking.services={service} needs {service}; install with: pip install "raydec[{service}]"'
+            )
+
+
+class Trackers:
+    """All trackers of a run.
+
+    Args:
+        config: of the run.
+        folder: the run directory, on this machine.
+    """
+
+    def __init__(self, config: Config, folder: str) -> None:
+        self._config = config
+        self._folder = folder
+        self._trackers: dict[str, Tracker] | None = None
+
+    def log(self, metrics: Numbers, epoch: int) -> None:
+        """Pass on an epoch. The first one starts the trackers: a run that fails at once leaves nothing."""
+        self._call("log", metrics, epoch)
+
+    def finish(self, summary: Numbers) -> None:
+        """Pass on the scores and close."""
+        self._call("finish", summary)
+
+    def _call(self, method: str, *arguments: Any) -> None:
+        for service in self._open():
+            try:
+                assert self._trackers is not None
+                getattr(self._trackers[service], method)(*arguments)
+            except Exception as error:  # whatever a service's client raises
+                self._drop(service, error)
+
+    def _open(self) -> Sequence[str]:
+        if self._trackers is None:
+            self._trackers = {}
+            for service in self._config.tracking.services:
+                try:
+                    self._trackers[service] = _TRACKERS[service](self._config, self._folder)
+                except Exception as error:  # as above
+                    self._drop(service, error)
+        return list(self._trackers)
+
+    def _drop(self, service: str, error: Exception) -> None:
+        assert self._trackers is not None
+        self._trackers.pop(service, None)
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        logger.warning("%s does not record this run any more: %s", service, reason)
+
+
+def flat_settings(config: Config) -> dict[str, Any]:
+    """Every setting by its dotted key."""
+    tree = config.model_dump(mode="json")
+
+    def value(key: str) -> Any:
+        found: Any = tree
+        for part in key.split("."):
+            found = found[part]
+        return found
+
+    return {key: value(key) for key, *_ in iterate_keys(type(config))}
+
+
+def _identity(config: Config) -> str:
+    """The same for all attempts of one run, and another for other runs of that name."""
+    import hashlib
+
+    text = f"{config.storage_path or config.output_dir}/{config.name}"
+    return f"{config.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _known(numbers: Numbers) -> dict[str, float]:
+    return {name: float(value) for name, value in numbers.items() if value is not None}
