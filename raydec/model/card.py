@@ -60,8 +60,8 @@ def _use_section() -> str:
     return (
         "## Use\n\n"
         "```sh\npython -m raydec.predict THIS_FOLDER recordings/ --out predictions.csv\n```\n\n"
-        "```python\nfrom raydec.reporting.prediction import load\n\n"
-        'print(load("THIS_FOLDER").predict("recording.wav"))\n```\n\n'
+        "```python\nimport raydec\n\n"
+        'print(raydec.load("THIS_FOLDER").predict("recording.wav"))\n```\n\n'
         "Loading runs no code from this folder: weights are safetensors, the rest is JSON and npy.\n"
     )
 

@@ -71,7 +71,7 @@ def upload_model(folder: str | Path, name: str, *, private: bool = False) -> str
             commit_message="Upload a raydec model",
         )
     except Exception as error:  # as above
-        raise UserError(f"cannot upload to {name}: {_reason(error)}; see huggingface-cli login") from None
+        raise UserError(f"cannot upload to {name}: {_reason(error)}; try hf auth login") from None
     return f"https://huggingface.co/{repository}"
 
 

@@ -117,7 +117,8 @@ class Predictor:
         self._label_std = np.array([value for spec, _ in saved.networks for value in spec.label_std])
         self._centroids = None
         if saved.centroids is not None:
-            self._centroids = torch.from_numpy(saved.centroids).double().to(device)
+            # A copy: in a Ray worker the array is a view of shared memory, which may not be written to.
+            self._centroids = torch.tensor(saved.centroids, dtype=torch.float64, device=device)
 
     @property
     def embedding_dim(self) -> int:

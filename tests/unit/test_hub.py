@@ -102,7 +102,10 @@ def test_predict_takes_models_by_their_name_and_revision(fake: FakeHub) -> None:
         (["evaluate", "hf:../../etc/x", "store"], "no model on the Hub"),
         (["evaluate", "model", "store", "--against", "hf:me/none"], "cannot fetch hf:me/none"),
         (["export", "model", "--hub", "me/emotions"], "write hf:owner/name"),
-        (["export", "model", "--hub", "hf:somebody-else/x"], "403 Forbidden: no write access; see"),
+        (
+            ["export", "model", "--hub", "hf:somebody-else/x"],
+            "403 Forbidden: no write access; try hf auth login",
+        ),
         (["export", "a.wav", "--hub", "hf:me/x"], "a.wav is not a model directory"),
         (["export", "model"], "name a file with --onnx FILE, or a place with --hub"),
     ],

@@ -309,3 +309,34 @@ def test_a_killed_command_loses_no_row_and_repeats_none(recordings: Path) -> Non
     files = pq.read_table("out.parquet")["file"].to_pylist()
     assert len(files) == len(set(files)) == 156
     assert [path.name for path in (recordings / ".out.parquet.parts").iterdir()] == ["state.json"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [([], "ray"), (["--workers", "0"], "here"), (["--workers", "3"], "ray"), (["--address", "a:1"], "ray")],
+)
+def test_many_files_go_to_ray_and_few_stay_here(
+    recordings: Path, arguments: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(raydec.predict.os, "cpu_count", lambda: 2)
+    ran: list[str] = []
+    monkeypatch.setattr(raydec.predict, "_run_here", lambda *rest: ran.append("here"))
+    monkeypatch.setattr(raydec.predict, "_run_on_ray", lambda *rest: ran.append("ray"))
+    assert predict("model", "in/a.wav", "--out", "few.csv", *arguments) == 0
+    monkeypatch.setattr(raydec.predict, "_FEW_FILES", 6)
+    assert predict("model", "in", "--out", "many.csv", *arguments) == 0
+    assert ran == ["here" if not arguments else expected, expected]
+
+
+def test_parts_are_limited_by_files_and_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raydec.predict, "_BYTES_PER_PART", 100)
+    monkeypatch.setattr(raydec.predict, "_FILES_PER_PART", 3)
+    sizes = [10, 10, 10, 10, 200, 50, 50, 1]
+    files = [str(tmp_path / f"{number}") for number in range(len(sizes))]
+    for file, size in zip(files, sizes, strict=True):
+        Path(file).write_bytes(bytes(size))
+    parts = list(raydec.predict._parts([*files, "s3://bucket/x", str(tmp_path / "missing")]))
+    assert [[Path(file).name for file in part] for part in parts] == [
+        ["0", "1", "2"], ["3"], ["4"], ["5", "6"], ["7", "x", "missing"]
+    ]  # fmt: skip
