@@ -21,8 +21,8 @@ from raydec.learning.training import NullRecorder, Recorder, Training
 from raydec.learning.worker import LocalWorker, Worker
 from raydec.reporting.recorder import SUMMARY_FILE, RunRecorder
 from raydec.reporting.run_folder import RunFolder
-from raydec.storage import storage_explained
 from raydec.reporting.tracking import check_trackers
+from raydec.storage import storage_explained
 
 CONFIG_FILE = "config.yaml"
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from raydec.config import Config, iterate_keys
@@ -105,7 +105,7 @@ class MlflowTracker:
         self._client.set_terminated(self._run)
 
 
-_TRACKERS = {"wandb": WandbTracker, "mlflow": MlflowTracker}
+_TRACKERS: dict[str, Callable[[Config, str], Tracker]] = {"wandb": WandbTracker, "mlflow": MlflowTracker}
 
 
 def check_trackers(config: Config) -> None:
