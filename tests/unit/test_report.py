@@ -110,8 +110,8 @@ def test_it_has_a_figure_or_table_for_everything_promised(analysis: Analysis) ->
     text = report_html(analysis)
     assert set(specifications(text)) == {
         "losses", "validation", "ccc", "scatter-arousal", "scatter-dominance", "scatter-valence",
-        "agreement", "dependency", "drift", "empty", "sizes", "sizes-by-epoch", "cluster-map", "emotion-arousal",
-        "emotion-dominance", "emotion-valence", "emotion-classes",
+        "agreement", "dependency", "drift", "empty", "sizes", "sizes-by-epoch", "cluster-map",
+        "emotion-arousal", "emotion-dominance", "emotion-valence", "emotion-classes",
     }  # fmt: skip
     headings = [title for _, title in Elements(text).named("h3")]
     assert {"CCC by split", "Nearest each centroid", "Arousal: low, middle, high"} <= set(headings)
