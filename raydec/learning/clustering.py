@@ -204,7 +204,7 @@ def fit_kmeans(
     everything = RowBlocks.of(embeddings, torch.device(device))
     rows = everything
     if max_fit_rows is not None and max_fit_rows < len(embeddings):
-        rows = RowBlocks(everything.rows(_sample(len(embeddings), max_fit_rows, rng)), everything.device)
+        rows = RowBlocks(everything.rows(sample_rows(len(embeddings), max_fit_rows, seed)), everything.device)
     _check_finite(rows)
     chosen = _resolve(backend, rows)
     if len(rows) <= num_clusters:
@@ -234,6 +234,8 @@ def nearest_centroid(
     Raises:
         UserError: values that are not finite.
     """
+    if not len(embeddings):
+        return np.empty(0, np.int32), np.empty(0, np.float32)
     return _nearest(RowBlocks.of(embeddings, torch.device(device)), torch.from_numpy(centroids.copy()))
 
 
@@ -284,6 +286,11 @@ def _start(
     picks = _sample(len(rows), num_rows, rng)
     sample = rows if len(picks) == len(rows) else RowBlocks(rows.rows(picks), rows.device)
     return rows.rows(picks[kmeans.choose_seeds(sample, num_clusters, rng)])
+
+
+def sample_rows(num_rows: int, sample_size: int, seed: int) -> Int64[np.ndarray, "pick"]:
+    """The rows that ``max_fit_rows`` fits on: the same ones wherever they are held."""
+    return _sample(num_rows, sample_size, generator_for(seed, "kmeans_sample"))
 
 
 def _sample(num_rows: int, sample_size: int, rng: np.random.Generator) -> Int64[np.ndarray, "pick"]:

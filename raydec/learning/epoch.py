@@ -19,9 +19,12 @@ from raydec.learning.inference import embed_share
 from raydec.learning.optimizers import Optimizers
 from raydec.learning.randomness import generator_for, integer_seed_for, torch_generator_for
 from raydec.learning.sampling import balanced_draw, batches, shuffled, utterance_draw
-from raydec.learning.step import BatchSource, StepLosses, StepRunner
+from raydec.learning.step import BatchSource, StepLosses, StepRunner, read_losses, uses_bf16
 from raydec.learning.worker import Worker
 from raydec.model.network import Network
+
+# A GPU is asked for its losses this often: reading them waits for all the work it was given.
+STEPS_PER_READ = {"cpu": 1, "cuda": 32}
 
 StepListener = Callable[[dict[str, float | int | str | None]], None]
 
@@ -128,7 +131,12 @@ class EpochRunner:
 
     def _cluster(self, epoch: int, stage: Stage, state: RunState) -> ClusterAssignment:
         with self._timed("embed"):
-            embeddings = embed_share(self._network, stage.chunk_set, self._worker)
+            embeddings = embed_share(
+                self._network,
+                stage.chunk_set,
+                self._worker,
+                use_bf16=uses_bf16(self._config, self._worker.device),
+            )
         aligned = self._config.head_mode == "align"
         with self._timed("kmeans"):
             assignment = self._clusterer.assign(
@@ -178,23 +186,33 @@ class EpochRunner:
             by_utterance=draws_by_utterance(self._config),
         )
         self._network.train()
-        records: list[StepLosses] = []
-        draws = self._draw(epoch, stage, labels)
-        for step, draw in enumerate(batches(draws, batch_draws(self._config))):
+        unread: list[StepLosses] = []
+        read: list[dict[str, float]] = []
+        first_step = state.global_step
+        draws = list(batches(self._draw(epoch, stage, labels), batch_draws(self._config)))
+        for step, draw in enumerate(draws):
             losses = self._steps.run(
                 source.batch(draw), epoch=epoch, stage=stage.name, step=step, global_step=state.global_step
             )
             state.global_step += 1
-            records.append(losses)
-            record: dict[str, float | int | str | None] = {
-                "epoch": epoch,
-                "stage": stage.name,
-                "step": step,
-                "global_step": state.global_step,
-            }
-            record.update({name: value for name, value in vars(losses).items() if value is not None})
-            self._on_step(record)
-        return _mean_losses(records, stage)
+            unread.append(losses)
+            if len(unread) == STEPS_PER_READ[self._worker.device.type] or step + 1 == len(draws):
+                for record in read_losses(unread):
+                    read.append(record)
+                    self._report_step(epoch, stage, len(read) - 1, first_step + len(read), record)
+                unread.clear()
+        return _mean_losses(read, stage)
+
+    def _report_step(
+        self, epoch: int, stage: Stage, step: int, global_step: int, losses: dict[str, float]
+    ) -> None:
+        place: dict[str, float | int | str | None] = {
+            "epoch": epoch,
+            "stage": stage.name,
+            "step": step,
+            "global_step": global_step,
+        }
+        self._on_step({**place, **losses})
 
     def _draw(self, epoch: int, stage: Stage, labels: np.ndarray | None) -> np.ndarray:
         """As many draws as the set has, balanced over clusters where there are clusters."""
@@ -235,11 +253,9 @@ def _key(group: str, stage: Stage, name: str) -> str:
     return f"{group}/{name}" if stage.supervised else f"{group}/{name}_unlabeled"
 
 
-def _mean_losses(records: list[StepLosses], stage: Stage) -> dict[str, float | None]:
+def _mean_losses(records: list[dict[str, float]], stage: Stage) -> dict[str, float | None]:
     """Mean over steps of every loss the stage has."""
-    means: dict[str, float | None] = {}
-    for name in vars(records[0]):
-        values = [value for record in records if (value := getattr(record, name)) is not None]
-        if values:
-            means[_key("train", stage, f"loss_{name}")] = float(np.mean(values))
-    return means
+    return {
+        _key("train", stage, f"loss_{name}"): float(np.mean([record[name] for record in records]))
+        for name in records[0]
+    }

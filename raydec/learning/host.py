@@ -44,5 +44,7 @@ def prepare_host(num_threads: int | None) -> None:
     import torch
 
     keep_freed_memory()
+    # Batches have one shape, so it pays to try the algorithms once.
+    torch.backends.cudnn.benchmark = True
     if num_threads is not None:
         torch.set_num_threads(num_threads)

@@ -20,7 +20,9 @@ UTTERANCES_PER_BLOCK = {"cpu": 2, "cuda": 256}
 
 
 @torch.inference_mode()
-def embed_share(network: Network, chunk_set: ChunkSet, worker: Worker) -> np.ndarray:
+def embed_share(
+    network: Network, chunk_set: ChunkSet, worker: Worker, *, use_bf16: bool = False
+) -> np.ndarray:
     """Embeddings of this worker's contiguous share of utterances, in chunk order.
 
     Evaluation mode: no dropout, running batch-norm statistics (SPEC "What is clustered").
@@ -33,7 +35,9 @@ def embed_share(network: Network, chunk_set: ChunkSet, worker: Worker) -> np.nda
     num_chunks = chunk_set.num_chunks
     embeddings = np.empty(((share.stop - share.start) * num_chunks, _width(network, chunk_set)), np.float32)
     for first, block in _blocks(chunk_set, share, worker.device):
-        embeddings[first * num_chunks :][: len(block)] = network.embed(block).float().cpu().numpy()
+        with torch.autocast(worker.device.type, torch.bfloat16, enabled=use_bf16):
+            embedded = network.embed(block)
+        embeddings[first * num_chunks :][: len(block)] = embedded.float().cpu().numpy()
     return embeddings
 
 

@@ -63,13 +63,28 @@ class Batch:
 
 @dataclass(frozen=True)
 class StepLosses:
-    """Losses of the global batch, before weighting; None where the stage has no such term."""
+    """Losses of the global batch, before weighting; None where the stage has no such term.
 
-    cluster: float | None = None
-    emotion: float | None = None
-    reconstruction: float | None = None
-    divergence: float | None = None
-    triplet: float | None = None
+    They are scalars on the device: reading one waits for the step.
+    """
+
+    cluster: Tensor | None = None
+    emotion: Tensor | None = None
+    reconstruction: Tensor | None = None
+    divergence: Tensor | None = None
+    triplet: Tensor | None = None
+
+
+def read_losses(records: Sequence[StepLosses]) -> list[dict[str, float]]:
+    """The numbers of several steps, fetched from the device at once."""
+    present = [(row, name, value) for row, r in enumerate(records) for name, value in vars(r).items()]
+    named = [(row, name, value) for row, name, value in present if value is not None]
+    read: list[dict[str, float]] = [{} for _ in records]
+    if named:
+        values = torch.stack([value.double() for _, _, value in named]).tolist()
+        for (row, name, _), value in zip(named, values, strict=True):
+            read[row][name] = value
+    return read
 
 
 class StepRunner:
@@ -96,7 +111,7 @@ class StepRunner:
         if self._config.training.recipe == "modern":
             nn.utils.clip_grad_norm_(parameters, self._config.training.gradient_clip)
         self._optimizers.step(global_step, supervised=batch.targets is not None)
-        return StepLosses(**totals, **{name: float(value.detach()) for name, value in replicated.items()})
+        return StepLosses(**totals, **{name: value.detach() for name, value in replicated.items()})
 
     def _stepped_parameters(self, *, supervised: bool) -> list[nn.Parameter]:
         """Parameters that have a part in the loss, the same list on every worker.
@@ -157,17 +172,17 @@ class StepRunner:
 
     def _sum_over_workers(
         self, parameters: Sequence[nn.Parameter], summed: dict[str, Tensor]
-    ) -> dict[str, float]:
+    ) -> dict[str, Tensor]:
         """Sum gradients and loss shares over workers in one collective; gradients in place."""
         if self._worker.world_size == 1:
-            return {name: float(value.detach()) for name, value in summed.items()}
+            return {name: value.detach() for name, value in summed.items()}
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         pieces = [*gradients, *(value.detach().float() for value in summed.values())]
         totals = self._worker.all_sum(torch.cat([piece.reshape(-1) for piece in pieces]))
         parts = totals.split([piece.numel() for piece in pieces])
         for gradient, total in zip(gradients, parts, strict=False):
             gradient.copy_(total.view_as(gradient))
-        return dict(zip(summed, (float(part) for part in parts[len(gradients) :]), strict=True))
+        return dict(zip(summed, (part.squeeze() for part in parts[len(gradients) :]), strict=True))
 
 
 def _wide(tensor: Tensor) -> Tensor:

@@ -30,6 +30,8 @@ from raydec.learning.epoch import EpochRunner, Stage, count_steps, plan_stages
 from raydec.learning.inference import embed_share, predict_utterances
 from raydec.learning.optimizers import Optimizers
 from raydec.learning.randomness import generator_for, integer_seed_for, torch_generator_for
+from raydec.learning.residency import hold_where_they_fit
+from raydec.learning.sampled_clustering import past_one_process
 from raydec.learning.worker import Worker
 from raydec.model.assembly import build_network
 from raydec.model.batch_norm import share_batch_statistics
@@ -135,7 +137,7 @@ class Training:
         self._config = config
         self._data = data
         self._worker = worker
-        self._clusterer = clusterer
+        self._clusterer = past_one_process(clusterer, worker, config.clustering)
         self._recorder = recorder
         self._stages: tuple[Stage, ...] = plan_stages(config, data)
         self.network = build_network(
@@ -145,12 +147,14 @@ class Training:
         # Channels last is what convolution kernels want, on CPUs and GPUs alike.
         self.network.to(worker.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # What training reads most comes first; validation is read once an epoch.
+        hold_where_they_fit([*(stage.chunk_set for stage in self._stages), data.validation], worker.device)
         if worker.world_size > 1:
             share_batch_statistics(self.network, worker.all_sum)
         total_steps = config.training.epochs * count_steps(config, self._stages)
         self._optimizers = Optimizers(config.training, self.network, total_steps)
         self._epochs = EpochRunner(
-            config, data, self.network, self._optimizers, worker, clusterer, recorder.step
+            config, data, self.network, self._optimizers, worker, self._clusterer, recorder.step
         )
 
     def run(self) -> tuple[RunState, dict[str, SplitScores]]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+_CPU_BLOCK_VALUES = 2**20
 
 AllSum = Callable[[Tensor], Tensor]
 
@@ -85,20 +87,37 @@ def _global_moments(x: Tensor, all_sum: AllSum) -> tuple[Tensor, Tensor, Tensor]
     """
     channels = x.shape[1]
     sums = torch.zeros(1 + 2 * channels, dtype=torch.float64, device=x.device)
-    if x.shape[0]:
-        count = x.numel() // channels
-        wide = x if x.dtype == torch.float64 else x.float()
-        variance, mean = torch.var_mean(wide, dim=(0, 2, 3), correction=0)
+    for block in _blocks(x):
+        count = block.numel() // channels
+        mean, variance = _mean_and_variance(block if block.dtype == torch.float64 else block.float())
         mean64 = mean.double()
-        sums[0] = count
-        sums[1 : 1 + channels] = count * mean64
-        sums[1 + channels :] = count * (variance.double() + mean64.square())
+        sums[0] += count
+        sums[1 : 1 + channels] += count * mean64
+        sums[1 + channels :] += count * (variance.double() + mean64.square())
     sums = all_sum(sums)
     total = sums[0].clamp(min=1)
     mean = sums[1 : 1 + channels] / total
     variance = (sums[1 + channels :] / total - mean.square()).clamp(min=0)
     dtype = torch.promote_types(x.dtype, torch.float32)
     return total, mean.to(dtype), variance.to(dtype)
+
+
+def _blocks(x: Tensor) -> Sequence[Tensor]:
+    """On a CPU, rows that a cache holds: float32 sums over millions of values would lose three digits."""
+    if x.shape[0] == 0:
+        return []
+    if x.device.type != "cpu":
+        return [x]
+    return x.split(max(1, _CPU_BLOCK_VALUES // x[0].numel()))
+
+
+def _mean_and_variance(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Per channel, population variance."""
+    if x.device.type == "cpu":
+        # The native layer's own kernel: ten times as fast as var_mean on channels-last maps.
+        return torch.batch_norm_update_stats(x, None, None, 0.0)
+    variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
+    return mean, variance
 
 
 class _Normalize(torch.autograd.Function):

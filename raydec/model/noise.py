@@ -53,8 +53,10 @@ class Noise:
         repeats, rest = divmod(shape[0], num_own)
         assert rest == 0, f"{shape[0]} rows are no multiple of this worker's {num_own}"
         draw = torch.randn if normal else torch.rand
-        everything = draw((repeats * self._num_rows, *shape[1:]), generator=generator)
-        return everything[repeats * self._start : repeats * self._stop].to(device)
+        # Out of pinned memory a GPU fetches the numbers when it needs them, and nobody waits.
+        pinned = device.type == "cuda"
+        everything = draw((repeats * self._num_rows, *shape[1:]), generator=generator, pin_memory=pinned)
+        return everything[repeats * self._start : repeats * self._stop].to(device, non_blocking=pinned)
 
     def _next_generator(self) -> torch.Generator:
         state = np.random.SeedSequence((self._seed, self._num_draws)).generate_state(2, np.uint32)

@@ -103,7 +103,9 @@ class KMeansActor:
 
 
 def create_kmeans_actor(name: str, *, num_gpus: float = 0.0, timeout_s: float = 120.0) -> Any:
-    """Start the actor of one run, owned by the caller, and wait until it is placed.
+    """Start the actor of one run, owned by the caller; with a GPU, wait until it is placed.
+
+    Without one it asks for nothing that could be missing, and imports torch while the workers do.
 
     Raises:
         UserError: it could not be placed in time.
@@ -119,6 +121,8 @@ def create_kmeans_actor(name: str, *, num_gpus: float = 0.0, timeout_s: float = 
         )
         .remote()
     )
+    if num_gpus == 0:
+        return actor
     try:
         ray.get(actor.ping.remote(), timeout=timeout_s)
     except GetTimeoutError:

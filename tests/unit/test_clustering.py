@@ -23,6 +23,7 @@ from raydec.learning.clustering import (
     nearest_centroid,
 )
 from raydec.learning.row_blocks import RowBlocks
+from raydec.learning.sampled_clustering import past_one_process
 from raydec.learning.worker import LocalWorker, Member
 
 CPU_BACKENDS = ["torch", "sklearn"]
@@ -351,15 +352,20 @@ class ThreadWorker:
         raise NotImplementedError
 
 
+@pytest.mark.parametrize("max_fit_rows", [None, 400, 5000])
 @pytest.mark.parametrize("shares", [[450, 450], [899, 1], [900, 0], [0, 300, 600]])
-def test_several_workers_get_what_one_gets(shares: list[int]) -> None:
+def test_several_workers_get_what_one_gets(shares: list[int], max_fit_rows: int | None) -> None:
     x = blobs()
-    expected = fit_kmeans(x, 6, seed=4, init=x[:6])
+    expected = fit_kmeans(x, 6, seed=4, init=x[:6], max_fit_rows=max_fit_rows)
     desk, barrier = [torch.empty(0)] * len(shares), threading.Barrier(len(shares), timeout=60)
     bounds = np.cumsum([0, *shares])
 
     def run(rank: int) -> ClusterAssignment:
-        clusterer = LocalClusterer(ThreadWorker(rank, desk, barrier), ClusteringConfig(num_clusters=6))
+        worker = ThreadWorker(rank, desk, barrier)
+        config = ClusteringConfig(num_clusters=6, max_fit_rows=max_fit_rows)
+        # Whoever fits never sees more than the sample.
+        fitting = LocalClusterer(worker, config.model_copy(update={"max_fit_rows": None}))
+        clusterer = past_one_process(fitting, worker, config)
         share = x[bounds[rank] : bounds[rank + 1]]
         return clusterer.assign(1, "labeled", share, num_clusters=6, seed=4, init=x[:6])
 
@@ -368,3 +374,5 @@ def test_several_workers_get_what_one_gets(shares: list[int]) -> None:
             np.testing.assert_array_equal(assignment.labels, expected.labels)
             np.testing.assert_array_equal(assignment.centroids, expected.centroids)
             assert assignment.sizes.tolist() == expected.sizes.tolist()
+            assert assignment.inertia == pytest.approx(expected.inertia, rel=1e-6)
+            assert ("assign_s" in assignment.timings) == (max_fit_rows == 400)

@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from raydec.model.batch_norm import GlobalBatchNorm2d, share_batch_statistics
+from raydec.model.batch_norm import GlobalBatchNorm2d, _global_moments, share_batch_statistics
 
 SHARDS = [(6, 4), (9, 1), (10, 0), (0, 4, 6)]
 
@@ -178,3 +178,16 @@ def test_two_gloo_processes_equal_one() -> None:
     parts = [{name: torch.as_tensor(value) for name, value in results[rank].items()} for rank in range(2)]
     x, weights = batch()
     assert_equals_whole(parts, run(make_layer(nn.BatchNorm2d(5)), x, weights))
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_moments_of_large_maps_keep_their_digits(memory_format: torch.memory_format) -> None:
+    """Half a million values per channel: float32 sums over all of them would be off by some 1e-4."""
+    x = (torch.randn(64, 4, 62, 128, generator=torch.Generator().manual_seed(0)) * 3 + 5).to(
+        memory_format=memory_format
+    )
+    count, mean, variance = _global_moments(x, lambda sums: sums)
+    wide = x.double()
+    assert count == x.numel() / 4
+    torch.testing.assert_close(mean.double(), wide.mean((0, 2, 3)), rtol=1e-5, atol=0)
+    torch.testing.assert_close(variance.double(), wide.var((0, 2, 3), correction=0), rtol=2e-5, atol=0)

@@ -1,0 +1,60 @@
+"""Which chunk sets live in a GPU's own memory while it trains on them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import torch
+
+from raydec.features.chunk_set import ChunkSet
+
+# The rest is for activations, which grow with the batch, and for K-means.
+SHARE_OF_FREE_MEMORY = 0.6
+
+logger = logging.getLogger(__name__)
+
+
+def hold_where_they_fit(
+    sets: Sequence[ChunkSet],
+    device: torch.device,
+    free_bytes: Callable[[torch.device], int] | None = None,
+) -> list[ChunkSet]:
+    """Copy the frames of sets to the device, in order, as far as its free memory goes.
+
+    What does not fit stays in the memory map and is copied chunk by chunk, as on a CPU. Draws come from all
+    of a set, so every worker holds whole sets.
+
+    Args:
+        sets: the one that is read most often first.
+        device: where the network is; a CPU holds nothing.
+        free_bytes: how much a device has left; None asks CUDA.
+
+    Returns:
+        The sets that are held.
+    """
+    if free_bytes is None:
+        if device.type != "cuda":
+            return []
+        free_bytes = _free_on_gpu
+    budget = int(SHARE_OF_FREE_MEMORY * free_bytes(device))
+    held: list[ChunkSet] = []
+    for chunk_set in sets:
+        if chunk_set.num_bytes > budget:
+            logger.info(
+                "%.1f GiB of frames do not fit on %s and stay on disk", chunk_set.num_bytes / 2**30, device
+            )
+            continue
+        try:
+            chunk_set.hold_on(device)
+        except torch.cuda.OutOfMemoryError:  # fragmented, or another process was faster
+            logger.info("%s ran out of memory; frames stay on disk", device)
+            torch.cuda.empty_cache()
+            break
+        budget -= chunk_set.num_bytes
+        held.append(chunk_set)
+    return held
+
+
+def _free_on_gpu(device: torch.device) -> int:
+    return torch.cuda.mem_get_info(device)[0]

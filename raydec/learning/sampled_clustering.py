@@ -1,0 +1,87 @@
+"""K-means for sets that are too large for one process: fit on a sample, assign where the rows are.
+
+Only the sample's rows, K centroids and one label per row travel; embeddings of the other rows stay with the
+worker that made them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import numpy as np
+import torch
+
+from raydec.config import ClusteringConfig
+from raydec.learning.clustering import ClusterAssignment, Clusterer, nearest_centroid, sample_rows
+from raydec.learning.worker import Worker, gather_rows
+
+
+def past_one_process(clusterer: Clusterer, worker: Worker, config: ClusteringConfig) -> Clusterer:
+    """The clusterer itself, or one that hands it samples where ``max_fit_rows`` asks for them."""
+    if config.max_fit_rows is None:
+        return clusterer
+    return SampledClusterer(clusterer, worker, config.max_fit_rows)
+
+
+class SampledClusterer:
+    """Lets another clusterer fit on a sample, and assigns every worker's rows on that worker.
+
+    The sample depends on the seed and the number of rows, not on the number of workers.
+
+    Args:
+        fitting: fits on the sample.
+        worker: of this process.
+        max_fit_rows: rows of the sample; smaller sets are handed on whole.
+    """
+
+    def __init__(self, fitting: Clusterer, worker: Worker, max_fit_rows: int) -> None:
+        self._fitting = fitting
+        self._worker = worker
+        self._max_fit_rows = max_fit_rows
+
+    def assign(
+        self,
+        epoch: int,
+        stage: str,
+        embeddings: np.ndarray,
+        *,
+        num_clusters: int,
+        seed: int,
+        init: np.ndarray | None = None,
+    ) -> ClusterAssignment:
+        """See :class:`raydec.learning.clustering.Clusterer`."""
+        counts = self._worker.all_gather(torch.tensor([len(embeddings)])).flatten().tolist()
+        num_rows, first = sum(counts), sum(counts[: self._worker.rank])
+        fit_on = embeddings
+        if num_rows > self._max_fit_rows:
+            picks = sample_rows(num_rows, self._max_fit_rows, seed) - first
+            fit_on = embeddings[picks[(picks >= 0) & (picks < len(embeddings))]]
+        found = self._fitting.assign(epoch, stage, fit_on, num_clusters=num_clusters, seed=seed, init=init)
+        if fit_on is embeddings:
+            return found
+        return self._assign_all(embeddings, num_rows, found)
+
+    def describe(self) -> dict[str, float]:
+        """See :class:`raydec.learning.clustering.Clusterer`."""
+        return self._fitting.describe()
+
+    def _assign_all(
+        self, embeddings: np.ndarray, num_rows: int, found: ClusterAssignment
+    ) -> ClusterAssignment:
+        begun = time.perf_counter()
+        own, distances = nearest_centroid(embeddings, found.centroids, device=self._worker.device)
+        assigned = time.perf_counter()
+        labels = gather_rows(self._worker, own, num_rows)
+        inertia = self._worker.all_sum(torch.tensor([distances.sum(dtype=np.float64)]))
+        joined = time.perf_counter()
+        timings = dict(found.timings)
+        timings["assign_s"] = assigned - begun
+        timings["broadcast_s"] = timings.get("broadcast_s", 0.0) + joined - assigned
+        return dataclasses.replace(
+            found,
+            labels=labels,
+            inertia=float(inertia[0]),
+            sizes=np.bincount(labels, minlength=len(found.centroids)),
+            timings=timings,
+        )
