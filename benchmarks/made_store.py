@@ -1,0 +1,100 @@
+"""A feature store of any size with made frames: ``python -m benchmarks.made_store SOURCE TARGET``.
+
+SOURCE is a small finished store whose frames, statistics and schema are taken over. The numbers default to
+MSP-Podcast v1.6 with 40,000 unlabeled utterances, of 2.75 to 11 s. Frames are stretches of SOURCE's whose
+loudness follows the arousal label: there is something to learn, and nothing in it is speech.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raydec.features.files import file_sha256, write_arrow
+from raydec.features.shards import _write_frames
+from raydec.features.store import FeatureStore
+
+FRAMES_PER_SECOND = 62.5
+PER_SHARD = 512
+RELEASE_1_6 = {"train": 34_280, "validation": 5_958, "test": 10_124, "unlabeled": 40_000}
+
+
+def make_store(source: Path, target: Path, counts: dict[str, int], seed: int = 0) -> Path:
+    """Write a store of ``counts`` utterances by split; one that is there already is taken as it is."""
+    if (target / "store.json").exists():
+        return target
+    target.mkdir(parents=True, exist_ok=True)
+    store = FeatureStore.open(source)
+    content = json.loads((source / "store.json").read_text())
+    splits = np.repeat(list(counts), list(counts.values())).tolist()
+    rng = np.random.default_rng(seed)
+    rows: list[dict[str, Any]] = []
+    shards = []
+    for number, first in enumerate(range(0, len(splits), PER_SHARD)):
+        made = list(made_utterances(store, splits[first : first + PER_SHARD], first, number, rng))
+        rows += [row for row, _ in made]
+        name = f"frames-{number:05d}.arrow"
+        raw = target / "frames.raw"
+        frames = np.concatenate([part for _, part in made])
+        frames.tofile(raw)
+        offset = _write_frames(raw, target / name, frames.shape[1])
+        raw.unlink()
+        checksum = file_sha256(target / name)
+        shards.append({"file": name, "num_frames": len(frames), "data_offset": offset, "sha256": checksum})
+    (batch,) = pa.Table.from_pylist(rows, store.utterances.schema).combine_chunks().to_batches()
+    write_arrow(target / "utterances.arrow", batch)
+    content |= {"shards": shards}
+    content["utterances"]["sha256"] = file_sha256(target / "utterances.arrow")
+    (target / "store.json").write_text(json.dumps(content))
+    return target
+
+
+def made_utterances(
+    store: FeatureStore, splits: list[str], first: int, shard: int, rng: np.random.Generator
+) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    """Rows and frames of one shard."""
+    example = store.utterances.slice(0, 1).to_pylist()[0]
+    position = 0
+    for number, split in enumerate(splits, start=first):
+        length = int(rng.uniform(2.75, 11) * FRAMES_PER_SECOND)
+        known = np.asarray(store.frames(int(rng.integers(len(store)))), np.float32)
+        labels = rng.uniform(2, 6, size=3)
+        loudness = np.exp(0.4 * (labels[0] - 4) + 0.2 * rng.standard_normal((length, 1)))
+        frames = (np.resize(known, (length, known.shape[1])) * loudness).clip(0, 6e4).astype(np.float16)
+        shown = [None] * 3 if split == "unlabeled" else labels.tolist()
+        row = example | dict(zip(("arousal", "dominance", "valence"), shown, strict=True))
+        row |= {
+            "utterance_id": f"made-{number:06d}",
+            "split": split,
+            "duration_s": length / FRAMES_PER_SECOND,
+            "num_frames": length,
+            "shard": shard,
+            "first_frame": position,
+        }
+        position += length
+        yield row, frames
+
+
+def main() -> None:
+    """Make one."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    for split, number in RELEASE_1_6.items():
+        parser.add_argument(f"--{split}", type=int, default=number)
+    options = parser.parse_args()
+    print(
+        make_store(options.source, options.target, {split: getattr(options, split) for split in RELEASE_1_6})
+    )
+
+
+if __name__ == "__main__":
+    main()
