@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-_CPU_BLOCK_VALUES = 2**20
+_CPU_BLOCK_VALUES = 2**16
 
 AllSum = Callable[[Tensor], Tensor]
 
