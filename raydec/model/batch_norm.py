@@ -108,7 +108,8 @@ def _blocks(x: Tensor) -> Sequence[Tensor]:
         return []
     if x.device.type != "cpu":
         return [x]
-    return x.split(max(1, _CPU_BLOCK_VALUES // x[0].numel()))
+    # Two rows at least: of one row the kernel cannot tell how it lies in memory.
+    return x.split(max(2, _CPU_BLOCK_VALUES // x[0].numel()))
 
 
 def _mean_and_variance(x: Tensor) -> tuple[Tensor, Tensor]:
