@@ -167,6 +167,9 @@ def train_on_ray(
     )
     # Ray Train polls its workers this often; the default of 2 s would be paid once per epoch.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    if len(cluster_nodes()) == 1 and not promised_nodes():
+        # Nobody takes a lone machine away with a warning; the watcher is a process that imports Ray first.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     trainer = TorchTrainer(
         _worker_main,
         train_loop_config={
