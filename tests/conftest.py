@@ -55,7 +55,7 @@ def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
     wants_slow = os.environ.get(SLOW_TESTS_VARIABLE) == "1"
     for item in items:
         if item.get_closest_marker("slow") and not wants_slow:
-            reason = f"whole searches on Ray, many minutes: run with {SLOW_TESTS_VARIABLE}=1"
+            reason = f"takes long: run with {SLOW_TESTS_VARIABLE}=1, as .ci/run does"
             item.add_marker(pytest.mark.skip(reason=reason))
         if item.get_closest_marker("faults") and os.environ.get(FAULT_TESTS_VARIABLE) != "1":
             reason = f"kills processes of whole runs, many minutes: run with {FAULT_TESTS_VARIABLE}=1"

@@ -18,7 +18,7 @@ from raydec.console import run_entry_point
 from raydec.ray_runtime.session import start_ray
 from raydec.tune import main
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(420)]
 
 SHIPPED = Path(__file__).parents[2] / "tune_configs" / "paper.yaml"
 MODELS = {"regressor", "autoencoder", "vae", "deepemocluster, num_clusters=3"}

@@ -95,6 +95,7 @@ def test_the_number_of_workers_changes_no_row(
     assert not ours(complaints)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_readers_and_scorers_apart_as_with_a_gpu_give_the_same_rows(folder: Path) -> None:
     predictor = load("model", "cpu")
@@ -114,6 +115,7 @@ def test_readers_and_scorers_apart_as_with_a_gpu_give_the_same_rows(folder: Path
     assert_same_rows(pa.concat_tables(found).sort_by(order), alone.sort_by(order))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_a_part_that_kills_its_process_ends_in_words(folder: Path) -> None:
     with pytest.raises(UserError, match="a worker died and so did its replacements"):
