@@ -85,6 +85,7 @@ def test_two_workers_train_like_one(store: Path, tmp_path: Path) -> None:
         assert np.mean(first.labels[stage] == second.labels[stage]) > 0.98
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_numbers_of_an_undisturbed_one(store: Path, tmp_path: Path) -> None:
     settings = ["training.epochs=4", "training.recipe=modern", "ray.num_workers=2"]
     run(*command(store, tmp_path, "undisturbed", *settings))
