@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.floors import Floors, measure_floors
-from benchmarks.report import machine, machine_lock, shown, spread, table, write_results
+from benchmarks.report import argument_parser, machine, machine_lock, shown, spread, table, write_results
 
 LOOPS = ("baseline", "plain", "channels_last", "compiled")
 RAYDEC = {
@@ -91,20 +91,19 @@ def run_loop(
     return [json.loads(line) for line in done.stdout.splitlines()][1:]
 
 
+def train_command(store: Path, runs: Path, name: str) -> list[str]:
+    """``python -m raydec.train`` on a store, into a folder of runs."""
+    start = [sys.executable, "-m", "raydec.train"]
+    return [*start, f"data.store={store}", f"output_dir={runs}", f"name={name}"]
+
+
 def run_raydec(settings: list[str], store: Path, work: Path, epochs: int, threads: int) -> Samples:
     """Epochs of ``python -m raydec.train``; ``cycle_s`` runs from one written epoch to the next."""
     runs = work / "runs"
     shutil.rmtree(runs, ignore_errors=True)
     workers = int(settings[0].split("=")[1])
     given = [f"ray.cpus_per_worker={max(1, threads // max(workers, 1))}"] if threads else []
-    command = [
-        sys.executable,
-        "-m",
-        "raydec.train",
-        f"data.store={store}",
-        f"output_dir={runs}",
-        "name=epoch",
-    ]
+    command = train_command(store, runs, "epoch")
     command += [*SETTINGS, *settings, *given, f"training.epochs={epochs}"]
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
@@ -250,9 +249,7 @@ def ratio_rows(samples: dict[str, Samples], best: str | None) -> list[list[str]]
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("work_dir", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=3, help="per process; the first is not counted")

@@ -27,7 +27,7 @@ from typing import Any
 from benchmarks.epoch import RAYDEC, Samples, cycle, make_demo_store, run_loop, run_raydec
 from benchmarks.floors import measure_floors
 from benchmarks.made_store import RELEASE_1_6, make_store
-from benchmarks.report import machine, machine_lock, shown, spread, table, write_results
+from benchmarks.report import argument_parser, machine, machine_lock, shown, spread, table, write_results
 
 PRECISIONS = ("bf16", "fp32")
 
@@ -138,9 +138,7 @@ def page(numbers: dict[str, Any], command: str) -> str:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("work_dir", type=Path)
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--device", default="cuda")

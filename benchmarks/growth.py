@@ -17,7 +17,16 @@ from typing import Any
 import numpy as np
 
 from benchmarks.epoch import cycle, make_demo_store, run_raydec
-from benchmarks.report import RESULTS, machine, machine_lock, shown, spread, table, write_results
+from benchmarks.report import (
+    RESULTS,
+    argument_parser,
+    machine,
+    machine_lock,
+    shown,
+    spread,
+    table,
+    write_results,
+)
 
 WORKERS = (1, 2)
 
@@ -92,9 +101,7 @@ def plot_memory(axis: Any, results: dict[str, dict[str, float]]) -> None:
 
 def main() -> None:
     """Measure, plot, write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("work_dir", type=Path)
     parser.add_argument("--sizes", type=int, nargs="*", default=[16, 32, 64, 128])
     parser.add_argument("--rounds", type=int, default=2)

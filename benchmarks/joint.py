@@ -6,18 +6,16 @@ epochs, scores are those of the test split under the best epoch's weights, over 
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import statistics
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.epoch import ENVIRONMENT, make_demo_store
-from benchmarks.report import machine, machine_lock, shown, spread, table, write_results
+from benchmarks.epoch import ENVIRONMENT, make_demo_store, train_command
+from benchmarks.report import argument_parser, machine, machine_lock, shown, spread, table, write_results
 
 ATTRIBUTES = ("arousal", "dominance", "valence")
 SETTINGS = [
@@ -32,14 +30,7 @@ def trained(store: Path, work: Path, attributes: tuple[str, ...], seed: int, epo
     """Seconds of all epochs, and the test CCC by attribute, of one run."""
     runs = work / "runs-joint"
     shutil.rmtree(runs, ignore_errors=True)
-    command = [
-        sys.executable,
-        "-m",
-        "raydec.train",
-        f"data.store={store}",
-        f"output_dir={runs}",
-        "name=joint",
-    ]
+    command = train_command(store, runs, "joint")
     command += [*SETTINGS, f"data.attributes=[{','.join(attributes)}]", f"seed={seed}"]
     done = subprocess.run(
         [*command, f"training.epochs={epochs}"], capture_output=True, text=True, env=ENVIRONMENT
@@ -54,9 +45,7 @@ def trained(store: Path, work: Path, attributes: tuple[str, ...], seed: int, epo
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("work_dir", type=Path)
     parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
     parser.add_argument("--epochs", type=int, default=5)

@@ -10,7 +10,6 @@ given by --embed-rate and --train-rate (chunks/s, from benchmarks.epoch): an ext
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
 import time
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.report import machine, machine_lock, spread, table, write_results
+from benchmarks.report import argument_parser, machine, machine_lock, spread, table, write_results
 from raydec.learning.clustering import fit_kmeans, nearest_centroid
 from raydec.learning.host import keep_freed_memory
 
@@ -188,9 +187,7 @@ def page(numbers: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("work_dir", type=Path)
     parser.add_argument("--part", choices=PARTS, nargs="*", default=list(PARTS))
     parser.add_argument("--sizes", type=int, nargs="*", default=[20_000, 100_000, 300_000, 1_000_000])

@@ -7,7 +7,6 @@ loudness follows the arousal label: there is something to learn, and nothing in 
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +15,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.report import argument_parser
 from raydec.features.files import file_sha256, write_arrow
-from raydec.features.shards import _write_frames
+from raydec.features.shards import write_frames
 from raydec.features.store import FeatureStore
 
 FRAMES_PER_SECOND = 62.5
@@ -43,7 +43,7 @@ def make_store(source: Path, target: Path, counts: dict[str, int], seed: int = 0
         raw = target / "frames.raw"
         frames = np.concatenate([part for _, part in made])
         frames.tofile(raw)
-        offset = _write_frames(raw, target / name, frames.shape[1])
+        offset = write_frames(raw, target / name, frames.shape[1])
         raw.unlink()
         checksum = file_sha256(target / name)
         shards.append({"file": name, "num_frames": len(frames), "data_offset": offset, "sha256": checksum})
@@ -83,9 +83,7 @@ def made_utterances(
 
 def main() -> None:
     """Make one."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     for split, number in RELEASE_1_6.items():

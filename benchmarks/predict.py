@@ -10,7 +10,6 @@ size, so that what processes share counts once.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -24,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.report import argument_parser
 from raydec.corpus.audio_files import list_audio
 
 FOLDER_SIZE = 1000
@@ -31,9 +31,7 @@ FOLDER_SIZE = 1000
 
 def main() -> None:
     """Run both attempts and print what they did as JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("speech", type=Path)
     parser.add_argument("scratch", type=Path)

@@ -6,7 +6,6 @@ time at each mark on the way, in the driver and in the training worker. With and
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.epoch import ENVIRONMENT, make_demo_store
-from benchmarks.report import machine, machine_lock, shown, spread, table, write_results
+from benchmarks.report import argument_parser, machine, machine_lock, shown, spread, table, write_results
 
 PARTS = {
     "imports": ("begin", "imported"),
@@ -125,9 +124,7 @@ def measured(settings: list[str], store: Path, work: Path) -> dict[str, float]:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("work_dir", type=Path)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--lock", help="file to lock around each run, on a shared machine")

@@ -22,7 +22,7 @@ from raydec.learning.worker import LocalWorker, Worker
 from raydec.reporting.recorder import SUMMARY_FILE, RunRecorder
 from raydec.reporting.run_folder import RunFolder
 from raydec.reporting.tracking import check_trackers
-from raydec.storage import storage_explained
+from raydec.storage import is_uri, storage_explained
 
 CONFIG_FILE = "config.yaml"
 
@@ -134,7 +134,7 @@ def train_here(config: Config, location: str) -> None:
 
     use_gpu = config.ray.use_gpu is True or (config.ray.use_gpu == "auto" and torch.cuda.is_available())
     prepare_host(config.ray.cpus_per_worker)
-    if "://" in location:
+    if is_uri(location):
         raise UserError(f"storage_path={location}: ray.num_workers=0 writes to local folders only")
     worker = LocalWorker(Path(location), "cuda" if use_gpu else "cpu", config.training.keep_checkpoints)
     train_loop(config, worker, LocalClusterer(worker, config.clustering), location)
@@ -167,7 +167,7 @@ def train_run(config: Config) -> RunResult:
         summary = finished_summary(folder)
         assert summary is not None, f"{folder.location} has no {SUMMARY_FILE} although training returned"
     assert config.name is not None
-    local = folder.local if "://" not in folder.location else Path(config.output_dir) / config.name
+    local = folder.local if not is_uri(folder.location) else Path(config.output_dir) / config.name
     folder.fetch(local)
     return RunResult(local, summary, already_finished)
 

@@ -1,4 +1,4 @@
-"""What went wrong with storage, said to the person who can mend it."""
+"""Places that may be elsewhere, and what went wrong with one, said to the person who can mend it."""
 
 from __future__ import annotations
 
@@ -25,6 +25,16 @@ _REMEDIES = {
 }
 # As Python, pyarrow and safetensors put the number into their messages.
 _NUMBER = re.compile(r"(?:\[errno |\(os error |os \{ code: )(\d+)", re.IGNORECASE)
+
+
+def is_uri(location: str) -> bool:
+    """Whether a location is a URI and not a path of this machine."""
+    return "://" in location
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message for the end of ours: in one line, and not a page of it."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def storage_problem(error: BaseException, location: str) -> UserError | None:

@@ -8,6 +8,15 @@ from raydec.corpus.demo import write_demo_corpus
 from raydec.corpus.readers import read_corpus
 from raydec.prepare import prepare_store
 
+# Small enough for seconds per epoch; the published depth, so that batch norm is shared seven times a step.
+SMALL_NETWORK = (
+    "model.channels=[8,8,8,8,16,16,16]",
+    "model.embedding_dim=32",
+    "features.scale=log",
+    "clustering.num_clusters=4",
+    "training.batch_utterances=4",
+)
+
 
 def make_store(folder: Path, *, num_train: int = 8, num_other: int = 4, num_unlabeled: int = 4) -> Path:
     """A prepared store of a few synthetic utterances under ``folder``."""

@@ -180,7 +180,7 @@ def write_shard(plan: ShardPlan, folder: Path, parameters: FeatureParameters) ->
         for utterance in plan.utterances:
             shard.add(utterance)
         raw.flush()
-        data_offset = _write_frames(Path(raw.name), folder / plan.frames_file, parameters.n_mels)
+        data_offset = write_frames(Path(raw.name), folder / plan.frames_file, parameters.n_mels)
         frames_file = folder / plan.frames_file
         result = ShardResult(
             index=plan.index,
@@ -273,7 +273,7 @@ def _refuse_invisible(utterance: PlannedUtterance) -> None:
         )
 
 
-def _write_frames(raw: Path, target: Path, num_mels: int) -> int:
+def write_frames(raw: Path, target: Path, num_mels: int) -> int:
     """Wrap raw float16 frames as an Arrow file, out of the page cache; returns the frames' byte offset."""
     size = raw.stat().st_size
     mapped = np.memmap(raw, np.float16, "r") if size else np.empty(0, np.float16)

@@ -19,6 +19,7 @@ from pyarrow import fs
 from raydec.errors import UserError
 from raydec.features.files import file_sha256
 from raydec.features.store import FRAMES_FILE, STORE_FILE, UTTERANCES_FILE
+from raydec.storage import is_uri, one_line
 
 CACHE_VARIABLE = "RAYDEC_CACHE"
 
@@ -35,14 +36,14 @@ def local_store(location: str) -> Path:
     Raises:
         UserError: nothing there, or what arrived is not what ``store.json`` says.
     """
-    if "://" not in location:
+    if not is_uri(location):
         return Path(location)
     try:
         storage, root = fs.FileSystem.from_uri(location)
         with storage.open_input_stream(f"{root}/{STORE_FILE}") as stream:
             document = bytes(stream.read())
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"data.store={location} cannot be read: {_line(error)}") from None
+        raise UserError(f"data.store={location} cannot be read: {one_line(error)}") from None
     folder = cache_folder() / f"{Path(root).name}-{hashlib.sha256(document).hexdigest()[:16]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _lock(folder):
@@ -53,7 +54,7 @@ def local_store(location: str) -> Path:
 
 def absolute_store(location: str) -> str:
     """A store's location in full: a URI as it is, a path from the root."""
-    return location if "://" in location else str(Path(location).absolute())
+    return location if is_uri(location) else str(Path(location).absolute())
 
 
 def cache_folder() -> Path:
@@ -77,7 +78,7 @@ def _fetch(storage: fs.FileSystem, root: str, document: bytes, folder: Path, loc
         (arriving / STORE_FILE).write_bytes(document)
         arriving.rename(folder)
     except OSError as error:
-        raise UserError(f"data.store={location} cannot be fetched to {folder}: {_line(error)}") from None
+        raise UserError(f"data.store={location} cannot be fetched to {folder}: {one_line(error)}") from None
     finally:
         shutil.rmtree(arriving, ignore_errors=True)
 
@@ -89,7 +90,7 @@ def _checksums(document: bytes, location: str) -> dict[str, str]:
         checksums = {shard["file"]: shard["sha256"] for shard in content["shards"]}
         checksums[UTTERANCES_FILE] = content["utterances"]["sha256"]
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{STORE_FILE} of data.store={location} is damaged: {_line(error)}") from None
+        raise UserError(f"{STORE_FILE} of data.store={location} is damaged: {one_line(error)}") from None
     for name in checksums:
         # Names come from outside: none may lead out of the folder.
         if name != UTTERANCES_FILE and not FRAMES_FILE.fullmatch(name):
@@ -102,7 +103,3 @@ def _lock(folder: Path) -> Iterator[None]:
     with folder.with_name(f".{folder.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

@@ -21,6 +21,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from raydec.storage import one_line
+
 CHECKPOINT_FOLDER = "checkpoints"
 # Ranks that wait for the same one give up at about the same time.
 _ROLL_CALL_S = 10.0
@@ -214,7 +216,7 @@ class DistributedWorker:
         try:
             yield
         except RuntimeError as error:
-            raise LostRankError(f"{self._absent()}: {' '.join(str(error).split())[:200]}") from error
+            raise LostRankError(f"{self._absent()}: {one_line(error)}") from error
 
     def _absent(self) -> str:
         """Which ranks do not report the failure of this same collective, though they had to be in it."""

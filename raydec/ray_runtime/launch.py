@@ -33,7 +33,7 @@ from raydec.ray_runtime.process_group import NodeAddressTorchConfig
 from raydec.ray_runtime.session import cluster_nodes, promised_nodes
 from raydec.ray_runtime.snapshot import mend_snapshot
 from raydec.ray_runtime.worker import RayWorker
-from raydec.search.placement import Node
+from raydec.search.placement import Node, even_cpus, uses_gpu, worker_slots
 from raydec.storage import storage_problem
 from raydec.worker_count import worker_range
 
@@ -77,15 +77,15 @@ def place(config: RayConfig, nodes: Sequence[Node]) -> Placement:
         UserError: more workers than cores or GPUs, with the arithmetic.
     """
     num_cpus, num_gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
-    use_gpu = num_gpus >= 1 if config.use_gpu == "auto" else bool(config.use_gpu)
+    use_gpu = uses_gpu(config, nodes)
     fewest, most = worker_range(config.num_workers) or (max(1, int(num_gpus)) if use_gpu else 1,) * 2
     if use_gpu and fewest > num_gpus:
         raise UserError(
             f"ray.num_workers={fewest} with a GPU each, but the cluster has {num_gpus:g} GPUs; "
             f"lower ray.num_workers to {int(num_gpus)} or set ray.use_gpu=false"
         )
-    cpus = config.cpus_per_worker or _even_cpus(nodes, most, use_gpu)
-    if _room(nodes, cpus, use_gpu) < fewest:
+    cpus = config.cpus_per_worker or even_cpus(nodes, max(most, 1), use_gpu)
+    if worker_slots(nodes, cpus, use_gpu) < fewest:
         spread = f" on {len(nodes)} nodes, none of which a worker may span" if len(nodes) > 1 else ""
         raise UserError(
             f"ray.num_workers={fewest} x {cpus} CPUs = {fewest * cpus} CPUs, but the cluster has "
@@ -115,21 +115,6 @@ def place_on_cluster(config: RayConfig) -> Placement:
         config.placement_timeout_s,
     )
     return placement
-
-
-def _even_cpus(nodes: Sequence[Node], num_workers: int, use_gpu: bool) -> int:
-    """The most cores per worker with which every worker still fits; 1 when they never do."""
-    cpus = max(1, int(sum(node.cpus for node in nodes)) // max(num_workers, 1))
-    while cpus > 1 and _room(nodes, cpus, use_gpu) < num_workers:
-        cpus -= 1
-    return cpus
-
-
-def _room(nodes: Sequence[Node], cpus: int, use_gpu: bool) -> int:
-    """Workers that the cluster holds, each on one node."""
-    return sum(
-        min(int(node.cpus) // cpus, int(node.gpus)) if use_gpu else int(node.cpus) // cpus for node in nodes
-    )
 
 
 def train_on_ray(

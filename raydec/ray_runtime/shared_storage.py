@@ -13,6 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raydec.config import Config
 from raydec.errors import UserError
+from raydec.storage import is_uri
 
 _ANSWER_S = 120.0
 
@@ -39,9 +40,9 @@ def check_shared(config: Config, location: str) -> None:
         )
     wanted: dict[str, str] = {}
     store = config.data.store
-    if store is not None and "://" not in store:
+    if store is not None and not is_uri(store):
         wanted[str(Path(store) / "store.json")] = f"the feature store data.store={store}"
-    probe = None if "://" in location else Path(location) / f".probe-{secrets.token_hex(8)}"
+    probe = None if is_uri(location) else Path(location) / f".probe-{secrets.token_hex(8)}"
     try:
         if probe is not None:
             probe.write_text("")

@@ -20,6 +20,7 @@ from raydec.features.files import file_sha256
 from raydec.features.kaiser import load_audio_kaiser, resample_kaiser
 from raydec.features.mel import FrameNormalizer, mel_frames
 from raydec.features.store import FeatureStore
+from raydec.learning.dependency import most_frequent_clusters
 from raydec.model.directory import CENTROIDS_FILE, CONFIG_FILE, WEIGHTS_FILE, load_model
 from raydec.model.folding import folded
 from raydec.model.hub import local_model
@@ -241,8 +242,8 @@ class Predictor:
         # The nearest centroid; for a model without centroids the cluster head's choice.
         closeness = logits if distances is None else -distances
         if closeness is not None:
-            chosen = by_utterance(closeness.argmax(dim=1)).cpu().numpy()
-            outputs.clusters[indices] = [np.bincount(row).argmax() for row in chosen]
+            chosen = by_utterance(closeness.argmax(dim=1)).reshape(-1).cpu().numpy()
+            outputs.clusters[indices] = most_frequent_clusters(chosen, num_chunks)
         if outputs.embeddings is not None:
             outputs.embeddings[indices] = by_utterance(embedding.double()).mean(dim=1).float().cpu().numpy()
         if outputs.distances is not None:

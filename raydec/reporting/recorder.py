@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -69,16 +68,13 @@ class RunRecorder:
 
     def resumed(self, state: RunState) -> None:
         """Drop what an interrupted attempt wrote after the checkpoint; say who goes on from there."""
-        group = {"epoch": state.epoch, "members": [asdict(member) for member in self._members]}
+        group = {"epoch": state.epoch, "members": [dataclasses.asdict(member) for member in self._members]}
         self._folder.write(MEMBERS_FILE, (self._folder.read(MEMBERS_FILE) or "") + json.dumps(group) + "\n")
         self._centroids = state.centroids
         self._folder.write_json_lines(METRICS_FILE, state.history)
-        written = (self._folder.read(STEPS_FILE) or "").splitlines(keepends=True)
-        kept = [line for line in written if line.endswith("\n") and json.loads(line)["epoch"] < state.epoch]
-        self._folder.write(STEPS_FILE, "".join(kept))
-        written = (self._folder.read(SIZES_FILE) or "").splitlines(keepends=True)
-        kept = [line for line in written if line.endswith("\n") and json.loads(line)["epoch"] <= state.epoch]
-        self._folder.write(SIZES_FILE, "".join(kept))
+        # Steps count epochs from 0, cluster sizes as people do.
+        self._keep_lines(STEPS_FILE, state.epoch - 1)
+        self._keep_lines(SIZES_FILE, state.epoch)
 
     def epoch(self, state: RunState) -> None:
         """See :class:`raydec.learning.training.Recorder`."""
@@ -144,6 +140,12 @@ class RunRecorder:
         self._folder.sync()
         self._folder.write_json(SUMMARY_FILE, summary)
         self._folder.sync()
+
+    def _keep_lines(self, name: str, last_epoch: int) -> None:
+        """Drop lines of later epochs, and one that was cut off."""
+        written = (self._folder.read(name) or "").splitlines(keepends=True)
+        kept = [line for line in written if line.endswith("\n") and json.loads(line)["epoch"] <= last_epoch]
+        self._folder.write(name, "".join(kept))
 
     def _drift(self, state: RunState) -> float | None:
         """How far the centroids have moved since the epoch before; None without both."""

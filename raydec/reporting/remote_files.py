@@ -15,11 +15,7 @@ import pyarrow.fs
 
 from raydec.errors import UserError
 from raydec.features.audio import AudioError
-
-
-def is_uri(name: str) -> bool:
-    """Whether a name is a URI and not a path of this machine."""
-    return "://" in name
+from raydec.storage import is_uri, one_line
 
 
 @contextmanager
@@ -45,7 +41,7 @@ def local_copy(name: str, folder: str = "") -> Iterator[str]:
         except FileNotFoundError:
             raise AudioError(name, "the file does not exist") from None
         except (OSError, pa.ArrowException) as error:
-            raise AudioError(name, f"cannot be fetched: {_reason(error)}") from None
+            raise AudioError(name, f"cannot be fetched: {one_line(error)}") from None
         yield str(target)
 
 
@@ -64,7 +60,7 @@ def list_uri(uri: str) -> list[str] | None:
             raise UserError(f"{uri} does not exist; name audio files, folders, or lists of files")
         below = system.get_file_info(pyarrow.fs.FileSelector(path, recursive=True))
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{uri} cannot be listed: {_reason(error)}") from None
+        raise UserError(f"{uri} cannot be listed: {one_line(error)}") from None
     base = uri.rstrip("/")
     names = [PurePosixPath(entry.path).relative_to(path) for entry in below if entry.is_file]
     return sorted(uri_below(base, str(name)) for name in names)
@@ -73,7 +69,3 @@ def list_uri(uri: str) -> list[str] | None:
 def uri_below(folder: str, name: str) -> str:
     """The URI of a file under a folder's URI."""
     return f"{folder.rstrip('/')}/{quote(name)}"
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -27,6 +27,7 @@ from raydec.learning.worker import LocalWorker
 from raydec.model.directory import load_model
 from raydec.model.saved import SavedModel
 from raydec.reporting.recorder import METRICS_FILE, MODEL_FOLDER, SUMMARY_FILE
+from raydec.storage import is_uri
 
 CONFIG_FILE = "config.yaml"
 SIZES_FILE = "clusters.jsonl"
@@ -145,7 +146,7 @@ def _open_store(config: Config, saved: SavedModel, moved_to: Path | None) -> Fea
         return FeatureStore.open(moved_to, saved.features)
     if config.data.store is None:
         raise UserError("the run's config names no feature store (data.store); name it with --store DIR")
-    if "://" not in config.data.store and not Path(config.data.store).is_dir():
+    if not is_uri(config.data.store) and not Path(config.data.store).is_dir():
         raise UserError(
             f"the run's feature store {config.data.store} is not there; "
             "say where it is now with --store DIR, or prepare the corpus again"

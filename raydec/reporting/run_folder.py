@@ -12,6 +12,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from raydec.errors import UserError
+from raydec.storage import is_uri
 
 
 class RunFolder:
@@ -30,7 +31,7 @@ class RunFolder:
 
     def __init__(self, location: str) -> None:
         self._remote: fs.FileSystem | None = None
-        if "://" not in location:
+        if not is_uri(location):
             self.local = Path(location).absolute()
             self.location = str(self.local)
             return

@@ -93,17 +93,18 @@ def share_cluster(ray: RayConfig, search: SearchConfig, nodes: Sequence[Node], n
     Raises:
         UserError: not even one trial, or not as many as asked for, can be placed; with the arithmetic.
     """
-    use_gpu = sum(node.gpus for node in nodes) >= 1 if ray.use_gpu == "auto" else bool(ray.use_gpu)
+    use_gpu = uses_gpu(ray, nodes)
     num_workers = (worker_range(ray.num_workers) or (1, 1))[0]
     per_trial = max(1, num_workers)
     _check_sharing(num_workers, search, use_gpu)
     wished = min(num_trials, search.max_concurrent or num_trials)
     required = min(num_trials, search.max_concurrent) if search.max_concurrent else 1
-    fitting = _slots(nodes, ray.cpus_per_worker or 1, use_gpu, search.gpus_per_worker) // per_trial
+    fitting = worker_slots(nodes, ray.cpus_per_worker or 1, use_gpu, search.gpus_per_worker) // per_trial
     if fitting < required:
         raise UserError(_arithmetic(ray, search, nodes, per_trial, required, use_gpu))
     concurrent = max(required, min(wished, fitting, _by_memory(nodes, num_workers)))
-    cpus = ray.cpus_per_worker or _even_cpus(nodes, per_trial, concurrent, use_gpu, search.gpus_per_worker)
+    workers = per_trial * concurrent
+    cpus = ray.cpus_per_worker or even_cpus(nodes, workers, use_gpu, search.gpus_per_worker)
     actor_gpus = math.floor(search_share(search) * (1 - _TRAINING_SHARE) / concurrent / _GPU_UNIT) * _GPU_UNIT
     return TrialShare(
         num_workers=num_workers,
@@ -113,6 +114,28 @@ def share_cluster(ray: RayConfig, search: SearchConfig, nodes: Sequence[Node], n
         actor_gpus=round(actor_gpus, 4),
         max_concurrent=concurrent,
     )
+
+
+def uses_gpu(ray: RayConfig, nodes: Sequence[Node]) -> bool:
+    """Whether workers get GPUs; ``auto``: where there are any."""
+    return sum(node.gpus for node in nodes) >= 1 if ray.use_gpu == "auto" else bool(ray.use_gpu)
+
+
+def worker_slots(nodes: Sequence[Node], cpus: int, use_gpu: bool, gpus: float = 1.0) -> int:
+    """Workers that the cluster can hold at once; a worker never spans nodes or GPUs."""
+    by_node = (int(node.cpus) // cpus for node in nodes)
+    if not use_gpu:
+        return sum(by_node)
+    per_gpu = math.floor(1.0 / gpus + 1e-9)
+    return sum(min(slots, int(node.gpus) * per_gpu) for slots, node in zip(by_node, nodes, strict=True))
+
+
+def even_cpus(nodes: Sequence[Node], num_workers: int, use_gpu: bool, gpus: float = 1.0) -> int:
+    """The most cores per worker with which all of them still fit; 1 when they never do."""
+    cpus = max(1, int(sum(node.cpus for node in nodes)) // num_workers)
+    while cpus > 1 and worker_slots(nodes, cpus, use_gpu, gpus) < num_workers:
+        cpus -= 1
+    return cpus
 
 
 def search_share(search: SearchConfig) -> float:
@@ -128,27 +151,11 @@ def _check_sharing(num_workers: int, search: SearchConfig, use_gpu: bool) -> Non
         )
 
 
-def _slots(nodes: Sequence[Node], cpus: int, use_gpu: bool, gpus: float) -> int:
-    """Workers that the cluster can hold at once; a worker never spans nodes or GPUs."""
-    by_node = (int(node.cpus) // cpus for node in nodes)
-    if not use_gpu:
-        return sum(by_node)
-    per_gpu = math.floor(1.0 / gpus + 1e-9)
-    return sum(min(slots, int(node.gpus) * per_gpu) for slots, node in zip(by_node, nodes, strict=True))
-
-
 def _by_memory(nodes: Sequence[Node], num_workers: int) -> int:
     known = [node.memory_gib for node in nodes if node.memory_gib is not None]
     if len(known) < len(nodes):
         return 2**31
     return max(1, int(sum(known) / (_TRIAL_GIB + _WORKER_GIB * num_workers)))
-
-
-def _even_cpus(nodes: Sequence[Node], per_trial: int, concurrent: int, use_gpu: bool, gpus: float) -> int:
-    cpus = max(1, int(sum(node.cpus for node in nodes)) // (per_trial * concurrent))
-    while cpus > 1 and _slots(nodes, cpus, use_gpu, gpus) < per_trial * concurrent:
-        cpus -= 1
-    return cpus
 
 
 def _arithmetic(

@@ -11,6 +11,7 @@ from raydec.search.events import SearchEvents
 from raydec.search.ledger import Ledger
 from raydec.search.placement import TrialShare, share_cluster
 from raydec.search.trial import Remaining, TrialJob
+from raydec.storage import is_uri
 from raydec.study.state import SEARCH_FILE, TRIALS_FOLDER, Study, all_entries
 from raydec.study.trial import train_trial
 
@@ -49,7 +50,7 @@ def run_study(study: Study, remaining: Remaining, events: SearchEvents) -> None:
 
 def _remove(tune_folder: str) -> None:
     """Tune's own files are of no use to anyone afterwards, and some of them are pickles."""
-    if "://" not in tune_folder:
+    if not is_uri(tune_folder):
         shutil.rmtree(tune_folder, ignore_errors=True)
 
 

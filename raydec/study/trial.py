@@ -14,6 +14,7 @@ from raydec.learning.worker import CHECKPOINT_FOLDER
 from raydec.reporting.run_folder import RunFolder
 from raydec.search.placement import TrialShare
 from raydec.search.trial import Given, Report
+from raydec.storage import is_uri
 from raydec.study.state import read_history
 
 START_FOLDER = "start"
@@ -68,7 +69,7 @@ def _start_over(config: Config, start: Path) -> None:
 def _reporting(folder: RunFolder, report: Report) -> Iterator[None]:
     """Call ``report`` with the run's history whenever it has grown, whichever process trains."""
     stop = threading.Event()
-    poll_s = REMOTE_POLL_S if "://" in folder.location else POLL_S
+    poll_s = REMOTE_POLL_S if is_uri(folder.location) else POLL_S
 
     def follow() -> None:
         seen = 0

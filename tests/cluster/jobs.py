@@ -10,16 +10,13 @@ from typing import Any
 import torch
 from disturbance import lines
 from launching import ClusterOfThree
+from stores import SMALL_NETWORK
 
 from raydec.learning.checkpoint import load_state
 
-# Small enough for seconds per epoch; a worker takes all cores of a host, so that no host has two.
+# A worker takes all cores of a host, so that no host has two.
 SMALL = [
-    "model.channels=[8,8,8,8,16,16,16]",
-    "model.embedding_dim=32",
-    "features.scale=log",
-    "clustering.num_clusters=4",
-    "training.batch_utterances=4",
+    *SMALL_NETWORK,
     "ray.num_workers=2",
     f"ray.cpus_per_worker={os.cpu_count()}",
 ]

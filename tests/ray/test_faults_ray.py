@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from disturbance import Recovery, comparable, kill_in_the_middle_of_a_fit, lines, pid_of, random_moment
-from stores import make_store
+from stores import SMALL_NETWORK, make_store
 
 from raydec.learning.checkpoint import load_state
 
@@ -22,11 +22,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.timeout(1800)]
 
 EPOCHS = 5
 SETTINGS = [
-    "model.channels=[8,8,8,8,16,16,16]",
-    "model.embedding_dim=32",
-    "features.scale=log",
-    "clustering.num_clusters=4",
-    "training.batch_utterances=4",
+    *SMALL_NETWORK,
     "ray.cpus_per_worker=1",
     "ray.num_workers=2",
     f"training.epochs={EPOCHS}",

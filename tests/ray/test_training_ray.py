@@ -11,19 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from stores import make_store
+from stores import SMALL_NETWORK, make_store
 
 from raydec.learning.checkpoint import load_state
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
-# Small enough for seconds per epoch; the published depth, so that batch norm is shared seven times a step.
 SMALL = [
-    "model.channels=[8,8,8,8,16,16,16]",
-    "model.embedding_dim=32",
-    "features.scale=log",
-    "clustering.num_clusters=4",
-    "training.batch_utterances=4",
+    *SMALL_NETWORK,
     "ray.cpus_per_worker=1",
 ]
 NUMBERS_THAT_MAY_DIFFER = ("time/", "throughput/", "kmeans/")
