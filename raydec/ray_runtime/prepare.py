@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from raydec.errors import UserError
@@ -14,6 +17,8 @@ Result = TypeVar("Result")
 
 # Tasks take and give small objects only; 0.1 GiB is just above the least Ray accepts.
 _OBJECT_STORE_GIB = 0.1
+# The longest that an interrupt can stay unnoticed.
+_WAIT_S = 0.5
 
 
 def run_shards(
@@ -53,10 +58,45 @@ def run_shards(
     running = [task.remote(function, item) for item in itertools.islice(waiting, limit)]
     # Nothing is cancelled on the way out: a shard that finishes late is a shard kept, the tasks of a driver
     # that ends are ended by Ray, and cancelling has been seen to abort the driver (Ray 2.60).
-    while running:
-        (ready,), running = ray.wait(running)
-        on_done(_result_of(ready))
-        running.extend(task.remote(function, item) for item in itertools.islice(waiting, 1))
+    with _kept_interrupts() as check_interrupted:
+        while running:
+            ready, running = ray.wait(running, timeout=_WAIT_S)
+            check_interrupted()
+            for reference in ready:
+                on_done(_result_of(reference))
+                running.extend(task.remote(function, item) for item in itertools.islice(waiting, 1))
+
+
+@contextmanager
+def _kept_interrupts() -> Iterator[Callable[[], None]]:
+    """Gives a function that raises the KeyboardInterrupt that was swallowed on its way here, if one was.
+
+    Python raises it in whatever runs at that moment; in a callback of Ray's, or while an object is
+    collected, it is printed and forgotten (Ray 2.60).
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    interrupted = False
+    before = signal.getsignal(signal.SIGINT)
+
+    def keep(number: int, frame: Any) -> None:
+        nonlocal interrupted
+        interrupted = True
+        if callable(before):
+            before(number, frame)
+
+    def check() -> None:
+        if interrupted:
+            raise KeyboardInterrupt
+
+    if callable(before):
+        signal.signal(signal.SIGINT, keep)
+    try:
+        yield check
+    finally:
+        if callable(before):
+            signal.signal(signal.SIGINT, before)
 
 
 def _call_on_one_thread(function: Callable[[Item], Result], item: Item) -> Result:

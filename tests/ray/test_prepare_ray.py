@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -18,7 +18,7 @@ from corpus_support import many, write_corpus
 
 from raydec.errors import UserError
 from raydec.prepare import prepare_store
-from raydec.ray_runtime.prepare import run_shards
+from raydec.ray_runtime.prepare import _kept_interrupts, run_shards
 from raydec.ray_runtime.session import start_ray
 
 pytestmark = pytest.mark.ray
@@ -96,32 +96,38 @@ def test_a_worker_that_dies_again_and_again_is_reported() -> None:
         run_shards(die, [1], num_workers=1, on_done=lambda result: None)
 
 
-@pytest.mark.usefixtures("local_ray")
 def test_an_interrupt_keeps_what_is_finished(tmp_path: Path) -> None:
-    # Many shards: an interrupt reaches Python only between two waits for Ray.
-    corpus = write_corpus(tmp_path / "audio", many(800))
+    # In a process of its own: an interrupt that arrives late must not end the tests.
+    write_corpus(tmp_path / "audio", many(800))
     store = tmp_path / "store"
-    store.mkdir()
-    noticed = threading.Event()
-
-    def interrupt_after_first_shard() -> None:
-        while not list(store.glob("frames-*.json")):
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
-        # Raised inside a callback of Ray's it is lost; people press the keys again then.
-        while not noticed.wait(1.5):
-            os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=interrupt_after_first_shard, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        prepare_store(corpus, store, num_workers=1, quiet=True)
-    noticed.set()
+    command = [sys.executable, "-m", "raydec.prepare", tmp_path / "audio", store, "--workers", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while process.poll() is None and not list(store.glob("frames-*.json")):
+        time.sleep(0.01)
+    # To the whole group, as a terminal does, and once.
+    os.killpg(process.pid, signal.SIGINT)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 130, messages
+    assert "interrupted; what was finished is kept" in messages
+    assert "Traceback" not in messages
     finished = {path: path.stat().st_mtime_ns for path in store.glob("frames-*.arrow")}
     assert 1 <= len(finished) < 50
     assert not (store / "store.json").exists()
-    prepare_store(corpus, store, num_workers=1, quiet=True)
+    subprocess.run(command, check=True, capture_output=True)
     assert len(list(store.glob("frames-*.arrow"))) == 50
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
+
+
+@pytest.mark.parametrize("swallowed", [False, True])
+def test_an_interrupt_is_raised_even_if_someone_swallows_it(swallowed: bool) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), _kept_interrupts() as check_interrupted:
+        check_interrupted()
+        with contextlib.suppress(KeyboardInterrupt) if swallowed else contextlib.nullcontext():
+            signal.raise_signal(signal.SIGINT)
+        assert swallowed
+        check_interrupted()
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def free_port() -> int:
