@@ -6,19 +6,19 @@ time at each mark on the way, in the driver and in the training worker. With and
 
 from __future__ import annotations
 
+import mmap
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from benchmarks.epoch import ENVIRONMENT, make_demo_store
 from benchmarks.report import argument_parser, machine, machine_lock, shown, spread, table, write_results
 
 PARTS = {
-    "imports": ("begin", "imported"),
+    "Python and arguments": ("begin", "parsed"),
+    "imports": ("parsed", "imported"),
     "store open and checks (driver)": ("imported", "resolved"),
     "Ray start": ("resolved", "ray"),
     "K-means actor and worker start": ("ray", "worker"),
@@ -29,87 +29,23 @@ PARTS = {
 }
 
 
-def mark(folder: str, name: str) -> None:
-    """Note that a mark was reached, once."""
-    path = Path(folder) / f"mark-{name}"
-    if not path.exists():
-        path.write_text(repr(time.time()))
+def touch(gib: float) -> None:
+    """Use and free memory.
 
-
-def timed_loop(config: Any, worker: Any, clusterer: Any, location: str) -> None:
-    """:func:`raydec.experiment.train_loop` with marks."""
-    mark(location, "worker")
-    from raydec import experiment
-    from raydec.learning.epoch import EpochRunner
-    from raydec.reporting.recorder import RunRecorder
-
-    step, train, open_data = RunRecorder.step, EpochRunner._train, experiment.open_data
-
-    def marked_step(self: RunRecorder, record: Mapping[str, Any]) -> None:
-        mark(location, "step")
-        step(self, record)
-
-    def marked_train(self: EpochRunner, *arguments: Any) -> Any:
-        mark(location, "clustered")
-        return train(self, *arguments)
-
-    def marked_open(config: Any) -> Any:
-        opened = open_data(config)
-        mark(location, "opened")
-        return opened
-
-    class MarkedTraining(experiment.Training):
-        def run(self) -> Any:
-            mark(location, "built")
-            return super().run()
-
-    RunRecorder.step, EpochRunner._train = marked_step, marked_train  # type: ignore[method-assign]
-    experiment.open_data, experiment.Training = marked_open, MarkedTraining  # type: ignore[misc]
-    experiment.train_loop(config, worker, clusterer, location)
-
-
-def inside(arguments: list[str]) -> None:
-    """What the driver of ``python -m raydec.train`` does, with marks."""
-    from raydec.command_line import parse_config_arguments
-
-    config = parse_config_arguments(arguments, verb="train", summary="")
-    from raydec import experiment
-
-    imported = time.time()
-    config = experiment.resolve(config)
-    resolved = time.time()
-    folder = experiment.begin(config)
-    location = folder.location
-    if config.ray.num_workers == 0:
-        mark(location, "ray")
-        run_here(config, location)
-    else:
-        from raydec.ray_runtime.launch import train_on_ray
-        from raydec.ray_runtime.session import start_ray
-
-        start_ray(config.ray.address)
-        mark(location, "ray")
-        train_on_ray(config, timed_loop, location)
-    (folder.local / "mark-imported").write_text(repr(imported))
-    (folder.local / "mark-resolved").write_text(repr(resolved))
-
-
-def run_here(config: Any, location: str) -> None:
-    """Without Ray."""
-    from raydec.learning.clustering import LocalClusterer
-    from raydec.learning.host import prepare_host
-    from raydec.learning.worker import LocalWorker
-
-    prepare_host(config.ray.cpus_per_worker)
-    worker = LocalWorker(Path(location))
-    timed_loop(config, worker, LocalClusterer(worker, config.clustering), location)
+    A virtual machine whose host takes back what lies idle pays several times as much for a page's first use
+    afterwards, which a machine of one's own does not.
+    """
+    if gib:
+        with mmap.mmap(-1, int(gib * 2**30)) as memory:
+            for page in range(0, len(memory), mmap.PAGESIZE):
+                memory[page] = 1
 
 
 def measured(settings: list[str], store: Path, work: Path) -> dict[str, float]:
     """Seconds by part of one start, and in all."""
     runs = work / "runs-startup"
     shutil.rmtree(runs, ignore_errors=True)
-    command = [sys.executable, "-m", "benchmarks.startup", "--inside", f"data.store={store}"]
+    command = [sys.executable, "-m", "benchmarks.startup_inside", f"data.store={store}"]
     command += [f"output_dir={runs}", "name=start", "training.epochs=1", "training.batch_utterances=8"]
     begun = time.time()
     done = subprocess.run([*command, *settings], capture_output=True, text=True, env=ENVIRONMENT)
@@ -127,6 +63,7 @@ def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("work_dir", type=Path)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--touch-gib", type=float, default=8.0, help="memory to use just before each run")
     parser.add_argument("--lock", help="file to lock around each run, on a shared machine")
     options = parser.parse_args()
     work = options.work_dir.absolute()
@@ -140,20 +77,23 @@ def main() -> None:
     for number in range(options.runs):
         for kind in kinds if number % 2 == 0 else reversed(kinds):
             with machine_lock(options.lock):
+                touch(options.touch_gib)
                 samples[kind].append(measured(kinds[kind], store, work))
             print(f"run {number + 1}: {kind}: {samples[kind][-1]['total']:.1f} s", flush=True)
     rows = [
         [part, *(shown(spread([sample[part] for sample in samples[kind]]), 1) for kind in kinds)]
         for part in [*PARTS, "total"]
     ]
+    command = f"python -m benchmarks.startup WORK_DIR --runs {options.runs} --touch-gib {options.touch_gib:g}"
     text = "\n".join(
         [
             f"# Start to first training step, {time.strftime('%Y-%m-%d')}",
             "",
-            f"`python -m benchmarks.startup WORK_DIR --runs {options.runs}`",
+            f"`{command}`",
             "",
             f"{machine()}. A prepared store of 128 synthetic utterances, batches of 88 chunks. Seconds, "
-            "median (least to greatest) over runs in turned order; the page cache is warm.",
+            "median (least to greatest) over runs in turned order; the page cache is warm, and "
+            f"{options.touch_gib:g} GiB of memory were used and freed just before each run.",
             "",
             table(["part", *kinds], rows),
         ]
@@ -163,10 +103,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--inside"]:
-        # Ray's workers import the marks by name, not from __main__.
-        from benchmarks.startup import inside as run_inside
-
-        run_inside(sys.argv[2:])
-    else:
-        main()
+    main()

@@ -19,12 +19,10 @@ from raydec.learning.data import TrainingData, select_data
 from raydec.learning.host import prepare_host
 from raydec.learning.training import NullRecorder, Recorder, Training
 from raydec.learning.worker import LocalWorker, Worker
-from raydec.reporting.recorder import SUMMARY_FILE, RunRecorder
-from raydec.reporting.run_folder import RunFolder
+from raydec.reporting.recorder import RunRecorder
+from raydec.reporting.run_folder import CONFIG_FILE, SUMMARY_FILE, RunFolder, finished_summary, run_location
 from raydec.reporting.tracking import check_trackers
 from raydec.storage import is_uri, storage_explained
-
-CONFIG_FILE = "config.yaml"
 
 # Keys that decide where a run computes and is recorded, not what it computes: it may be resumed with others.
 PLACEMENT_KEYS = ("ray.", "tracking.", "output_dir", "storage_path", "training.keep_checkpoints")
@@ -78,12 +76,6 @@ def open_data(config: Config) -> tuple[FeatureStore, TrainingData]:
     return store, select_data(config, store)
 
 
-def run_location(config: Config) -> str:
-    """Path or URI of a named run's directory."""
-    assert config.name is not None
-    return f"{(config.storage_path or config.output_dir).rstrip('/')}/{config.name}"
-
-
 def begin(config: Config) -> RunFolder:
     """Create a run's directory, or open the one it goes on in.
 
@@ -110,11 +102,6 @@ def changed_settings(config: Config, folder: RunFolder) -> list[str]:
         return []
     earlier = config_from_dict(_parse_yaml(written), type(config))
     return [key for key in changed_keys(earlier, config) if not key.startswith(PLACEMENT_KEYS)]
-
-
-def finished_summary(folder: RunFolder) -> dict[str, Any] | None:
-    """The summary of a run that has ended, or None."""
-    return folder.read_json(SUMMARY_FILE)
 
 
 def train_loop(config: Config, worker: Worker, clusterer: Clusterer, location: str) -> None:
@@ -161,7 +148,8 @@ def train_run(config: Config) -> RunResult:
             from raydec.ray_runtime.session import start_ray
             from raydec.ray_runtime.shared_storage import check_shared
 
-            start_ray(config.ray.address, config.ray.num_cpus, config.ray.object_store_gib)
+            ray = config.ray
+            start_ray(ray.address, ray.num_cpus, ray.object_store_gib, dashboard=ray.dashboard is True)
             check_shared(config, folder.location)
             train_on_ray(config, train_loop, folder.location)
         summary = finished_summary(folder)

@@ -40,7 +40,12 @@ def main(arguments: Sequence[str]) -> None:
     study = open_study(plan)
     remaining = find_remaining(study)
     if remaining.num_trials:
-        start_ray(config.ray.address, config.ray.num_cpus, config.ray.object_store_gib)
+        start_ray(
+            config.ray.address,
+            config.ray.num_cpus,
+            config.ray.object_store_gib,
+            dashboard=config.ray.dashboard is not False,
+        )
         with progress_output(), TrialLines(plan, num_ended=len(remaining.past)) as lines:
             run_study(study, remaining, lines)
     else:

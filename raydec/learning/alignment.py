@@ -6,7 +6,6 @@ import dataclasses
 
 import numpy as np
 from jaxtyping import Int, Int64
-from scipy.optimize import linear_sum_assignment
 
 from raydec.learning.clustering import ClusterAssignment
 
@@ -46,6 +45,9 @@ def match_clusters(
         ValueError: labels of different lengths.
     """
     shared = contingency(labels, previous_labels, num_clusters)
+    # A third of a second to import, and no epoch but the second and later ones needs it.
+    from scipy.optimize import linear_sum_assignment
+
     return linear_sum_assignment(shared, maximize=True)[1].astype(np.int64)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import sys
+import threading
 
 # glibc's mallopt parameters (malloc.h).
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
@@ -48,3 +50,11 @@ def prepare_host(num_threads: int | None) -> None:
     torch.backends.cudnn.benchmark = True
     if num_threads is not None:
         torch.set_num_threads(num_threads)
+
+
+def import_ahead() -> None:
+    """Begin to import, on a thread, what a process's first optimiser needs: a second's worth of torch.
+
+    The pass that embeds the corpus comes before it and leaves Python alone.
+    """
+    threading.Thread(target=importlib.import_module, args=("torch._dynamo",), name="imports").start()

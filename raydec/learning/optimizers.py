@@ -7,6 +7,7 @@ decay.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -31,28 +32,33 @@ class Optimizers:
         self._config = config
         self._network = network
         self._total_steps = max(total_steps, 1)
-        body = list(network.body_parameters())
         # One kernel for all parameters: on a GPU the step is otherwise a few hundred launches.
-        self._fused = True if body[0].is_cuda else None
-        self._all: dict[str, Optimizer]
-        if config.recipe == "reference":
-            self._all = {
-                "sgd": SGD(body, lr=config.sgd_learning_rate, fused=self._fused),
-                "adam": Adam(body, lr=config.adam_learning_rate, fused=self._fused),
+        self._fused = True if next(iter(network.body_parameters())).is_cuda else None
+
+    @functools.cached_property
+    def _all(self) -> dict[str, Optimizer]:
+        # On first use: a process's first optimiser imports a second's worth of torch.
+        body = list(self._network.body_parameters())
+        if self._config.recipe == "reference":
+            optimizers: dict[str, Optimizer] = {
+                "sgd": SGD(body, lr=self._config.sgd_learning_rate, fused=self._fused),
+                "adam": Adam(body, lr=self._config.adam_learning_rate, fused=self._fused),
             }
         else:
-            self._all = {"adamw": self._adamw(body)}
-        self.renew_top()
+            optimizers = {"adamw": self._adamw(body)}
+        return optimizers | self._top()
 
     def renew_top(self) -> None:
         """Make the top layer's optimiser anew, after the layer itself was replaced."""
+        self._all.update(self._top())
+
+    def _top(self) -> dict[str, Optimizer]:
         top = list(self._network.top_layer_parameters())
         if not top:
-            return
+            return {}
         if self._config.recipe == "reference":
-            self._all["top"] = SGD(top, lr=self._config.head_learning_rate, fused=self._fused)
-        else:
-            self._all["top"] = self._adamw(top)
+            return {"top": SGD(top, lr=self._config.head_learning_rate, fused=self._fused)}
+        return {"top": self._adamw(top)}
 
     def step(self, step: int, *, supervised: bool) -> None:
         """Step with the gradients in place.

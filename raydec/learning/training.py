@@ -27,6 +27,7 @@ from raydec.learning.dependency import (
     most_frequent_clusters,
 )
 from raydec.learning.epoch import EpochRunner, Stage, count_steps, plan_stages
+from raydec.learning.host import import_ahead
 from raydec.learning.inference import embed_share, predict_utterances
 from raydec.learning.optimizers import Optimizers
 from raydec.learning.randomness import generator_for, integer_seed_for, torch_generator_for
@@ -159,6 +160,7 @@ class Training:
 
     def run(self) -> tuple[RunState, dict[str, SplitScores]]:
         """Train to the last epoch, from the newest checkpoint on if there is one, then score the splits."""
+        import_ahead()
         state = self._restore()
         while state.epoch < self._config.training.epochs:
             self._run_epoch(state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import os
@@ -12,7 +13,6 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2.api.config import (
     CheckpointConfig,
@@ -29,9 +29,10 @@ from raydec.learning.clustering import Clusterer
 from raydec.learning.host import WORKER_ENVIRONMENT, prepare_host
 from raydec.learning.worker import CHECKPOINT_FOLDER, Worker
 from raydec.ray_runtime.kmeans_actor import RayClusterer, create_kmeans_actor
-from raydec.ray_runtime.process_group import NodeAddressTorchConfig
+from raydec.ray_runtime.process_group import ProcessGroupConfig
 from raydec.ray_runtime.session import cluster_nodes, promised_nodes
 from raydec.ray_runtime.snapshot import mend_snapshot
+from raydec.ray_runtime.trainer import LeanTrainer
 from raydec.ray_runtime.worker import RayWorker
 from raydec.search.placement import Node, even_cpus, uses_gpu, worker_slots
 from raydec.storage import storage_problem
@@ -136,15 +137,18 @@ def train_on_ray(
         loop: importable function that every worker runs.
         run_folder: absolute path or URI; checkpoints go to ``run_folder/checkpoints``.
         callbacks: Ray Train callbacks.
-        placement: what to take of the cluster; None: what ``config.ray`` asks for, of all of it.
+        placement: what to take of the cluster, one run of several; None: what ``config.ray`` asks for, of all
+            of it.
         start: checkpoint folder to begin from while the run has none of its own.
 
     Raises:
         UserError: the run cannot be placed, or a worker met a mistake of the user's.
         RuntimeError: it failed more often than allowed; finished epochs are kept.
     """
+    is_whole_job = placement is None
     if placement is None:
         placement = place_on_cluster(config.ray)
+    _start_coordinator()
     actor = create_kmeans_actor(
         f"raydec-kmeans-{config.name}-{secrets.token_hex(4)}",
         num_gpus=placement.actor_gpus if placement.use_gpu else 0.0,
@@ -155,20 +159,25 @@ def train_on_ray(
     if len(cluster_nodes()) == 1 and not promised_nodes():
         # Nobody takes a lone machine away with a warning; the watcher is a process that imports Ray first.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    trainer = TorchTrainer(
-        _worker_main,
-        train_loop_config={
-            "config": config,
-            "loop": loop,
-            "actor": actor,
-            "run_folder": run_folder,
-            "num_threads": placement.cpus_per_worker,
-            "start": mend_snapshot(run_folder) or start,
-        },
-        torch_config=NodeAddressTorchConfig(timeout_s=config.ray.collective_timeout_s),
+    trainer = LeanTrainer(
+        is_whole_job=is_whole_job,
+        # Bound here: the trainer's own way to pass arguments has the controller unpickle them, torch and all.
+        train_loop_per_worker=functools.partial(
+            _worker_main,
+            {
+                "config": config,
+                "loop": loop,
+                "actor": actor,
+                "run_folder": run_folder,
+                "num_threads": placement.cpus_per_worker,
+                "start": mend_snapshot(run_folder) or start,
+            },
+        ),
+        backend_config=ProcessGroupConfig(
+            "nccl" if placement.use_gpu else "gloo", config.ray.collective_timeout_s
+        ),
         scaling_config=_scaling(placement),
-        # Ray's annotation names the class of the API before Train V2.
-        run_config=_run_config(config, run_folder, callbacks),  # type: ignore[arg-type]
+        run_config=_run_config(config, run_folder, callbacks),
     )
     try:
         trainer.fit()
@@ -176,6 +185,19 @@ def train_on_ray(
         raise _explained(error, config, run_folder) from error
     finally:
         ray.kill(actor)
+
+
+def _start_coordinator() -> None:
+    """Start the actor that Ray Train's controller would start, and wait for, as its first deed.
+
+    On a warm process and beside the controller's imports it costs nothing; there it costs 1.5 s a run.
+    """
+    try:
+        from ray.data._internal.cluster_autoscaler import default_autoscaling_coordinator
+
+        default_autoscaling_coordinator.get_or_create_autoscaling_coordinator()
+    except (ImportError, AttributeError):  # Ray's own affair: elsewhere in another version, if anywhere
+        return
 
 
 def _run_config(config: Config, run_folder: str, callbacks: Sequence[Any]) -> RunConfig:

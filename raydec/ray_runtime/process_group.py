@@ -1,43 +1,99 @@
-"""How the training workers find each other: torch's process group, set up by Ray Train."""
+"""How the training workers find each other: torch's process group, set up by Ray Train's controller.
+
+The controller unpickles what is here. It has no use for torch, and importing it would be a second and a half
+of every start and half a gigabyte per run: nothing here imports torch but in a worker.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import struct
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 from ray.train._internal.base_worker_group import BaseWorkerGroup
-from ray.train.backend import BackendConfig
-from ray.train.torch import TorchConfig
-from ray.train.torch.config import _TorchBackend
+from ray.train._internal.utils import get_address_and_port
+from ray.train.backend import Backend, BackendConfig
 
+logger = logging.getLogger(__name__)
+
+_LEAVE_S = 30
 _INTERFACE = "GLOO_SOCKET_IFNAME"
 _SIOCGIFADDR = 0x8915  # Linux: the address of a network interface
 
 
 @dataclass
-class NodeAddressTorchConfig(TorchConfig):
-    """Ray Train's set-up, with gloo listening where Ray says that the machine can be reached.
+class ProcessGroupConfig(BackendConfig):
+    """As :class:`ray.train.torch.TorchConfig`, without torch in the controller; gloo on the node's address.
 
-    Left to itself gloo takes the address that the machine's own name resolves to. On many machines that is
-    127.0.1.1, or nothing, and workers on other machines wait for it until they time out.
+    Left to itself gloo listens at the address that the machine's own name resolves to. On many machines that
+    is 127.0.1.1, or nothing, and workers on other machines wait for it until they time out.
+
+    Attributes:
+        backend: ``nccl`` or ``gloo``.
+        timeout_s: seconds that a collective may wait.
     """
 
+    backend: str = "gloo"
+    timeout_s: int = 1800
+
     @property
-    def backend_cls(self) -> type[_TorchBackend]:
-        """See :class:`ray.train.torch.TorchConfig`."""
-        return _NodeAddressBackend
+    def backend_cls(self) -> type[Backend]:
+        """Sets the group up."""
+        return _ProcessGroupBackend
+
+    @property
+    def train_func_context(self) -> Any:
+        """Sets a worker's GPU; see :class:`ray.train.torch.TorchConfig`."""
+        from ray.train.torch.config import TorchConfigContextManager
+
+        return TorchConfigContextManager
 
 
-class _NodeAddressBackend(_TorchBackend):
+class _ProcessGroupBackend(Backend):
+    # Workers on one machine see each other's GPUs, as NCCL wants it.
+    share_cuda_visible_devices = True
+
     def on_start(self, worker_group: BaseWorkerGroup, backend_config: BackendConfig) -> None:
+        assert isinstance(backend_config, ProcessGroupConfig)
         addresses = worker_group.execute(ray.util.get_node_ip_address)
         if len(set(addresses)) > 1:
             worker_group.execute(name_interface)
-        super().on_start(worker_group, backend_config)  # type: ignore[arg-type]
+        address, port = worker_group.execute_single(0, get_address_and_port)
+        joining: list[Any] = [
+            worker_group.execute_single_async(
+                number, join_group, backend_config, number, len(worker_group), address, port
+            )
+            for number in range(len(worker_group))
+        ]
+        ray.get(joining)
+
+    def on_shutdown(self, worker_group: BaseWorkerGroup, backend_config: BackendConfig) -> None:
+        leaving: list[Any] = worker_group.execute_async(leave_group, len(worker_group) > 1)
+        done, late = ray.wait(leaving, num_returns=len(leaving), timeout=_LEAVE_S)
+        if late:
+            logger.warning("%d workers have not left their group in %d s", len(late), _LEAVE_S)
+        ray.get(done)
+
+
+def join_group(config: ProcessGroupConfig, rank: int, world_size: int, address: str, port: int) -> None:
+    """Join torch's process group; in a worker."""
+    from ray.train.torch import config as ray_torch
+
+    os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = address, str(port)
+    ray_torch._set_torch_distributed_env_vars()
+    ray_torch._setup_torch_process_group(config.backend, rank, world_size, "env://", config.timeout_s)
+
+
+def leave_group(is_group: bool) -> None:
+    """Leave it, and give cached GPU memory back; in a worker."""
+    from ray.train.torch import config as ray_torch
+
+    ray_torch._shutdown_torch(destroy_process_group=is_group)
 
 
 def name_interface() -> str | None:

@@ -21,10 +21,10 @@ from raydec.learning.worker import Member
 from raydec.model.directory import ChunkFormat, NetworkSpec, SavedModel, save_model
 from raydec.model.network import Network
 from raydec.reporting.run_events import RunEvents, centroid_drift
-from raydec.reporting.run_folder import RunFolder
+from raydec.reporting.run_folder import SUMMARY_FILE, RunFolder
 from raydec.reporting.tracking import Trackers
 
-METRICS_FILE, STEPS_FILE, SUMMARY_FILE = "metrics.jsonl", "steps.jsonl", "summary.json"
+METRICS_FILE, STEPS_FILE = "metrics.jsonl", "steps.jsonl"
 SIZES_FILE = "clusters.jsonl"
 MEMBERS_FILE = "workers.jsonl"
 PREDICTIONS_FILE = "predictions.parquet"

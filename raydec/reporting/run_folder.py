@@ -11,8 +11,22 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import fs
 
+from raydec.config import Config
 from raydec.errors import UserError
 from raydec.storage import is_uri
+
+CONFIG_FILE, SUMMARY_FILE = "config.yaml", "summary.json"
+
+
+def run_location(config: Config) -> str:
+    """Path or URI of a named run's directory."""
+    assert config.name is not None
+    return f"{(config.storage_path or config.output_dir).rstrip('/')}/{config.name}"
+
+
+def finished_summary(folder: RunFolder) -> dict[str, Any] | None:
+    """The summary of a run that has ended, or None."""
+    return folder.read_json(SUMMARY_FILE)
 
 
 class RunFolder:

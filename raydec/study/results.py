@@ -10,7 +10,6 @@ from typing import Literal
 
 from raydec import __version__
 from raydec.console import out
-from raydec.experiment import CONFIG_FILE
 from raydec.reporting.ranking import (
     RankedSetting,
     RunOutcome,
@@ -24,7 +23,7 @@ from raydec.reporting.ranking import (
     to_text,
 )
 from raydec.reporting.recorder import MODEL_FOLDER
-from raydec.reporting.run_folder import RunFolder
+from raydec.reporting.run_folder import CONFIG_FILE, RunFolder
 from raydec.reporting.search_report import write_hparams, write_search_report
 from raydec.study.comparison import write_comparison
 from raydec.study.state import TRIALS_FOLDER, Study, collect

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from raydec.config import Config
-from raydec.experiment import begin, changed_settings, finished_summary, run_location, train_here, train_loop
+from raydec.experiment import begin, changed_settings, train_here, train_loop
 from raydec.learning.worker import CHECKPOINT_FOLDER
-from raydec.reporting.run_folder import RunFolder
+from raydec.reporting.run_folder import RunFolder, finished_summary, run_location
 from raydec.search.placement import TrialShare
 from raydec.search.trial import Given, Report
 from raydec.storage import is_uri

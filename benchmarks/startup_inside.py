@@ -1,0 +1,97 @@
+"""What ``python -m raydec.train`` does up to its first step, with marks; :mod:`benchmarks.startup` runs it.
+
+In a module of its own: whatever is imported here at the top is part of what is measured.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def mark(folder: str, name: str) -> None:
+    """Note that a mark was reached, once."""
+    path = Path(folder) / f"mark-{name}"
+    if not path.exists():
+        path.write_text(repr(time.time()))
+
+
+def timed_loop(config: Any, worker: Any, clusterer: Any, location: str) -> None:
+    """:func:`raydec.experiment.train_loop` with marks."""
+    mark(location, "worker")
+    from raydec import experiment
+    from raydec.learning.epoch import EpochRunner
+    from raydec.reporting.recorder import RunRecorder
+
+    step, train, open_data = RunRecorder.step, EpochRunner._train, experiment.open_data
+
+    def marked_step(self: RunRecorder, record: Mapping[str, Any]) -> None:
+        mark(location, "step")
+        step(self, record)
+
+    def marked_train(self: EpochRunner, *arguments: Any) -> Any:
+        mark(location, "clustered")
+        return train(self, *arguments)
+
+    def marked_open(config: Any) -> Any:
+        opened = open_data(config)
+        mark(location, "opened")
+        return opened
+
+    class MarkedTraining(experiment.Training):
+        def run(self) -> Any:
+            mark(location, "built")
+            return super().run()
+
+    RunRecorder.step, EpochRunner._train = marked_step, marked_train  # type: ignore[method-assign]
+    experiment.open_data, experiment.Training = marked_open, MarkedTraining  # type: ignore[misc]
+    experiment.train_loop(config, worker, clusterer, location)
+
+
+def inside(arguments: list[str]) -> None:
+    """What the driver of ``python -m raydec.train`` does, with marks."""
+    from raydec.command_line import parse_config_arguments
+
+    config = parse_config_arguments(arguments, verb="train", summary="")
+    parsed = time.time()
+    from raydec import experiment
+
+    imported = time.time()
+    config = experiment.resolve(config)
+    resolved = time.time()
+    folder = experiment.begin(config)
+    location = folder.location
+    if config.ray.num_workers == 0:
+        mark(location, "ray")
+        run_here(config, location)
+    else:
+        from raydec.ray_runtime.launch import train_on_ray
+        from raydec.ray_runtime.session import start_ray
+
+        start_ray(config.ray.address, config.ray.num_cpus, dashboard=False)
+        mark(location, "ray")
+        train_on_ray(config, timed_loop, location)
+    driver = {"parsed": parsed, "imported": imported, "resolved": resolved}
+    for name, moment in driver.items():
+        (folder.local / f"mark-{name}").write_text(repr(moment))
+
+
+def run_here(config: Any, location: str) -> None:
+    """Without Ray."""
+    from raydec.learning.clustering import LocalClusterer
+    from raydec.learning.host import prepare_host
+    from raydec.learning.worker import LocalWorker
+
+    prepare_host(config.ray.cpus_per_worker)
+    worker = LocalWorker(Path(location))
+    timed_loop(config, worker, LocalClusterer(worker, config.clustering), location)
+
+
+if __name__ == "__main__":
+    # Ray's workers import the marks by name, not from __main__.
+    from benchmarks import startup_inside
+
+    startup_inside.inside(sys.argv[1:])
