@@ -108,13 +108,13 @@ class Recovery:
         wait_for(progressed, "an epoch after the fault", timeout_s, alive)
         self._epoch_s = time.monotonic() - self._begun
 
-    def record(self) -> None:
+    def record(self, result: str = "equal") -> None:
         """Add a line to the table, where one is asked for; to be called when the results were found equal."""
         table = os.environ.get(TABLE_VARIABLE)
         if not table:
             return
         usual_s = lines(self.run / "metrics.jsonl")[0]["time/epoch_s"]
         group = "not restarted" if self._group_s is None else f"{self._group_s:.0f} s"
-        cells = [self.fault, self.moment, group, f"{self._epoch_s:.0f} s", f"{usual_s:.1f} s", "equal"]
+        cells = [self.fault, self.moment, group, f"{self._epoch_s:.0f} s", f"{usual_s:.1f} s", result]
         with Path(table).open("a") as file:
             file.write(f"| {' | '.join(cells)} |\n")

@@ -24,7 +24,8 @@ from test_faults_ray import training
 pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.timeout(7200)]
 
 NUM_KILLS = int(os.environ.get("RAYDEC_NUM_KILLS", "20"))
-EPOCHS = 3 * NUM_KILLS // 2 + 4
+# A kill comes after one to three epochs.
+EPOCHS = 6 * NUM_KILLS
 VICTIMS = ("rank 0", "rank 1", "kmeans")
 
 

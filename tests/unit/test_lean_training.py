@@ -1,0 +1,55 @@
+"""What Ray Train is not made to start: helpers without a use, torch in its controller."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cloudpickle
+import pytest
+
+pytest.importorskip("ray")
+from ray.train import RunConfig, ScalingConfig
+
+from raydec.ray_runtime.process_group import ProcessGroupConfig
+from raydec.ray_runtime.trainer import LeanTrainer
+
+
+def helpers(folder: Path, *, is_whole_job: bool | None) -> set[str]:
+    """Names of the callbacks of a trainer; None: of Ray's own."""
+    trainer = LeanTrainer(
+        is_whole_job=bool(is_whole_job),
+        train_loop_per_worker=print,
+        backend_config=ProcessGroupConfig(),
+        scaling_config=ScalingConfig(num_workers=1),
+        run_config=RunConfig(name="run", storage_path=str(folder)),
+    )
+    if is_whole_job is None:
+        callbacks = super(LeanTrainer, trainer)._create_default_callbacks()
+    else:
+        callbacks = trainer._create_default_callbacks()
+    return {type(callback).__name__ for callback in callbacks}
+
+
+def test_helpers_without_a_use_are_left_out(tmp_path: Path) -> None:
+    of_ray = helpers(tmp_path, is_whole_job=None)
+    assert of_ray - helpers(tmp_path, is_whole_job=False) == {"DatasetsCallback"}
+    assert of_ray - helpers(tmp_path, is_whole_job=True) == {
+        "DatasetsCallback",
+        "PlacementGroupCleanerCallback",
+    }
+    assert "BackendSetupCallback" in of_ray
+
+
+def test_the_controller_unpickles_the_process_group_without_torch(tmp_path: Path) -> None:
+    pickled = tmp_path / "config"
+    pickled.write_bytes(cloudpickle.dumps(ProcessGroupConfig("nccl", 7)))
+    code = (
+        "import pathlib, pickle, sys\n"
+        "config = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())\n"
+        "config.backend_cls()\n"
+        "print(config.backend, config.timeout_s, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, pickled], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["nccl", "7", "False"]
