@@ -136,8 +136,9 @@ class FrameNormalizer:
 
     def normalize(self, frames: Float[Tensor, "*axes mel"]) -> Float32[Tensor, "*axes mel"]:
         """Scale, z-normalise, NaN (a band that never varied) to 0, clip. The input is left alone."""
-        mean = torch.as_tensor(self.mean, device=frames.device)
-        std = torch.as_tensor(self.std, device=frames.device)
+        # Copied: what Ray hands to a worker is read-only, of which torch warns.
+        mean = torch.tensor(self.mean, device=frames.device)
+        std = torch.tensor(self.std, device=frames.device)
         scaled = scale_frames(frames.float(), self.scale)
         return ((scaled - mean).div_(std)).nan_to_num_(nan=0.0).clamp_(-self.clip, self.clip)
 
