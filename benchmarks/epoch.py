@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -25,7 +26,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.floors import Floors, measure_floors
-from benchmarks.report import argument_parser, machine, machine_lock, shown, spread, table, write_results
+from benchmarks.report import (
+    argument_parser,
+    machine,
+    machine_lock,
+    shown,
+    spread,
+    table,
+    touch,
+    write_results,
+)
 
 LOOPS = ("baseline", "plain", "channels_last", "compiled")
 RAYDEC = {
@@ -140,6 +150,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     for number in range(options.rounds):
         for name in names if number % 2 == 0 else reversed(names):
             with machine_lock(options.lock):
+                touch(options.touch_gib)
                 if name in LOOPS:
                     got = run_loop(
                         name,
@@ -163,6 +174,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "machine": machine(),
         "utterances": sizes,
         "batch": options.batch,
+        "touch_gib": options.touch_gib,
         "floors": vars(floors),
         "samples": samples,
     }
@@ -211,7 +223,8 @@ def page(numbers: dict[str, Any], command: str) -> str:
         f"{numbers['machine']}. {sizes['train']} labeled and {sizes['unlabeled']} unlabeled synthetic "
         f"utterances, {chunks} chunks, trained once each per epoch in batches of "
         f"{11 * numbers['batch']}; the published network and recipe. Medians (least to greatest) over rounds "
-        "in turned order.",
+        f"in turned order, {numbers['touch_gib']:g} GiB of memory used and freed before each process; the "
+        "first epoch of each is not counted.",
         "",
         f"Floors: fastest plain convolution {floors.gflops:.0f} GFLOP/s, copy {floors.gbytes:.1f} GB/s; "
         f"an epoch (0.29 GFLOP a chunk to embed, 0.88 to train) cannot take less than {floor:.2f} s.",
@@ -256,6 +269,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=64, help="labeled utterances")
     parser.add_argument("--unlabeled", type=int, default=64, help="unlabeled utterances")
     parser.add_argument("--batch", type=int, default=64, help="utterances per batch")
+    parser.add_argument("--touch-gib", type=float, default=0.0, help="memory to use just before each process")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--loaders", type=int, default=0, help="loader processes of the baseline")
     parser.add_argument("--skip", nargs="*", default=[], help="contenders to leave out")
@@ -263,9 +277,7 @@ def main() -> None:
     parser.add_argument("--name", default="epoch", help="of the page in benchmarks/results")
     options = parser.parse_args()
     numbers = measure(options)
-    text = page(
-        numbers, f"python -m benchmarks.epoch WORK_DIR --rounds {options.rounds} --epochs {options.epochs}"
-    )
+    text = page(numbers, f"python -m benchmarks.epoch WORK_DIR {shlex.join(sys.argv[2:])}")
     print(text)
     print(write_results(options.name, text, numbers))
 

@@ -6,7 +6,6 @@ time at each mark on the way, in the driver and in the training worker. With and
 
 from __future__ import annotations
 
-import mmap
 import shutil
 import subprocess
 import sys
@@ -14,7 +13,16 @@ import time
 from pathlib import Path
 
 from benchmarks.epoch import ENVIRONMENT, make_demo_store
-from benchmarks.report import argument_parser, machine, machine_lock, shown, spread, table, write_results
+from benchmarks.report import (
+    argument_parser,
+    machine,
+    machine_lock,
+    shown,
+    spread,
+    table,
+    touch,
+    write_results,
+)
 
 PARTS = {
     "Python and arguments": ("begin", "parsed"),
@@ -27,18 +35,6 @@ PARTS = {
     "first embedding pass and K-means": ("built", "clustered"),
     "first batch and step": ("clustered", "step"),
 }
-
-
-def touch(gib: float) -> None:
-    """Use and free memory.
-
-    A virtual machine whose host takes back what lies idle pays several times as much for a page's first use
-    afterwards, which a machine of one's own does not.
-    """
-    if gib:
-        with mmap.mmap(-1, int(gib * 2**30)) as memory:
-            for page in range(0, len(memory), mmap.PAGESIZE):
-                memory[page] = 1
 
 
 def measured(settings: list[str], store: Path, work: Path) -> dict[str, float]:
