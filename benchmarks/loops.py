@@ -24,7 +24,7 @@ from sklearn.cluster import KMeans
 
 from benchmarks.baseline_data import NUM_CHUNKS, UtteranceFiles, batches_of, write_utterance_files
 from benchmarks.plain_network import PlainNetwork, ccc_loss, utterance_ccc
-from raydec.features.chunk_set import ChunkSet
+from raydec.features.chunk_set import ChunkSet, normalizer_of
 from raydec.features.store import FeatureStore
 
 ATTRIBUTE = "arousal"
@@ -178,7 +178,7 @@ def open_sources(
     kind: str, store: FeatureStore, files: Path, num_loaders: int, device: torch.device
 ) -> list[Source | None]:
     """The unlabeled, labeled and validation chunks for a loop."""
-    normalizer = store.normalizer("power", 3.0)
+    normalizer = normalizer_of(store, "power", 3.0)
     paths = write_utterance_files(store, files) if kind == "baseline" else []
     scale = store.label_stats[ATTRIBUTE]
     sources: list[Source | None] = []

@@ -20,13 +20,13 @@ def mark(folder: str, name: str) -> None:
 
 
 def timed_loop(config: Any, worker: Any, clusterer: Any, location: str) -> None:
-    """:func:`raydec.experiment.train_loop` with marks."""
+    """:func:`raydec.training_loop.train_loop` with marks."""
     mark(location, "worker")
-    from raydec import experiment
+    from raydec import training_loop
     from raydec.learning.epoch import EpochRunner
     from raydec.reporting.recorder import RunRecorder
 
-    step, train, open_data = RunRecorder.step, EpochRunner._train, experiment.open_data
+    step, train, open_data = RunRecorder.step, EpochRunner._train, training_loop.open_data
 
     def marked_step(self: RunRecorder, record: Mapping[str, Any]) -> None:
         mark(location, "step")
@@ -41,14 +41,14 @@ def timed_loop(config: Any, worker: Any, clusterer: Any, location: str) -> None:
         mark(location, "opened")
         return opened
 
-    class MarkedTraining(experiment.Training):
+    class MarkedTraining(training_loop.Training):
         def run(self) -> Any:
             mark(location, "built")
             return super().run()
 
     RunRecorder.step, EpochRunner._train = marked_step, marked_train  # type: ignore[method-assign]
-    experiment.open_data, experiment.Training = marked_open, MarkedTraining  # type: ignore[misc]
-    experiment.train_loop(config, worker, clusterer, location)
+    training_loop.open_data, training_loop.Training = marked_open, MarkedTraining  # type: ignore[misc]
+    training_loop.train_loop(config, worker, clusterer, location)
 
 
 def inside(arguments: list[str]) -> None:
@@ -68,11 +68,14 @@ def inside(arguments: list[str]) -> None:
         mark(location, "ray")
         run_here(config, location)
     else:
-        from raydec.ray_runtime.launch import train_on_ray
+        from raydec.learning.host import import_ahead
         from raydec.ray_runtime.session import start_ray
 
+        import_ahead("raydec.ray_runtime.launch")
         start_ray(config.ray.address, config.ray.num_cpus, dashboard=False)
         mark(location, "ray")
+        from raydec.ray_runtime.launch import train_on_ray
+
         train_on_ray(config, timed_loop, location)
     driver = {"parsed": parsed, "imported": imported, "resolved": resolved}
     for name, moment in driver.items():

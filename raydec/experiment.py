@@ -1,10 +1,12 @@
 """One run from a config to a run directory: its name, its data, its workers, its results.
 
-This is where the parts meet. ``train`` runs one; ``tune`` runs many.
+This is where the parts meet. ``train`` runs one; ``tune`` runs many. Nothing here imports torch where Ray's
+workers train: they are what a start waits for, and this process would import it on their time.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +16,8 @@ from raydec.config import Config, changed_keys, config_from_dict, config_yaml
 from raydec.errors import UserError
 from raydec.features.store import FeatureStore
 from raydec.features.store_cache import absolute_store, local_store
-from raydec.learning.clustering import Clusterer, LocalClusterer
-from raydec.learning.data import TrainingData, select_data
-from raydec.learning.host import prepare_host
-from raydec.learning.training import NullRecorder, Recorder, Training
-from raydec.learning.worker import LocalWorker, Worker
-from raydec.reporting.recorder import RunRecorder
+from raydec.learning.host import import_ahead
+from raydec.learning.selection import select_rows
 from raydec.reporting.run_folder import CONFIG_FILE, SUMMARY_FILE, RunFolder, finished_summary, run_location
 from raydec.reporting.tracking import check_trackers
 from raydec.storage import is_uri, storage_explained
@@ -61,23 +59,24 @@ def resolve(config: Config) -> Config:
         data = data.model_copy(update={"store": absolute_store(data.store)})
         updates["name"] = config.name or _free_name(config, Path(data.store or "").name)
     resolved = config.model_copy(update={**updates, "data": data})
-    open_data(resolved)
+    open_store(resolved)
     return resolved
 
 
-def open_data(config: Config) -> tuple[FeatureStore, TrainingData]:
-    """Open a resolved config's store and pick its utterances.
+def open_store(config: Config) -> FeatureStore:
+    """Open a resolved config's store, and see that it has what the config asks for.
 
     Raises:
-        UserError: see :func:`local_store`, :meth:`FeatureStore.open` and :func:`select_data`.
+        UserError: see :func:`local_store`, :meth:`FeatureStore.open` and :func:`select_rows`.
     """
     assert config.data.store is not None
     store = FeatureStore.open(local_store(config.data.store))
-    return store, select_data(config, store)
+    select_rows(config, store)
+    return store
 
 
 def begin(config: Config) -> RunFolder:
-    """Create a run's directory, or open the one it goes on in.
+    """Create a run's directory, or open the one it goes on in, and claim it for this process.
 
     Raises:
         UserError: another run has that name, with other settings.
@@ -91,6 +90,7 @@ def begin(config: Config) -> RunFolder:
         )
     folder.create()
     folder.write(CONFIG_FILE, config_yaml(config))
+    folder.take()
     folder.sync()
     return folder
 
@@ -104,27 +104,11 @@ def changed_settings(config: Config, folder: RunFolder) -> list[str]:
     return [key for key in changed_keys(earlier, config) if not key.startswith(PLACEMENT_KEYS)]
 
 
-def train_loop(config: Config, worker: Worker, clusterer: Clusterer, location: str) -> None:
-    """What every worker of a run executes, wherever it is."""
-    store, data = open_data(config)
-    members = worker.members()
-    recorder: Recorder = NullRecorder()
-    with storage_explained(location):
-        if worker.rank == 0:
-            recorder = RunRecorder(RunFolder(location), config, store, data, members)
-        Training(config, data, worker, clusterer, recorder).run()
+def train_on_worker(config: Config, worker: Any, clusterer: Any, location: str, claim: str | None) -> None:
+    """:func:`raydec.training_loop.train_loop`, by a name that a process without torch can hand on."""
+    from raydec.training_loop import train_loop
 
-
-def train_here(config: Config, location: str) -> None:
-    """Run in this process, without Ray (``ray.num_workers=0``)."""
-    import torch
-
-    use_gpu = config.ray.use_gpu is True or (config.ray.use_gpu == "auto" and torch.cuda.is_available())
-    prepare_host(config.ray.cpus_per_worker)
-    if is_uri(location):
-        raise UserError(f"storage_path={location}: ray.num_workers=0 writes to local folders only")
-    worker = LocalWorker(Path(location), "cuda" if use_gpu else "cpu", config.training.keep_checkpoints)
-    train_loop(config, worker, LocalClusterer(worker, config.clustering), location)
+    train_loop(config, worker, clusterer, location, claim)
 
 
 def train_run(config: Config) -> RunResult:
@@ -142,16 +126,20 @@ def train_run(config: Config) -> RunResult:
     already_finished = summary is not None
     if summary is None:
         if config.ray.num_workers == 0:
-            train_here(config, folder.location)
-        else:
-            from raydec.ray_runtime.launch import train_on_ray
-            from raydec.ray_runtime.session import start_ray
-            from raydec.ray_runtime.shared_storage import check_shared
+            from raydec.training_loop import train_here
 
+            train_here(config, folder.location, folder.claim)
+        else:
+            from raydec.ray_runtime.session import start_ray
+
+            import_ahead("raydec.ray_runtime.launch")
             ray = config.ray
             start_ray(ray.address, ray.num_cpus, ray.object_store_gib, dashboard=ray.dashboard is True)
+            from raydec.ray_runtime.launch import train_on_ray
+            from raydec.ray_runtime.shared_storage import check_shared
+
             check_shared(config, folder.location)
-            train_on_ray(config, train_loop, folder.location)
+            train_on_ray(config, functools.partial(train_on_worker, claim=folder.claim), folder.location)
         summary = finished_summary(folder)
         assert summary is not None, f"{folder.location} has no {SUMMARY_FILE} although training returned"
     assert config.name is not None

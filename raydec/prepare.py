@@ -20,7 +20,7 @@ from raydec.errors import UserError
 
 if TYPE_CHECKING:
     from raydec.corpus.table import Corpus
-    from raydec.features.mel import FeatureParameters
+    from raydec.features.parameters import FeatureParameters
     from raydec.features.shards import ShardPlan, ShardResult
     from raydec.features.store_writer import StoreSummary
 
@@ -85,7 +85,7 @@ def prepare_store(
         UserError: nothing usable in the corpus, the folder holds something else or a store of another state
             of the corpus, the disk is full, or the cluster cannot be reached or does not share the folder.
     """
-    from raydec.features.mel import FeatureParameters
+    from raydec.features.parameters import FeatureParameters
     from raydec.features.shards import finished_shard, plan_shards, write_shard
     from raydec.features.store_writer import clear_folder, completed_store, finish_store, open_folder
     from raydec.ray_runtime.prepare import run_shards

@@ -14,8 +14,7 @@ from rich.table import Table
 from raydec.config import Config
 from raydec.console import err, note, out
 from raydec.experiment import RunResult
-from raydec.reporting.recorder import METRICS_FILE, MODEL_FOLDER
-from raydec.reporting.run_folder import RunFolder, run_location
+from raydec.reporting.run_folder import METRICS_FILE, MODEL_FOLDER, RunFolder, run_location
 
 POLL_S = 0.5
 

@@ -10,6 +10,9 @@ from contextlib import contextmanager
 
 from raydec.errors import UserError
 
+CHECKPOINT_FOLDER = "checkpoints"
+"""Where a run's directory has its checkpoints."""
+
 # What a user can mend: full, over quota, read-only, not allowed, broken, and a mount that is gone.
 _REMEDIES = {
     errno.ENOSPC: "free some space",

@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 
 from raydec.corpus.table import Corpus, table_from_columns, validate_table
-from raydec.features.mel import FeatureParameters
+from raydec.features.parameters import FeatureParameters
 from raydec.features.shards import plan_shards, write_shard
 from raydec.features.store import FeatureStore
 from raydec.features.store_writer import finish_store, open_folder

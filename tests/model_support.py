@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from raydec.config import FeatureConfig, ModelConfig
-from raydec.features.mel import FeatureParameters
+from raydec.features.parameters import FeatureParameters
 from raydec.model.assembly import build_network
 from raydec.model.directory import ChunkFormat, NetworkSpec, SavedModel
 from raydec.model.network import Network

@@ -16,10 +16,16 @@ from torch import Tensor
 
 from raydec.features.chunking import CHUNK_FRAMES, NUM_CHUNKS, chunk_starts
 from raydec.features.mel import FrameNormalizer
+from raydec.features.parameters import Scale
 from raydec.features.store import FeatureStore
 
 # Bounds the memory that moving a set to a device takes on the host.
 _UTTERANCES_PER_COPY = 256
+
+
+def normalizer_of(store: FeatureStore, scale: Scale, clip: float) -> FrameNormalizer:
+    """Z-normalisation with the statistics of a store's labeled training frames on this scale."""
+    return FrameNormalizer(*store.band_statistics(scale), scale, clip)
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,13 +24,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Bool, Float16, Int64
+from jaxtyping import Bool, Float16, Float32, Int64
 
 from raydec.config import ATTRIBUTES
 from raydec.corpus.table import CANONICAL_SPLITS, canonical_split, labeled_mask
 from raydec.errors import UserError
 from raydec.features.files import file_sha256
-from raydec.features.mel import FeatureParameters, FrameNormalizer, Scale
+from raydec.features.parameters import FeatureParameters, Scale
 
 SCHEMA_VERSION = 1
 STORE_FILE, UTTERANCES_FILE, SKIPPED_FILE = "store.json", "utterances.arrow", "skipped.csv"
@@ -154,10 +154,11 @@ class FeatureStore:
             chosen &= labeled_mask(self.utterances, labeled_for).to_numpy()
         return np.flatnonzero(chosen)
 
-    def normalizer(self, scale: Scale, clip: float) -> FrameNormalizer:
-        """Z-normalisation with the statistics of the labeled training frames on this scale."""
-        mean, std = self._statistics[scale]
-        return FrameNormalizer(mean, std, scale, clip)
+    def band_statistics(
+        self, scale: Scale
+    ) -> tuple[Float32[np.ndarray, " mel"], Float32[np.ndarray, " mel"]]:
+        """Mean and population standard deviation per band of the labeled training frames on this scale."""
+        return self._statistics[scale]
 
     def frames(self, row: int | np.integer) -> Float16[np.ndarray, "frame mel"]:
         """Mel power of one utterance: a read-only view of the memory map, nothing is copied."""

@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 
 from raydec.config import ATTRIBUTES
 from raydec.corpus.table import Corpus, labeled_mask, name_some
-from raydec.features.mel import SCALES, FeatureParameters, MelMoments
+from raydec.features.mel import MelMoments
+from raydec.features.parameters import SCALES, FeatureParameters
 from raydec.features.shards import ROLES, ShardPlan, ShardResult
 from raydec.features.store import SCHEMA_VERSION
 

@@ -25,7 +25,7 @@ from raydec.features.files import (
     write_arrow,
     write_text,
 )
-from raydec.features.mel import FeatureParameters
+from raydec.features.parameters import FeatureParameters
 from raydec.features.shards import ShardPlan, ShardResult, finished_shard
 from raydec.features.store import (
     PLACE_FIELDS,

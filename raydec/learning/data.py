@@ -1,4 +1,4 @@
-"""Which utterances of a store play which part in a run."""
+"""The chunks that a run trains on and is judged by."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from raydec.config import Config
-from raydec.corpus.table import canonical_split
-from raydec.errors import UserError
-from raydec.features.chunk_set import ChunkSet
+from raydec.features.chunk_set import ChunkSet, normalizer_of
 from raydec.features.mel import FrameNormalizer
 from raydec.features.store import FeatureStore
-
-UNLABELED_SPLIT = "unlabeled"
+from raydec.learning.selection import select_rows
 
 
 @dataclass(frozen=True)
@@ -35,85 +32,25 @@ class TrainingData:
 
 
 def select_data(config: Config, store: FeatureStore) -> TrainingData:
-    """Pick the labeled, unlabeled, validation and test utterances that a config asks for.
-
-    An utterance of the training split with none of the chosen attributes labeled joins the unlabeled pool.
+    """The chunks of the utterances that a config asks for.
 
     Raises:
-        UserError: a split is missing or has no labels, or fewer unlabeled utterances than asked for.
+        UserError: see :func:`raydec.learning.selection.select_rows`.
     """
-    attributes = config.data.attributes
-    normalizer = store.normalizer(config.features.scale, config.features.clip)
+    normalizer = normalizer_of(store, config.features.scale, config.features.clip)
 
     def chunk_set(rows: np.ndarray) -> ChunkSet:
         return ChunkSet(store, rows, normalizer, config.features.num_chunks, config.features.chunk_frames)
 
-    train_split = canonical_split(config.data.train_split)
-    labeled_rows = _labeled_rows(store, train_split, attributes, "data.train_split")
-    validation_rows = _labeled_rows(
-        store, canonical_split(config.data.validation_split), attributes, "data.validation_split"
-    )
-    pool = np.union1d(
-        np.setdiff1d(store.rows(split=train_split), labeled_rows), store.rows(split=UNLABELED_SPLIT)
-    )
-    unlabeled_rows = _unlabeled_rows(config, pool)
-    means, stds = _label_scale(store, attributes)
+    rows = select_rows(config, store)
     return TrainingData(
-        labeled=chunk_set(labeled_rows),
-        unlabeled=chunk_set(unlabeled_rows) if len(unlabeled_rows) else None,
-        pooled=chunk_set(np.concatenate([labeled_rows, unlabeled_rows])),
-        validation=chunk_set(validation_rows),
-        tests={name: chunk_set(rows) for name, rows in _test_rows(config, store).items()},
-        attributes=attributes,
-        label_mean=means,
-        label_std=stds,
+        labeled=chunk_set(rows.labeled),
+        unlabeled=chunk_set(rows.unlabeled) if len(rows.unlabeled) else None,
+        pooled=chunk_set(np.concatenate([rows.labeled, rows.unlabeled])),
+        validation=chunk_set(rows.validation),
+        tests={name: chunk_set(chosen) for name, chosen in rows.tests.items()},
+        attributes=config.data.attributes,
+        label_mean=rows.label_mean,
+        label_std=rows.label_std,
         normalizer=normalizer,
     )
-
-
-def _labeled_rows(store: FeatureStore, split: str, attributes: tuple[str, ...], key: str) -> np.ndarray:
-    rows = store.rows(split=split, labeled_for=attributes)
-    if not len(rows):
-        raise UserError(
-            f"{key}={split}: store {store.path} has no utterance of that split labeled for "
-            f"{', '.join(attributes)}; its splits are {', '.join(store.splits)}"
-        )
-    return rows
-
-
-def _unlabeled_rows(config: Config, pool: np.ndarray) -> np.ndarray:
-    wanted = config.data.unlabeled_utterances
-    if wanted is None:
-        return pool
-    if wanted > len(pool):
-        raise UserError(
-            f"data.unlabeled_utterances={wanted}, but the store has {len(pool)} unlabeled utterances; "
-            "lower it or leave it unset to use all"
-        )
-    rng = np.random.default_rng(config.data.unlabeled_seed)
-    return np.sort(rng.choice(pool, size=wanted, replace=False))
-
-
-def _label_scale(store: FeatureStore, attributes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    missing = [attribute for attribute in attributes if attribute not in store.label_stats]
-    if missing:
-        raise UserError(
-            f"data.attributes: no training utterance of {store.path} is labeled for {', '.join(missing)}; "
-            "drop it"
-        )
-    stats = [store.label_stats[attribute] for attribute in attributes]
-    constant = [name for name, s in zip(attributes, stats, strict=True) if not s.std > 0]
-    if constant:
-        raise UserError(
-            f"data.attributes: the training labels of {', '.join(constant)} are all equal; drop it"
-        )
-    return np.array([s.mean for s in stats]), np.array([s.std for s in stats])
-
-
-def _test_rows(config: Config, store: FeatureStore) -> dict[str, np.ndarray]:
-    attributes = config.data.attributes
-    if config.data.test_split is not None:
-        split = canonical_split(config.data.test_split)
-        return {split: _labeled_rows(store, split, attributes, "data.test_split")}
-    named = {split: store.rows(split=split, labeled_for=attributes) for split in store.splits}
-    return {split: rows for split, rows in named.items() if split.startswith("test") and len(rows)}

@@ -52,9 +52,6 @@ def prepare_host(num_threads: int | None) -> None:
         torch.set_num_threads(num_threads)
 
 
-def import_ahead() -> None:
-    """Begin to import, on a thread, what a process's first optimiser needs: a second's worth of torch.
-
-    The pass that embeds the corpus comes before it and leaves Python alone.
-    """
-    threading.Thread(target=importlib.import_module, args=("torch._dynamo",), name="imports").start()
+def import_ahead(module: str) -> None:
+    """Begin to import, on a thread, a module that will be needed soon, where this one waits for others."""
+    threading.Thread(target=importlib.import_module, args=(module,), name="imports", daemon=True).start()

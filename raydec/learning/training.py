@@ -160,7 +160,9 @@ class Training:
 
     def run(self) -> tuple[RunState, dict[str, SplitScores]]:
         """Train to the last epoch, from the newest checkpoint on if there is one, then score the splits."""
-        import_ahead()
+        # A second's worth of torch that the first optimiser needs; before it comes the pass that embeds the
+        # corpus, which leaves Python alone.
+        import_ahead("torch._dynamo")
         state = self._restore()
         while state.epoch < self._config.training.epochs:
             self._run_epoch(state)

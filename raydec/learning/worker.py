@@ -6,13 +6,10 @@ needs goes through it and is visible where it happens.
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,36 +18,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from raydec.storage import one_line
+from raydec.learning.member import Member
+from raydec.storage import CHECKPOINT_FOLDER, one_line
 
-CHECKPOINT_FOLDER = "checkpoints"
 # Ranks that wait for the same one give up at about the same time.
 _ROLL_CALL_S = 10.0
-
-
-@dataclass(frozen=True)
-class Member:
-    """A process of a run, and where it is.
-
-    Attributes:
-        role: ``rank 0`` and so on, or ``kmeans``.
-        address: of its machine, as the others reach it.
-        host: name of its machine.
-        pid: process id there.
-    """
-
-    role: str
-    address: str
-    host: str
-    pid: int
-
-    @classmethod
-    def here(cls, role: str, address: str = "127.0.0.1") -> Member:
-        """This process."""
-        return cls(role, address, socket.gethostname(), os.getpid())
-
-    def __str__(self) -> str:
-        return f"{self.role} (process {self.pid} on {self.address})"
 
 
 class LostRankError(RuntimeError):

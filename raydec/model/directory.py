@@ -26,7 +26,7 @@ from torch import Tensor
 
 from raydec.config import FeatureConfig, ModelConfig, Section
 from raydec.errors import UserError
-from raydec.features.mel import FeatureParameters
+from raydec.features.parameters import FeatureParameters
 from raydec.model.assembly import build_network
 from raydec.model.card import model_card
 from raydec.model.network import Network

@@ -22,7 +22,7 @@ from raydec import __version__
 from raydec.config import Attribute, FeatureConfig, ModelConfig
 from raydec.errors import UserError
 from raydec.features.files import file_sha256
-from raydec.features.mel import FeatureParameters
+from raydec.features.parameters import FeatureParameters
 from raydec.model.assembly import build_network
 from raydec.model.directory import check_tensors
 from raydec.model.network import Network

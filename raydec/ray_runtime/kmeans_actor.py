@@ -3,6 +3,7 @@
 Every worker puts its share into Ray's object store and hands the actor a reference; the actor reads the
 shares without copying, joins them in rank order and fits once; every worker then asks for the same result.
 The actor's only state is the round in flight, so a restart loses nothing that the workers cannot send again.
+Only the actor itself imports torch, not the process that starts it.
 """
 
 from __future__ import annotations
@@ -13,16 +14,12 @@ from typing import Any
 
 import numpy as np
 import ray
-import torch
-from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError
+from ray.exceptions import GetTimeoutError
 
 from raydec.config import ClusteringConfig
 from raydec.errors import UserError
-from raydec.learning.clustering import ClusterAssignment, KMeansResult, fit_kmeans
 from raydec.learning.host import keep_freed_memory
-from raydec.learning.worker import Member, Worker
-
-ATTEMPTS = 8
+from raydec.learning.member import Member
 
 Round = tuple[int, int, str, int]
 """Worker group, epoch, stage, attempt: a group that was replaced can never mix with the live one."""
@@ -32,12 +29,17 @@ class KMeansActor:
     """Joins the shares of a round, fits, and keeps the result until the next round."""
 
     def __init__(self) -> None:
+        import torch
+
+        from raydec.learning.clustering import fit_kmeans
+
         keep_freed_memory()
         # The actor reserves no core: it works while the training workers wait for it.
         torch.set_num_threads(os.cpu_count() or 1)
+        self._fit_kmeans = fit_kmeans
         self._born = time.time()
         self._shares: dict[Round, dict[int, list[ray.ObjectRef]]] = {}
-        self._results: dict[Round, tuple[KMeansResult, dict[str, float]]] = {}
+        self._results: dict[Round, tuple[Any, dict[str, float]]] = {}
 
     def ping(self) -> bool:
         """Answer, once the actor is placed and running."""
@@ -62,8 +64,12 @@ class KMeansActor:
         config: ClusteringConfig,
         seed: int,
         init: np.ndarray | None,
-    ) -> tuple[KMeansResult, dict[str, float]]:
-        """Fit once per round, whoever asks first; later callers get the same result."""
+    ) -> tuple[Any, dict[str, float]]:
+        """Fit once per round, whoever asks first; later callers get the same result.
+
+        Returns:
+            A :class:`raydec.learning.clustering.KMeansResult`, and seconds and numbers by name.
+        """
         if key not in self._results:
             self._results[key] = self._fit(key, world_size, config, seed, init)
         result, timings = self._results[key]
@@ -80,7 +86,7 @@ class KMeansActor:
 
     def _fit(
         self, key: Round, world_size: int, config: ClusteringConfig, seed: int, init: np.ndarray | None
-    ) -> tuple[KMeansResult, dict[str, float]]:
+    ) -> tuple[Any, dict[str, float]]:
         shares = self._shares.get(key, {})
         if len(shares) != world_size:
             raise LookupError(f"round {key} has the shares of ranks {sorted(shares)} of {world_size}")
@@ -88,7 +94,7 @@ class KMeansActor:
         arrays = ray.get([shares[rank][0] for rank in range(world_size)])
         embeddings = arrays[0] if world_size == 1 else np.concatenate(arrays)
         gathered = time.perf_counter()
-        result = fit_kmeans(
+        result = self._fit_kmeans(
             embeddings,
             config.num_clusters,
             seed=seed,
@@ -131,91 +137,3 @@ def create_kmeans_actor(name: str, *, num_gpus: float = 0.0, timeout_s: float = 
             "free a GPU or set ray.use_gpu=false"
         ) from None
     return actor
-
-
-class RayClusterer:
-    """The training workers' side: send shares, wait, try again together when the actor is lost.
-
-    Args:
-        actor: handle of a :class:`KMeansActor`.
-        worker: this worker; all of its group call :meth:`assign` together.
-        config: the clustering section.
-        group: a number that no other worker group of this run has.
-    """
-
-    def __init__(self, actor: Any, worker: Worker, config: ClusteringConfig, group: int) -> None:
-        self._actor = actor
-        self._worker = worker
-        self._config = config
-        self._group = group
-        self._last_actor: dict[str, float] = {}
-
-    def assign(
-        self,
-        epoch: int,
-        stage: str,
-        embeddings: np.ndarray,
-        *,
-        num_clusters: int,
-        seed: int,
-        init: np.ndarray | None = None,
-    ) -> ClusterAssignment:
-        """Cluster the embeddings of all workers; see :class:`raydec.learning.clustering.Clusterer`.
-
-        Raises:
-            RuntimeError: the actor could not be reached in several attempts.
-        """
-        begun = time.perf_counter()
-        share = ray.put(embeddings)
-        config = self._config.model_copy(update={"num_clusters": num_clusters})
-        problem: Exception | None = None
-        for attempt in range(ATTEMPTS):
-            key = (self._group, epoch, stage, attempt)
-            problem = self._try(lambda key=key: self._actor.submit.remote(key, self._worker.rank, [share]))[1]
-            if not self._all_well(problem):
-                self._wait(attempt)
-                continue
-            answer, problem = self._try(
-                lambda key=key: self._actor.fit.remote(key, self._worker.world_size, config, seed, init)
-            )
-            if self._all_well(problem):
-                return self._assignment(answer, time.perf_counter() - begun)
-            self._wait(attempt)
-        raise RuntimeError(f"the K-means actor did not answer in {ATTEMPTS} attempts: {problem}")
-
-    def describe(self) -> dict[str, float]:
-        """Process id, age and restarts of the actor that fitted last."""
-        return self._last_actor
-
-    def _assignment(self, answer: Any, elapsed_s: float) -> ClusterAssignment:
-        result, timings = answer
-        broadcast_s = max(0.0, elapsed_s - timings["gather_s"] - timings["fit_s"])
-        self._last_actor = {f"actor_{name}": timings[name] for name in ("pid", "age_s", "restarted")}
-        return ClusterAssignment(
-            labels=result.labels,
-            centroids=result.centroids,
-            inertia=result.inertia,
-            sizes=result.sizes,
-            num_iterations=result.num_iterations,
-            backend=result.backend,
-            timings={
-                "gather_s": timings["gather_s"],
-                "fit_s": timings["fit_s"],
-                "broadcast_s": broadcast_s,
-            },
-        )
-
-    def _try(self, call: Any) -> tuple[Any, Exception | None]:
-        # Anything else, for example embeddings that are not finite, would fail again.
-        try:
-            return ray.get(call()), None
-        except (RayActorError, ObjectLostError, LookupError) as error:
-            return None, error
-
-    def _all_well(self, problem: Exception | None) -> bool:
-        """Whether every rank got through: all go on together or all try again together."""
-        failures = self._worker.all_sum(torch.tensor([0.0 if problem is None else 1.0]))
-        return failures.item() == 0.0
-
-    def _wait(self, attempt: int) -> None:
-        time.sleep(min(0.5 * 2**attempt, 10.0))

@@ -25,21 +25,19 @@ from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, Wo
 
 from raydec.config import Config, RayConfig
 from raydec.errors import UserError
-from raydec.learning.clustering import Clusterer
 from raydec.learning.host import WORKER_ENVIRONMENT, prepare_host
-from raydec.learning.worker import CHECKPOINT_FOLDER, Worker
-from raydec.ray_runtime.kmeans_actor import RayClusterer, create_kmeans_actor
+from raydec.ray_runtime.kmeans_actor import create_kmeans_actor
 from raydec.ray_runtime.process_group import ProcessGroupConfig
 from raydec.ray_runtime.session import cluster_nodes, promised_nodes
 from raydec.ray_runtime.snapshot import mend_snapshot
 from raydec.ray_runtime.trainer import LeanTrainer
-from raydec.ray_runtime.worker import RayWorker
 from raydec.search.placement import Node, even_cpus, uses_gpu, worker_slots
-from raydec.storage import storage_problem
+from raydec.storage import CHECKPOINT_FOLDER, storage_problem
 from raydec.worker_count import worker_range
 
-TrainLoop = Callable[[Config, Worker, Clusterer, str], None]
-"""What every worker runs: config, its worker, its clusterer, the run folder."""
+TrainLoop = Callable[[Config, Any, Any, str], None]
+"""What every worker runs: config, its :class:`raydec.learning.worker.Worker`, its
+:class:`raydec.learning.clustering.Clusterer`, the run folder. Importable without torch, as this module is."""
 
 # On a machine whose every GPU trains, the K-means actor shares one of them.
 WORKER_GPU_SHARE, ACTOR_GPU_SHARE = 0.9, 0.1
@@ -226,6 +224,9 @@ def _scaling(placement: Placement) -> ScalingConfig:
 
 
 def _worker_main(job: dict[str, Any]) -> None:
+    from raydec.ray_runtime.clusterer import RayClusterer
+    from raydec.ray_runtime.worker import RayWorker
+
     prepare_host(job["num_threads"])
     config: Config = job["config"]
     worker = RayWorker(job["start"], job["actor"])

@@ -11,6 +11,8 @@ import os
 import socket
 import struct
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,10 +50,16 @@ class ProcessGroupConfig(BackendConfig):
 
     @property
     def train_func_context(self) -> Any:
-        """Sets a worker's GPU; see :class:`ray.train.torch.TorchConfig`."""
-        from ray.train.torch.config import TorchConfigContextManager
+        """Sets a worker's GPU; see :class:`ray.train.torch.TorchConfig`. Asked for in the driver."""
+        return _on_own_gpu
 
-        return TorchConfigContextManager
+
+@contextmanager
+def _on_own_gpu() -> Iterator[None]:
+    from ray.train.torch.config import TorchConfigContextManager
+
+    with TorchConfigContextManager():
+        yield
 
 
 class _ProcessGroupBackend(Backend):

@@ -14,8 +14,7 @@ from pathlib import Path
 from pyarrow import fs
 
 from raydec.errors import UserError
-from raydec.learning.checkpoint import load_state
-from raydec.learning.worker import CHECKPOINT_FOLDER
+from raydec.storage import CHECKPOINT_FOLDER
 
 SNAPSHOT_FILE = "checkpoint_manager_snapshot.json"
 logger = logging.getLogger(__name__)
@@ -54,6 +53,8 @@ def _is_readable(storage: fs.FileSystem, path: str) -> bool:
 
 
 def _is_complete(storage: fs.FileSystem, path: str) -> bool:
+    from raydec.learning.checkpoint import load_state  # torch: only where there is damage
+
     with tempfile.TemporaryDirectory(prefix="raydec-checkpoint-") as local:
         fs.copy_files(path, local, source_filesystem=storage)
         try:

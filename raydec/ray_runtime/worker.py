@@ -14,7 +14,8 @@ import ray.train.torch
 import torch
 from ray.exceptions import GetTimeoutError, RayActorError
 
-from raydec.learning.worker import DistributedWorker, LocalWorker, Member, Worker
+from raydec.learning.member import Member
+from raydec.learning.worker import DistributedWorker, LocalWorker, Worker
 
 _ANSWER_S = 60.0
 

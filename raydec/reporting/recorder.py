@@ -16,19 +16,22 @@ from raydec.config import Config
 from raydec.features.store import FeatureStore
 from raydec.learning.checkpoint import RunState
 from raydec.learning.data import TrainingData
+from raydec.learning.member import Member
 from raydec.learning.training import SplitScores
-from raydec.learning.worker import Member
 from raydec.model.directory import ChunkFormat, NetworkSpec, SavedModel, save_model
 from raydec.model.network import Network
 from raydec.reporting.run_events import RunEvents, centroid_drift
-from raydec.reporting.run_folder import SUMMARY_FILE, RunFolder
+from raydec.reporting.run_folder import (
+    MEMBERS_FILE,
+    METRICS_FILE,
+    MODEL_FOLDER,
+    PREDICTIONS_FILE,
+    SIZES_FILE,
+    STEPS_FILE,
+    SUMMARY_FILE,
+    RunFolder,
+)
 from raydec.reporting.tracking import Trackers
-
-METRICS_FILE, STEPS_FILE = "metrics.jsonl", "steps.jsonl"
-SIZES_FILE = "clusters.jsonl"
-MEMBERS_FILE = "workers.jsonl"
-PREDICTIONS_FILE = "predictions.parquet"
-MODEL_FOLDER = "model"
 
 
 class RunRecorder:
@@ -40,6 +43,8 @@ class RunRecorder:
         store: the feature store trained on.
         data: its selection.
         members: the processes of this attempt; a line of ``workers.jsonl`` says where they are.
+
+    Whatever writes first looks whether the run was taken over, and raises :class:`raydec.errors.UserError`.
     """
 
     def __init__(
@@ -68,16 +73,18 @@ class RunRecorder:
 
     def resumed(self, state: RunState) -> None:
         """Drop what an interrupted attempt wrote after the checkpoint; say who goes on from there."""
-        group = {"epoch": state.epoch, "members": [dataclasses.asdict(member) for member in self._members]}
-        self._folder.write(MEMBERS_FILE, (self._folder.read(MEMBERS_FILE) or "") + json.dumps(group) + "\n")
+        self._folder.check_claim()
         self._centroids = state.centroids
         self._folder.write_json_lines(METRICS_FILE, state.history)
         # Steps count epochs from 0, cluster sizes as people do.
         self._keep_lines(STEPS_FILE, state.epoch - 1)
         self._keep_lines(SIZES_FILE, state.epoch)
+        group = {"epoch": state.epoch, "members": [dataclasses.asdict(member) for member in self._members]}
+        self._folder.write(MEMBERS_FILE, (self._folder.read(MEMBERS_FILE) or "") + json.dumps(group) + "\n")
 
     def epoch(self, state: RunState) -> None:
         """See :class:`raydec.learning.training.Recorder`."""
+        self._folder.check_claim()
         with (self._folder.local / STEPS_FILE).open("a", encoding="utf-8") as file:
             file.writelines(self._steps)
         self._steps.clear()
@@ -101,6 +108,7 @@ class RunRecorder:
 
     def best(self, network: Network, state: RunState) -> None:
         """See :class:`raydec.learning.training.Recorder`."""
+        self._folder.check_claim()
         last = state.history[-1]
         scores = {
             "validation": {name: last[f"valid/ccc_{name}"] for name in self._data.attributes},
@@ -115,6 +123,7 @@ class RunRecorder:
         scores: Mapping[str, SplitScores],
     ) -> None:
         """See :class:`raydec.learning.training.Recorder`."""
+        self._folder.check_claim()
         by_split = {split: result.ccc for split, result in scores.items()}
         save_model(self._model(network, state, centroids, by_split), self._folder.local / MODEL_FOLDER)
         named = {f"{split}/ccc_{name}": ccc[name] for split, ccc in by_split.items() for name in ccc}

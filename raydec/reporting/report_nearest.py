@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 
 from raydec.features.audio import AudioError, load_audio
-from raydec.features.mel import FeatureParameters
+from raydec.features.parameters import FeatureParameters
 from raydec.reporting.cluster_map import chunk_times
 from raydec.reporting.html_page import Markup, Table, series_color
 from raydec.reporting.report_run import SplitView

@@ -26,8 +26,7 @@ from raydec.learning.inference import predict_utterances
 from raydec.learning.worker import LocalWorker
 from raydec.model.directory import load_model
 from raydec.model.saved import SavedModel
-from raydec.reporting.recorder import METRICS_FILE, MODEL_FOLDER
-from raydec.reporting.run_folder import CONFIG_FILE, SUMMARY_FILE
+from raydec.reporting.run_folder import CONFIG_FILE, METRICS_FILE, MODEL_FOLDER, SUMMARY_FILE
 from raydec.storage import is_uri
 
 SIZES_FILE = "clusters.jsonl"

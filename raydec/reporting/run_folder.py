@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,12 @@ from raydec.errors import UserError
 from raydec.storage import is_uri
 
 CONFIG_FILE, SUMMARY_FILE = "config.yaml", "summary.json"
+CLAIM_FILE = "owner"
+METRICS_FILE, STEPS_FILE = "metrics.jsonl", "steps.jsonl"
+SIZES_FILE = "clusters.jsonl"
+MEMBERS_FILE = "workers.jsonl"
+PREDICTIONS_FILE = "predictions.parquet"
+MODEL_FOLDER = "model"
 
 
 def run_location(config: Config) -> str:
@@ -34,16 +41,19 @@ class RunFolder:
 
     Args:
         location: a path or a URI such as ``s3://bucket/runs/name``.
+        claim: what :meth:`take` returned to the process that this one works for; None: it only reads.
 
     Attributes:
         location: the absolute path or the URI.
         local: where files are written; :meth:`sync` makes them appear at ``location``.
+        claim: see above.
 
     Raises:
         UserError: the location cannot be reached.
     """
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: str, claim: str | None = None) -> None:
+        self.claim = claim
         self._remote: fs.FileSystem | None = None
         if not is_uri(location):
             self.local = Path(location).absolute()
@@ -68,6 +78,26 @@ class RunFolder:
                 self._remote.create_dir(self._remote_path, recursive=True)
         except OSError as error:
             raise UserError(f"cannot create run directory {self.location}: {error}") from None
+
+    def take(self) -> str:
+        """Claim the run for this process and its workers; whoever wrote to it before is to stop."""
+        self.claim = secrets.token_hex(8)
+        self.write(CLAIM_FILE, self.claim + "\n")
+        return self.claim
+
+    def check_claim(self) -> None:
+        """Notice that another process took the run over: two that write spoil each other's checkpoints.
+
+        It happens when the same command is given twice, or again while a killed driver's workers still live.
+
+        Raises:
+            UserError: it was taken over.
+        """
+        if self.claim is not None and (self.read(CLAIM_FILE) or "").strip() != self.claim:
+            raise UserError(
+                f"another raydec took over the run in {self.location} after this one had begun; this one "
+                "stops, what it has finished is kept, and the other goes on"
+            )
 
     def write(self, name: str, text: str) -> None:
         """Write a file so that a reader sees the old or the new one, never a part."""

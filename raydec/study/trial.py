@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import threading
 from collections.abc import Iterator
@@ -9,12 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from raydec.config import Config
-from raydec.experiment import begin, changed_settings, train_here, train_loop
-from raydec.learning.worker import CHECKPOINT_FOLDER
+from raydec.experiment import begin, changed_settings, train_on_worker
 from raydec.reporting.run_folder import RunFolder, finished_summary, run_location
 from raydec.search.placement import TrialShare
 from raydec.search.trial import Given, Report
-from raydec.storage import is_uri
+from raydec.storage import CHECKPOINT_FOLDER, is_uri
 from raydec.study.state import read_history
 
 START_FOLDER = "start"
@@ -36,17 +36,19 @@ def train_trial(config: Config, share: TrialShare, report: Report, given: Given 
 
 def _train(config: Config, share: TrialShare, folder: RunFolder) -> None:
     if config.ray.num_workers == 0:
+        from raydec.training_loop import train_here
+
         ray = config.ray.model_copy(
             update={"cpus_per_worker": share.cpus_per_worker, "use_gpu": share.use_gpu}
         )
-        train_here(config.model_copy(update={"ray": ray}), folder.location)
+        train_here(config.model_copy(update={"ray": ray}), folder.location, folder.claim)
         return
     from raydec.ray_runtime.launch import Placement, train_on_ray
 
     given = folder.local / START_FOLDER
     train_on_ray(
         config,
-        train_loop,
+        functools.partial(train_on_worker, claim=folder.claim),
         folder.location,
         placement=Placement(
             share.num_workers, share.cpus_per_worker, share.use_gpu, share.worker_gpus, share.actor_gpus

@@ -22,9 +22,10 @@ from raydec.learning.clustering import (
     fit_kmeans,
     nearest_centroid,
 )
+from raydec.learning.member import Member
 from raydec.learning.row_blocks import RowBlocks
 from raydec.learning.sampled_clustering import past_one_process
-from raydec.learning.worker import LocalWorker, Member
+from raydec.learning.worker import LocalWorker
 
 CPU_BACKENDS = ["torch", "sklearn"]
 

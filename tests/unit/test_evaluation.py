@@ -18,8 +18,10 @@ from scipy import stats
 from raydec.config import Config
 from raydec.errors import UserError
 from raydec.experiment import resolve, train_run
+from raydec.features.chunk_set import normalizer_of
 from raydec.features.chunking import chunk_utterance
-from raydec.features.mel import FeatureParameters, FrameNormalizer
+from raydec.features.mel import FrameNormalizer
+from raydec.features.parameters import FeatureParameters
 from raydec.features.store import FeatureStore
 from raydec.model.directory import save_model
 from raydec.model.saved import SavedModel
@@ -65,7 +67,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
 @torch.no_grad()
 def fitting_model(store: FeatureStore, **changes: object) -> SavedModel:
     """A model with random weights whose scores and clusters vary over the utterances of this store."""
-    normalizer = store.normalizer("log", 3.0)
+    normalizer = normalizer_of(store, "log", 3.0)
     saved = small_model(feature_mean=normalizer.mean, feature_std=normalizer.std, **changes)
     chunks = torch.stack([first_chunk(store, row, normalizer) for row in range(0, len(store), 2)])
     networks = []

@@ -13,7 +13,7 @@ from model_support import small_model
 import raydec.export
 from raydec.console import run_entry_point
 from raydec.errors import UserError
-from raydec.features.mel import FeatureParameters
+from raydec.features.parameters import FeatureParameters
 from raydec.model import onnx_export
 from raydec.model.directory import ChunkFormat, load_model, save_model
 from raydec.model.onnx_export import export_onnx

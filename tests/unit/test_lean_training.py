@@ -1,4 +1,4 @@
-"""What Ray Train is not made to start: helpers without a use, torch in its controller."""
+"""What Ray Train is not made to start: helpers without a use, torch in its controller and its driver."""
 
 from __future__ import annotations
 
@@ -53,3 +53,16 @@ def test_the_controller_unpickles_the_process_group_without_torch(tmp_path: Path
     )
     done = subprocess.run([sys.executable, "-c", code, pickled], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["nccl", "7", "False"]
+
+
+def test_a_driver_needs_no_torch() -> None:
+    """What it imports, and what Ray Train asks it for before the controller starts."""
+    code = (
+        "import sys\n"
+        "import raydec.train, raydec.experiment, raydec.progress, raydec.study.trial\n"
+        "from raydec.ray_runtime import launch, session, shared_storage\n"
+        "launch.ProcessGroupConfig().train_func_context()\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from raydec.features.mel import FeatureParameters, FrameNormalizer, MelMoments, mel_frames, scale_frames
+from raydec.features.mel import FrameNormalizer, MelMoments, mel_frames, scale_frames
+from raydec.features.parameters import FeatureParameters
 
 
 def slaney_hz(mel: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from raydec.config import FeatureConfig, ModelConfig
 from raydec.errors import UserError
-from raydec.features.mel import FeatureParameters
+from raydec.features.parameters import FeatureParameters
 from raydec.model.assembly import build_network
 from raydec.model.directory import ChunkFormat, NetworkSpec, SavedModel, load_model, save_model
 

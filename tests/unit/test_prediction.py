@@ -13,7 +13,8 @@ import raydec.reporting.prediction_files as files_module
 from raydec.errors import UserError
 from raydec.features.chunking import chunk_utterance
 from raydec.features.kaiser import resample_kaiser
-from raydec.features.mel import FeatureParameters, FrameNormalizer, mel_frames
+from raydec.features.mel import FrameNormalizer, mel_frames
+from raydec.features.parameters import FeatureParameters
 from raydec.model.directory import ChunkFormat, SavedModel, save_model
 from raydec.reporting.prediction import Predictor, load
 from raydec.reporting.prediction_files import RowOptions, predict_files, window_bounds

@@ -17,7 +17,7 @@ from corpus_support import many, voice, write_corpus
 
 import raydec.features.shards as shards
 from raydec.console import run_entry_point
-from raydec.features.mel import FeatureParameters
+from raydec.features.parameters import FeatureParameters
 from raydec.features.store import FeatureStore
 from raydec.prepare import main, prepare_store
 

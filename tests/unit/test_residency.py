@@ -9,7 +9,7 @@ import pytest
 import torch
 from stores import make_store
 
-from raydec.features.chunk_set import ChunkSet
+from raydec.features.chunk_set import ChunkSet, normalizer_of
 from raydec.features.store import FeatureStore
 from raydec.learning.residency import SHARE_OF_FREE_MEMORY, hold_where_they_fit
 
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> list[ChunkSet]:
     store = FeatureStore.open(make_store(tmp_path_factory.mktemp("residency")))
-    normalizer = store.normalizer("log", 3.0)
+    normalizer = normalizer_of(store, "log", 3.0)
     return [ChunkSet(store, store.rows(split=split), normalizer) for split in ("train", "validation")]
 
 
@@ -54,7 +54,7 @@ def test_running_out_after_all_falls_back_to_the_map(
 
 def test_held_chunks_are_the_same_numbers(tmp_path: Path) -> None:
     store = FeatureStore.open(make_store(tmp_path))
-    chunks = ChunkSet(store, store.rows(split="train"), store.normalizer("power", 3.0))
+    chunks = ChunkSet(store, store.rows(split="train"), normalizer_of(store, "power", 3.0))
     expected = chunks.gather(np.arange(len(chunks)))
     (held,) = hold_where_they_fit([chunks], CPU, lambda _: 2**40)
     shuffled = np.random.default_rng(0).permutation(len(chunks))

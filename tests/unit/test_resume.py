@@ -73,6 +73,30 @@ def test_a_run_cut_off_after_any_epoch_ends_the_same(
     assert train_run(config(store, tmp_path, "cut", recipe=recipe)).already_finished
 
 
+def test_a_run_that_was_taken_over_stops_and_leaves_the_other_alone(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train_run(config(store, tmp_path, "whole"))
+    checkpoint = Training._checkpoint
+
+    def started_again(self: Training, state: object, metrics: object) -> None:
+        checkpoint(self, state, metrics)
+        if state.epoch == 1:
+            monkeypatch.undo()
+            train_run(config(store, tmp_path, "twice"))
+
+    monkeypatch.setattr(Training, "_checkpoint", started_again)
+    with pytest.raises(UserError, match=r"another raydec took over the run in .*twice"):
+        train_run(config(store, tmp_path, "twice"))
+    both = train_run(config(store, tmp_path, "twice"))
+    assert both.already_finished and both.summary == whole.summary
+    assert numbers(both.folder) == numbers(whole.folder)
+    for name in ("steps.jsonl", "clusters.jsonl"):
+        assert (both.folder / name).read_text() == (whole.folder / name).read_text()
+    groups = [json.loads(line) for line in (both.folder / "workers.jsonl").read_text().splitlines()]
+    assert [group["epoch"] for group in groups] == [0, 1]
+
+
 def test_a_name_taken_by_other_settings_is_refused(store: Path, tmp_path: Path) -> None:
     begin(config(store, tmp_path, "taken"))
     with pytest.raises(UserError, match=r"taken exists .* another training.epochs"):

@@ -10,12 +10,12 @@ import torch
 from stores import make_store
 
 from raydec.config import config_from_dict
-from raydec.experiment import open_data
 from raydec.learning import epoch
 from raydec.learning.clustering import LocalClusterer
 from raydec.learning.step import StepLosses, read_losses
 from raydec.learning.training import NullRecorder, Training
 from raydec.learning.worker import LocalWorker
+from raydec.training_loop import open_data
 
 
 class StepLog(NullRecorder):

@@ -1,0 +1,105 @@
+"""The training workers' side of the K-means actor."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray.exceptions import ObjectLostError, RayActorError
+
+from raydec.config import ClusteringConfig
+from raydec.learning.clustering import ClusterAssignment
+from raydec.learning.worker import Worker
+
+ATTEMPTS = 8
+
+
+class RayClusterer:
+    """Sends shares, waits, tries again together when the actor is lost.
+
+    Args:
+        actor: handle of a :class:`raydec.ray_runtime.kmeans_actor.KMeansActor`.
+        worker: this worker; all of its group call :meth:`assign` together.
+        config: the clustering section.
+        group: a number that no other worker group of this run has.
+    """
+
+    def __init__(self, actor: Any, worker: Worker, config: ClusteringConfig, group: int) -> None:
+        self._actor = actor
+        self._worker = worker
+        self._config = config
+        self._group = group
+        self._last_actor: dict[str, float] = {}
+
+    def assign(
+        self,
+        epoch: int,
+        stage: str,
+        embeddings: np.ndarray,
+        *,
+        num_clusters: int,
+        seed: int,
+        init: np.ndarray | None = None,
+    ) -> ClusterAssignment:
+        """Cluster the embeddings of all workers; see :class:`raydec.learning.clustering.Clusterer`.
+
+        Raises:
+            RuntimeError: the actor could not be reached in several attempts.
+        """
+        begun = time.perf_counter()
+        share = ray.put(embeddings)
+        config = self._config.model_copy(update={"num_clusters": num_clusters})
+        problem: Exception | None = None
+        for attempt in range(ATTEMPTS):
+            key = (self._group, epoch, stage, attempt)
+            problem = self._try(lambda key=key: self._actor.submit.remote(key, self._worker.rank, [share]))[1]
+            if not self._all_well(problem):
+                self._wait(attempt)
+                continue
+            answer, problem = self._try(
+                lambda key=key: self._actor.fit.remote(key, self._worker.world_size, config, seed, init)
+            )
+            if self._all_well(problem):
+                return self._assignment(answer, time.perf_counter() - begun)
+            self._wait(attempt)
+        raise RuntimeError(f"the K-means actor did not answer in {ATTEMPTS} attempts: {problem}")
+
+    def describe(self) -> dict[str, float]:
+        """Process id, age and restarts of the actor that fitted last."""
+        return self._last_actor
+
+    def _assignment(self, answer: Any, elapsed_s: float) -> ClusterAssignment:
+        result, timings = answer
+        broadcast_s = max(0.0, elapsed_s - timings["gather_s"] - timings["fit_s"])
+        self._last_actor = {f"actor_{name}": timings[name] for name in ("pid", "age_s", "restarted")}
+        return ClusterAssignment(
+            labels=result.labels,
+            centroids=result.centroids,
+            inertia=result.inertia,
+            sizes=result.sizes,
+            num_iterations=result.num_iterations,
+            backend=result.backend,
+            timings={
+                "gather_s": timings["gather_s"],
+                "fit_s": timings["fit_s"],
+                "broadcast_s": broadcast_s,
+            },
+        )
+
+    def _try(self, call: Any) -> tuple[Any, Exception | None]:
+        # Anything else, for example embeddings that are not finite, would fail again.
+        try:
+            return ray.get(call()), None
+        except (RayActorError, ObjectLostError, LookupError) as error:
+            return None, error
+
+    def _all_well(self, problem: Exception | None) -> bool:
+        """Whether every rank got through: all go on together or all try again together."""
+        failures = self._worker.all_sum(torch.tensor([0.0 if problem is None else 1.0]))
+        return failures.item() == 0.0
+
+    def _wait(self, attempt: int) -> None:
+        time.sleep(min(0.5 * 2**attempt, 10.0))

@@ -1,0 +1,58 @@
+"""What a process that trains executes: the store opened, rank 0's recorder, the epochs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from raydec.config import Config
+from raydec.errors import UserError
+from raydec.features.store import FeatureStore
+from raydec.features.store_cache import local_store
+from raydec.learning.clustering import Clusterer, LocalClusterer
+from raydec.learning.data import TrainingData, select_data
+from raydec.learning.host import prepare_host
+from raydec.learning.training import NullRecorder, Recorder, Training
+from raydec.learning.worker import LocalWorker, Worker
+from raydec.reporting.recorder import RunRecorder
+from raydec.reporting.run_folder import RunFolder
+from raydec.storage import is_uri, storage_explained
+
+
+def open_data(config: Config) -> tuple[FeatureStore, TrainingData]:
+    """Open a resolved config's store and pick its chunks.
+
+    Raises:
+        UserError: see :func:`local_store`, :meth:`FeatureStore.open` and :func:`select_data`.
+    """
+    assert config.data.store is not None
+    store = FeatureStore.open(local_store(config.data.store))
+    return store, select_data(config, store)
+
+
+def train_loop(
+    config: Config, worker: Worker, clusterer: Clusterer, location: str, claim: str | None = None
+) -> None:
+    """What every worker of a run executes, wherever it is, for the process that has claimed the run.
+
+    Raises:
+        UserError: another process took the run over; see :meth:`RunFolder.check_claim`.
+    """
+    store, data = open_data(config)
+    members = worker.members()
+    recorder: Recorder = NullRecorder()
+    with storage_explained(location):
+        if worker.rank == 0:
+            recorder = RunRecorder(RunFolder(location, claim), config, store, data, members)
+        Training(config, data, worker, clusterer, recorder).run()
+
+
+def train_here(config: Config, location: str, claim: str | None = None) -> None:
+    """Run in this process, without Ray (``ray.num_workers=0``)."""
+    use_gpu = config.ray.use_gpu is True or (config.ray.use_gpu == "auto" and torch.cuda.is_available())
+    prepare_host(config.ray.cpus_per_worker)
+    if is_uri(location):
+        raise UserError(f"storage_path={location}: ray.num_workers=0 writes to local folders only")
+    worker = LocalWorker(Path(location), "cuda" if use_gpu else "cpu", config.training.keep_checkpoints)
+    train_loop(config, worker, LocalClusterer(worker, config.clustering), location, claim)
