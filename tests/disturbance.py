@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,9 +53,9 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float, alive: 
         time.sleep(0.05)
 
 
-def random_moment(run: Path, epochs: int, alive: Callable[[], bool]) -> str:
-    """Wait for a random point between the end of the first epoch and the end of the last but one."""
-    epoch = random.randint(1, epochs - 2)
+def random_moment(run: Path, epochs: int, alive: Callable[[], bool], latest: int | None = None) -> str:
+    """Wait for a random point after the first epoch, in the last but one, or epoch ``latest``, at the latest."""
+    epoch = random.randint(1, (latest or epochs - 1) - 1)
     wait_for(lambda: len(lines(run / "metrics.jsonl")) >= epoch, f"epoch {epoch}", 600, alive)
     length_s = lines(run / "metrics.jsonl")[-1]["time/epoch_s"]
     delay_s = random.uniform(0, length_s)
@@ -97,12 +98,19 @@ class Recovery:
         self._group_s: float | None = None
         self._epoch_s = 0.0
 
-    def follow(self, alive: Callable[[], bool], timeout_s: float = 900.0) -> None:
-        """Wait for the next epoch to be finished."""
+    def follow(
+        self, alive: Callable[[], bool], timeout_s: float = 900.0, *, by_new_group: bool = False
+    ) -> None:
+        """Wait for the next epoch to be finished, if need be by a new group of workers."""
 
         def progressed() -> bool:
-            if self._group_s is None and len(lines(self.run / "workers.jsonl")) > self._groups:
+            groups = lines(self.run / "workers.jsonl")
+            if self._group_s is None and len(groups) > self._groups:
                 self._group_s = time.monotonic() - self._begun
+                # Workers that outlive their driver finish more epochs meanwhile.
+                self._finished = groups[-1]["epoch"]
+            if by_new_group and self._group_s is None:
+                return False
             return len(lines(self.run / "metrics.jsonl")) > self._finished
 
         wait_for(progressed, "an epoch after the fault", timeout_s, alive)
@@ -113,7 +121,7 @@ class Recovery:
         table = os.environ.get(TABLE_VARIABLE)
         if not table:
             return
-        usual_s = lines(self.run / "metrics.jsonl")[0]["time/epoch_s"]
+        usual_s = statistics.median(line["time/epoch_s"] for line in lines(self.run / "metrics.jsonl"))
         group = "not restarted" if self._group_s is None else f"{self._group_s:.0f} s"
         cells = [self.fault, self.moment, group, f"{self._epoch_s:.0f} s", f"{usual_s:.1f} s", result]
         with Path(table).open("a") as file:

@@ -13,14 +13,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from disturbance import Recovery, comparable, kill_in_the_middle_of_a_fit, lines, pid_of, random_moment
+from disturbance import (
+    Recovery,
+    comparable,
+    kill_in_the_middle_of_a_fit,
+    lines,
+    pid_of,
+    random_moment,
+    wait_for,
+)
 from stores import SMALL_NETWORK, make_store
 
 from raydec.learning.checkpoint import load_state
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.timeout(1800)]
 
-EPOCHS = 5
+EPOCHS = 12
 SETTINGS = [
     *SMALL_NETWORK,
     "ray.cpus_per_worker=1",
@@ -60,19 +68,19 @@ def kill_a_training_worker(run: Path) -> None:
     os.kill(pid_of(run, random.choice(["rank 0", "rank 1"])), signal.SIGKILL)
 
 
-def kill_the_kmeans_actor(run: Path) -> None:
+def kill_the_kmeans_actor_in_a_fit(run: Path) -> None:
     kill_in_the_middle_of_a_fit(pid_of(run, "kmeans"))
 
 
-@pytest.mark.parametrize("fault", [kill_a_training_worker, kill_the_kmeans_actor])
+@pytest.mark.parametrize("fault", [kill_a_training_worker, kill_the_kmeans_actor_in_a_fit])
 def test_a_killed_process_costs_time_and_nothing_else(
     store: Path, undisturbed: Path, tmp_path: Path, fault: Callable[[Path], None]
 ) -> None:
     run = tmp_path / "runs" / "disturbed"
     with training(store, run) as driver:
         moment = random_moment(run, EPOCHS, lambda: driver.poll() is None)
-        recovery = Recovery(run, fault.__name__.replace("_", " "), moment)
         fault(run)
+        recovery = Recovery(run, f"kill -9 {fault.__name__.removeprefix('kill_').replace('_', ' ')}", moment)
         recovery.follow(lambda: driver.poll() is None)
         assert driver.wait() == 0, (run.parent / "output.txt").read_text()[-3000:]
     assert_equal(run, undisturbed)
@@ -90,15 +98,29 @@ def test_the_same_command_goes_on_after_its_driver_was_killed(
 ) -> None:
     run = tmp_path / "runs" / "disturbed"
     with training(store, run) as driver:
-        moment = random_moment(run, EPOCHS, lambda: driver.poll() is None)
+        # Early: its workers train on until they notice, or the next command stops them.
+        moment = random_moment(run, EPOCHS, lambda: driver.poll() is None, latest=EPOCHS // 2)
+        recovery = Recovery(run, "kill -9 the driver, then the same command", moment)
         os.kill(driver.pid, signal.SIGKILL)
         driver.wait()
-    recovery = Recovery(run, "kill the driver, same command again", moment)
     with training(store, run) as driver:
-        recovery.follow(lambda: driver.poll() is None)
+        recovery.follow(lambda: driver.poll() is None, by_new_group=True)
         assert driver.wait() == 0
     assert_equal(run, undisturbed)
     recovery.record()
+
+
+def test_the_same_command_in_a_second_terminal_takes_the_run_over(
+    store: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "runs" / "twice"
+    with training(store, run) as first:
+        wait_for(lambda: bool(lines(run / "metrics.jsonl")), "an epoch", 300, lambda: first.poll() is None)
+        with training(store, run) as second:
+            assert first.wait() == 2
+            assert second.wait() == 0
+    assert "another raydec took over the run" in (run.parent / "output.txt").read_text()
+    assert_equal(run, undisturbed)
 
 
 def assert_equal(run: Path, undisturbed: Path) -> None:
