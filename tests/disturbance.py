@@ -54,7 +54,7 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float, alive: 
 
 
 def random_moment(run: Path, epochs: int, alive: Callable[[], bool], latest: int | None = None) -> str:
-    """Wait for a random point after the first epoch, in the last but one, or epoch ``latest``, at the latest."""
+    """Wait for a random point after the first epoch, in the last but one or ``latest`` at the latest."""
     epoch = random.randint(1, (latest or epochs - 1) - 1)
     wait_for(lambda: len(lines(run / "metrics.jsonl")) >= epoch, f"epoch {epoch}", 600, alive)
     length_s = lines(run / "metrics.jsonl")[-1]["time/epoch_s"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from hosts import PretendHosts, package_root, why_not
+from jobs import EPOCHS, TrainJob
 from launching import ClusterOfThree, Launcher
 from stores import make_store
 
@@ -42,3 +43,20 @@ def cluster() -> Iterator[ClusterOfThree]:
         if not os.environ.get("RAYDEC_KEEP_CLUSTER_FILES"):
             shutil.rmtree(folder, ignore_errors=True)
         assert not left, left
+
+
+@pytest.fixture(scope="module")
+def dashboard(cluster: ClusterOfThree) -> Iterator[str]:
+    """Address for ``ray job``."""
+    with cluster.launcher.dashboard() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster: ClusterOfThree, dashboard: str) -> TrainJob:
+    """A job that has ended well, for others to be compared with."""
+    job = TrainJob(cluster, dashboard, "undisturbed", epochs=EPOCHS)
+    job.submit()
+    job.wait()
+    assert job.status() == "SUCCEEDED", job.logs()
+    return job

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from disturbance import lines
+from disturbance import address_of, comparable, lines
 from launching import ClusterOfThree
 from stores import SMALL_NETWORK
 
 from raydec.learning.checkpoint import load_state
 
+EPOCHS = 5
 # A worker takes all cores of a host, so that no host has two.
 SMALL = [
     *SMALL_NETWORK,
@@ -90,3 +91,17 @@ class TrainJob:
 
     def _id(self) -> str:
         return f"{self._name}-{self._attempt}"
+
+
+def worker_host(cluster: ClusterOfThree, job: TrainJob) -> str:
+    """A host with a training worker on it which is not the head: without the head there is no cluster."""
+    places = [address_of(job.folder, role) for role in ("rank 1", "rank 0")]
+    return next(address for address in places if address != cluster.hosts.addresses[0])
+
+
+def assert_equal(job: TrainJob, undisturbed: TrainJob) -> None:
+    """The same metrics in every epoch, and the same weights, bit for bit."""
+    assert comparable(job.folder) == comparable(undisturbed.folder)
+    ours, theirs = job.weights(), undisturbed.weights()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

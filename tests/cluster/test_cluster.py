@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import pytest
-from jobs import TrainJob
+from disturbance import Recovery, random_moment
+from jobs import EPOCHS, TrainJob, assert_equal, worker_host
 from launching import ClusterOfThree
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
 
-def test_workers_of_one_run_train_on_two_hosts(cluster: ClusterOfThree) -> None:
-    with cluster.launcher.dashboard() as address:
-        job = TrainJob(cluster, address, "spread", epochs=3)
-        job.submit()
-        job.wait()
-        assert job.status() == "SUCCEEDED", job.logs()
+def test_workers_of_one_run_train_on_two_hosts(cluster: ClusterOfThree, undisturbed: TrainJob) -> None:
+    job = undisturbed
     (group,) = job.groups()
     places = {member["role"]: member["address"] for member in group["members"]}
     assert set(places) == {"rank 0", "rank 1", "kmeans"}
     assert places["rank 0"] != places["rank 1"]
     assert set(places.values()) <= set(cluster.hosts.addresses)
-    assert len(job.metrics()) == 3
+    assert len(job.metrics()) == EPOCHS
     assert (job.folder / "summary.json").exists()
     assert (job.folder / "model" / "model.safetensors").exists()
     for address in {places["rank 0"], places["rank 1"]}:
@@ -52,6 +49,22 @@ def test_nothing_but_ray_and_ssh_listens(cluster: ClusterOfThree) -> None:
         assert all(owner.startswith(known) for _, _, owner in listening), listening
     on_head = cluster.hosts.listening(cluster.hosts.addresses[0])
     assert [local for local, port, _ in on_head if port == 8265] == ["127.0.0.1"]
+
+
+def test_a_host_that_dies_costs_time_and_nothing_else(
+    cluster: ClusterOfThree, dashboard: str, undisturbed: TrainJob
+) -> None:
+    job = TrainJob(cluster, dashboard, "lost-host", epochs=EPOCHS)
+    job.submit()
+    moment = random_moment(job.folder, EPOCHS, job.is_alive)
+    recovery = Recovery(job.folder, "kill -9 all of Ray on a host", moment)
+    cluster.hosts.kill_ray(worker_host(cluster, job))
+    recovery.follow(job.is_alive)
+    job.wait()
+    assert job.status() == "SUCCEEDED", job.logs()
+    assert len(job.groups()) == 2
+    assert_equal(job, undisturbed)
+    recovery.record()
 
 
 def test_down_leaves_no_process(cluster: ClusterOfThree) -> None:
