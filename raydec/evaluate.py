@@ -21,6 +21,7 @@ def main(arguments: Sequence[str]) -> None:
     """Evaluate, print the tables and write the files that were asked for."""
     options = _parser().parse_args(arguments)
     # torch takes seconds to import: not before the arguments are known to be good.
+    from raydec.learning.host import keep_freed_memory
     from raydec.model.hub import local_model
     from raydec.reporting.evaluation import evaluate
     from raydec.reporting.evaluation_output import check_output, write_evaluation
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str]) -> None:
     with waiting("fetching models"):
         model = local_model(options.model)
         against = None if options.against is None else local_model(options.against)
+    keep_freed_memory()
     with progress_bar("utterances") as bar:
         task = bar.add_task("predict", total=None)
         evaluation = evaluate(

@@ -116,8 +116,10 @@ def _run_here(
     options: Namespace,
     add: Add,
 ) -> None:
+    from raydec.learning.host import keep_freed_memory
     from raydec.reporting.prediction_files import CpuClock, predict_files
 
+    keep_freed_memory()
     for part in parts:
         clock = CpuClock()
         add(predict_files(predictor, part, row_options, clock), clock)

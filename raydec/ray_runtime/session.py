@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from collections.abc import Mapping
 from typing import Any
 
 from raydec.console import verbosity
@@ -28,6 +29,7 @@ def start_ray(
     object_store_gib: float | None = None,
     *,
     dashboard: bool = True,
+    worker_environment: Mapping[str, str] | None = None,
 ) -> None:
     """Connect this process to Ray; does nothing when it is connected already.
 
@@ -38,6 +40,7 @@ def start_ray(
         object_store_gib: object store of a local Ray, in GiB; None leaves it to Ray.
         dashboard: whether a local Ray has one. Without, it starts a second earlier and has ten processes
             less, and the cleaner that Ray Train runs within searches only warns (Ray 2.60).
+        worker_environment: environment variables of all processes that work for this one.
 
     Raises:
         UserError: nothing that speaks Ray's protocol answers at the address (within 10 s), or Ray refuses
@@ -48,11 +51,14 @@ def start_ray(
     if ray.is_initialized():
         return
     target = address or os.environ.get("RAY_ADDRESS") or LOCAL_ADDRESS
+    options: dict[str, Any] = {}
+    if worker_environment:
+        options["runtime_env"] = {"env_vars": dict(worker_environment)}
     if target != LOCAL_ADDRESS:
         _refuse_unreachable(target)
-        _connect(target, f"join the Ray cluster at {target}")
+        _connect(target, f"join the Ray cluster at {target}", **options)
         return
-    limits = _local_limits(num_cpus, object_store_gib)
+    limits = options | _local_limits(num_cpus, object_store_gib)
     limits["include_dashboard"] = dashboard
     try:
         _connect(target, "start a local Ray", **limits)
