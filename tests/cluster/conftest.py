@@ -46,17 +46,11 @@ def cluster() -> Iterator[ClusterOfThree]:
 
 
 @pytest.fixture(scope="module")
-def dashboard(cluster: ClusterOfThree) -> Iterator[str]:
-    """Address for ``ray job``."""
-    with cluster.launcher.dashboard() as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def undisturbed(cluster: ClusterOfThree, dashboard: str) -> TrainJob:
+def undisturbed(cluster: ClusterOfThree) -> TrainJob:
     """A job that has ended well, for others to be compared with."""
-    job = TrainJob(cluster, dashboard, "undisturbed", epochs=EPOCHS)
-    job.submit()
-    job.wait()
-    assert job.status() == "SUCCEEDED", job.logs()
+    with cluster.launcher.dashboard() as address:
+        job = TrainJob(cluster, address, "undisturbed", epochs=EPOCHS)
+        job.submit()
+        job.wait()
+        assert job.status() == "SUCCEEDED", job.logs()
     return job

@@ -51,17 +51,16 @@ def test_nothing_but_ray_and_ssh_listens(cluster: ClusterOfThree) -> None:
     assert [local for local, port, _ in on_head if port == 8265] == ["127.0.0.1"]
 
 
-def test_a_host_that_dies_costs_time_and_nothing_else(
-    cluster: ClusterOfThree, dashboard: str, undisturbed: TrainJob
-) -> None:
-    job = TrainJob(cluster, dashboard, "lost-host", epochs=EPOCHS)
-    job.submit()
-    moment = random_moment(job.folder, EPOCHS, job.is_alive)
-    recovery = Recovery(job.folder, "kill -9 all of Ray on a host", moment)
-    cluster.hosts.kill_ray(worker_host(cluster, job))
-    recovery.follow(job.is_alive)
-    job.wait()
-    assert job.status() == "SUCCEEDED", job.logs()
+def test_a_host_that_dies_costs_time_and_nothing_else(cluster: ClusterOfThree, undisturbed: TrainJob) -> None:
+    with cluster.launcher.dashboard() as address:
+        job = TrainJob(cluster, address, "lost-host", epochs=EPOCHS)
+        job.submit()
+        moment = random_moment(job.folder, EPOCHS, job.is_alive)
+        recovery = Recovery(job.folder, "kill -9 all of Ray on a host", moment)
+        cluster.hosts.kill_ray(worker_host(cluster, job))
+        recovery.follow(job.is_alive, by_new_group=True)
+        job.wait()
+        assert job.status() == "SUCCEEDED", job.logs()
     assert len(job.groups()) == 2
     assert_equal(job, undisturbed)
     recovery.record()

@@ -15,18 +15,19 @@ CUT_S = 60.0
 
 
 def test_a_host_without_network_costs_time_and_nothing_else(
-    cluster: ClusterOfThree, dashboard: str, undisturbed: TrainJob
+    cluster: ClusterOfThree, undisturbed: TrainJob
 ) -> None:
-    job = TrainJob(cluster, dashboard, "cut", epochs=EPOCHS)
-    job.submit()
-    moment = random_moment(job.folder, EPOCHS, job.is_alive)
-    recovery = Recovery(job.folder, f"cut a host's network for {CUT_S:.0f} s", moment)
-    address = worker_host(cluster, job)
-    cluster.hosts.set_cable(address, plugged=False)
-    time.sleep(CUT_S)
-    cluster.hosts.set_cable(address, plugged=True)
-    recovery.follow(job.is_alive)
-    job.wait()
-    assert job.status() == "SUCCEEDED", job.logs()
+    with cluster.launcher.dashboard() as address:
+        job = TrainJob(cluster, address, "cut", epochs=EPOCHS)
+        job.submit()
+        moment = random_moment(job.folder, EPOCHS, job.is_alive)
+        recovery = Recovery(job.folder, f"cut a host's network for {CUT_S:.0f} s", moment)
+        host = worker_host(cluster, job)
+        cluster.hosts.set_cable(host, plugged=False)
+        time.sleep(CUT_S)
+        cluster.hosts.set_cable(host, plugged=True)
+        recovery.follow(job.is_alive, by_new_group=True)
+        job.wait()
+        assert job.status() == "SUCCEEDED", job.logs()
     assert_equal(job, undisturbed)
     recovery.record()
