@@ -25,17 +25,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.floors import Floors, measure_floors
-from benchmarks.report import (
-    argument_parser,
-    machine,
-    machine_lock,
-    shown,
-    spread,
-    table,
-    touch,
-    write_results,
-)
+from benchmarks.floors import Floors, measure_floors, touch
+from benchmarks.report import argument_parser, machine, machine_lock, shown, spread, table, write_results
 
 LOOPS = ("baseline", "plain", "channels_last", "compiled")
 RAYDEC = {

@@ -1,7 +1,8 @@
-"""What this device can do at best: its fastest plain convolution, and its memory bandwidth."""
+"""What this device can do at best: its fastest plain convolution, its memory bandwidth; and memory put to use."""
 
 from __future__ import annotations
 
+import mmap
 import time
 from dataclasses import dataclass
 
@@ -63,3 +64,15 @@ def _least(call, device: torch.device, repeats: int) -> float:
             torch.cuda.synchronize()
         times.append(time.perf_counter() - begun)
     return min(times[1:])
+
+
+def touch(gib: float) -> None:
+    """Use and free memory.
+
+    A virtual machine whose host takes back what lies idle pays several times as much for a page's first use
+    afterwards, which a machine of one's own does not.
+    """
+    if gib:
+        with mmap.mmap(-1, int(gib * 2**30)) as memory:
+            for page in range(0, len(memory), mmap.PAGESIZE):
+                memory[page] = 1

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import fcntl
 import json
-import mmap
 import os
 import platform
 import statistics
@@ -74,15 +73,3 @@ def machine_lock(path: str | None) -> Iterator[None]:
     with open(path, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def touch(gib: float) -> None:
-    """Use and free memory.
-
-    A virtual machine whose host takes back what lies idle pays several times as much for a page's first use
-    afterwards, which a machine of one's own does not.
-    """
-    if gib:
-        with mmap.mmap(-1, int(gib * 2**30)) as memory:
-            for page in range(0, len(memory), mmap.PAGESIZE):
-                memory[page] = 1

@@ -13,16 +13,8 @@ import time
 from pathlib import Path
 
 from benchmarks.epoch import ENVIRONMENT, make_demo_store
-from benchmarks.report import (
-    argument_parser,
-    machine,
-    machine_lock,
-    shown,
-    spread,
-    table,
-    touch,
-    write_results,
-)
+from benchmarks.floors import touch
+from benchmarks.report import argument_parser, machine, machine_lock, shown, spread, table, write_results
 
 PARTS = {
     "Python and arguments": ("begin", "parsed"),
