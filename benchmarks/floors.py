@@ -1,4 +1,4 @@
-"""What this device can do at best: its fastest plain convolution, its memory bandwidth; and memory put to use."""
+"""What this device can do at best, its fastest plain convolution and its memory; and memory put to use."""
 
 from __future__ import annotations
 
