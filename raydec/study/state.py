@@ -19,6 +19,7 @@ from raydec.search.ledger import Entry, Ledger
 from raydec.search.plan import SearchPlan
 from raydec.search.score import score_run, trial_curve
 from raydec.search.trial import Remaining
+from raydec.storage import is_uri
 
 SEARCH_FILE, TRIALS_FOLDER = "search.yaml", "trials"
 
@@ -34,7 +35,7 @@ class Study:
         plan: what is to be trained.
         name: of the search.
         location: path or URI of its directory.
-        local: its directory on this machine, where the results go.
+        local: its directory as this machine sees it, where the results go: the same, but for a URI.
     """
 
     plan: SearchPlan
@@ -71,7 +72,8 @@ def open_study(plan: SearchPlan) -> Study:
     name = config.search_name
     output_dir = Path(config.output_dir).absolute()
     location = run_location(config.model_copy(update={"name": name, "output_dir": str(output_dir)}))
-    study = Study(plan, name, location, output_dir / name)
+    local = output_dir / name if is_uri(location) else Path(location).absolute()
+    study = Study(plan, name, location, local)
     written = RunFolder(location).read(SEARCH_FILE)
     if written is not None:
         _refuse_changes(study, written)

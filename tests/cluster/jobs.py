@@ -24,7 +24,7 @@ SMALL = [
 
 
 class TrainJob:
-    """``python -m raydec.train`` submitted to the cluster.
+    """``python -m raydec.train``, or a search, submitted to the cluster.
 
     Args:
         cluster: the cluster, with its store.
@@ -32,9 +32,18 @@ class TrainJob:
         name: of the run.
         epochs: how many.
         settings: further ``key=value``.
+        module: what is run.
     """
 
-    def __init__(self, cluster: ClusterOfThree, address: str, name: str, *settings: str, epochs: int) -> None:
+    def __init__(
+        self,
+        cluster: ClusterOfThree,
+        address: str,
+        name: str,
+        *settings: str,
+        epochs: int,
+        module: str = "raydec.train",
+    ) -> None:
         self._launcher = cluster.launcher
         self._address = address
         self._attempt = 0
@@ -44,7 +53,7 @@ class TrainJob:
         self._work.mkdir(exist_ok=True)
         self.folder = cluster.shared / "runs" / name
         self._command = [
-            *("python", "-m", "raydec.train", f"name={name}", f"data.store=file://{cluster.store}"),
+            *("python", "-m", module, f"name={name}", f"data.store=file://{cluster.store}"),
             *(f"training.epochs={epochs}", *SMALL, *settings),
         ]
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
-from disturbance import Recovery, random_moment
+from disturbance import Recovery, address_of, random_moment
 from jobs import EPOCHS, TrainJob, assert_equal, worker_host
 from launching import ClusterOfThree
+
+import raydec
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
@@ -64,6 +68,22 @@ def test_a_host_that_dies_costs_time_and_nothing_else(cluster: ClusterOfThree, u
     assert len(job.groups()) == 2
     assert_equal(job, undisturbed)
     recovery.record()
+
+
+def test_a_search_spreads_over_the_hosts_and_its_best_model_loads(cluster: ClusterOfThree) -> None:
+    """With a worker as large as a host, two trials at a time need two hosts."""
+    grid = ["search.searcher=grid", "search.space.clustering.num_clusters=[3,4]", "search.max_concurrent=2"]
+    with cluster.launcher.dashboard() as address:
+        job = TrainJob(cluster, address, "search", "ray.num_workers=1", *grid, epochs=2, module="raydec.tune")
+        job.submit()
+        job.wait()
+        assert job.status() == "SUCCEEDED", job.logs()
+    assert json.loads((job.folder / "results.json").read_text())
+    runs = sorted((job.folder / "trials").iterdir())
+    assert len(runs) == 2
+    assert len({address_of(run, "rank 0") for run in runs}) == 2
+    (best,) = job.folder.glob("best*/model")
+    assert raydec.load(best)
 
 
 def test_down_leaves_no_process(cluster: ClusterOfThree) -> None:

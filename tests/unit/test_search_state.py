@@ -12,9 +12,10 @@ from raydec.config import config_from_dict, config_yaml
 from raydec.errors import UserError
 from raydec.reporting.run_folder import RunFolder
 from raydec.search.config import TuneConfig
-from raydec.search.ledger import LEDGER_FILE, Entry, Ledger
+from raydec.search.ledger import LEDGER_FILE, Entry, Ledger, run_name
 from raydec.search.plan import plan_search
 from raydec.search.score import RunScore, mean_score, score_run, trial_curve
+from raydec.study.results import conclude
 from raydec.study.state import SEARCH_FILE, Study, collect, find_remaining, open_study
 
 GRID = {"searcher": "grid", "space": {"clustering.num_clusters": [5, 10]}, "seeds": [1, 2]}
@@ -142,6 +143,20 @@ def test_other_settings_under_the_same_name_are_refused_by_name(tmp_path: Path) 
         study_of(tmp_path, {**GRID, "seeds": [1, 3]})
     with pytest.raises(UserError, match=r"another training\.epochs; choose another name"):
         study_of(tmp_path, GRID, training={"epochs": 3})
+
+
+def test_results_of_a_search_on_a_shared_folder_go_there(tmp_path: Path) -> None:
+    """As a Ray job's do: its own folder is temporary, and nothing has been written to it."""
+    output_dir, shared = tmp_path / "job", tmp_path / "shared"
+    study = study_of(output_dir, GRID, storage_path=str(shared))
+    assert study.local == shared / "s"
+    for entry in find_remaining(study).entries:
+        for seed in entry.seeds:
+            write_run(study, run_name(entry.number, seed), [0.1 * entry.number], finished=True)
+    conclude(study)
+    assert (study.local / "best").resolve() == shared / "s" / "trials" / "0001-s1" / "model"
+    assert {"results.json", "results.md", "report.html"} <= {path.name for path in study.local.iterdir()}
+    assert not output_dir.exists()
 
 
 def test_a_search_without_a_name_is_found_again(tmp_path: Path) -> None:
