@@ -26,7 +26,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.floors import Floors, measure_floors, touch
-from benchmarks.report import argument_parser, machine, machine_lock, shown, spread, table, write_results
+from benchmarks.report import (
+    argument_parser,
+    machine,
+    machine_lock,
+    shown,
+    spread,
+    table,
+    touched,
+    write_results,
+)
 
 LOOPS = ("baseline", "plain", "channels_last", "compiled")
 RAYDEC = {
@@ -214,8 +223,7 @@ def page(numbers: dict[str, Any], command: str) -> str:
         f"{numbers['machine']}. {sizes['train']} labeled and {sizes['unlabeled']} unlabeled synthetic "
         f"utterances, {chunks} chunks, trained once each per epoch in batches of "
         f"{11 * numbers['batch']}; the published network and recipe. Medians (least to greatest) over rounds "
-        f"in turned order, {numbers['touch_gib']:g} GiB of memory used and freed before each process; the "
-        "first epoch of each is not counted.",
+        f"in turned order{touched(numbers['touch_gib'])}; the first epoch of each is not counted.",
         "",
         f"Floors: fastest plain convolution {floors.gflops:.0f} GFLOP/s, copy {floors.gbytes:.1f} GB/s; "
         f"an epoch (0.29 GFLOP a chunk to embed, 0.88 to train) cannot take less than {floor:.2f} s.",

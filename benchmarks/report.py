@@ -49,6 +49,11 @@ def shown(values: dict[str, float], digits: int = 2) -> str:
     return f"{values['median']:.{digits}f} ({values['min']:.{digits}f} to {values['max']:.{digits}f})"
 
 
+def touched(gib: float) -> str:
+    """What was asked for with ``--touch-gib``, as the rest of a sentence: nothing where nothing was."""
+    return f", {gib:g} GiB of memory used and freed just before each process" if gib else ""
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]

@@ -14,7 +14,16 @@ from pathlib import Path
 
 from benchmarks.epoch import ENVIRONMENT, make_demo_store
 from benchmarks.floors import touch
-from benchmarks.report import argument_parser, machine, machine_lock, shown, spread, table, write_results
+from benchmarks.report import (
+    argument_parser,
+    machine,
+    machine_lock,
+    shown,
+    spread,
+    table,
+    touched,
+    write_results,
+)
 
 PARTS = {
     "Python and arguments": ("begin", "parsed"),
@@ -80,8 +89,8 @@ def main() -> None:
             f"`{command}`",
             "",
             f"{machine()}. A prepared store of 128 synthetic utterances, batches of 88 chunks. Seconds, "
-            "median (least to greatest) over runs in turned order; the page cache is warm, and "
-            f"{options.touch_gib:g} GiB of memory were used and freed just before each run.",
+            "median (least to greatest) over runs in turned order; the page cache is warm"
+            f"{touched(options.touch_gib)}.",
             "",
             table(["part", *kinds], rows),
         ]

@@ -14,10 +14,9 @@ from typing import Any
 
 from raydec.config import Config, changed_keys, config_from_dict, config_yaml
 from raydec.errors import UserError
-from raydec.features.store import FeatureStore
-from raydec.features.store_cache import absolute_store, local_store
+from raydec.features.store_cache import absolute_store
 from raydec.learning.host import import_ahead
-from raydec.learning.selection import select_rows
+from raydec.learning.selection import check_data
 from raydec.reporting.run_folder import CONFIG_FILE, SUMMARY_FILE, RunFolder, finished_summary, run_location
 from raydec.reporting.tracking import check_trackers
 from raydec.storage import is_uri, storage_explained
@@ -59,20 +58,8 @@ def resolve(config: Config) -> Config:
         data = data.model_copy(update={"store": absolute_store(data.store)})
         updates["name"] = config.name or _free_name(config, Path(data.store or "").name)
     resolved = config.model_copy(update={**updates, "data": data})
-    open_store(resolved)
+    check_data(resolved)
     return resolved
-
-
-def open_store(config: Config) -> FeatureStore:
-    """Open a resolved config's store, and see that it has what the config asks for.
-
-    Raises:
-        UserError: see :func:`local_store`, :meth:`FeatureStore.open` and :func:`select_rows`.
-    """
-    assert config.data.store is not None
-    store = FeatureStore.open(local_store(config.data.store))
-    select_rows(config, store)
-    return store
 
 
 def begin(config: Config) -> RunFolder:

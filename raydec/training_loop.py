@@ -9,10 +9,10 @@ import torch
 from raydec.config import Config
 from raydec.errors import UserError
 from raydec.features.store import FeatureStore
-from raydec.features.store_cache import local_store
 from raydec.learning.clustering import Clusterer, LocalClusterer
 from raydec.learning.data import TrainingData, select_data
 from raydec.learning.host import prepare_host
+from raydec.learning.selection import open_store
 from raydec.learning.training import NullRecorder, Recorder, Training
 from raydec.learning.worker import LocalWorker, Worker
 from raydec.reporting.recorder import RunRecorder
@@ -24,10 +24,9 @@ def open_data(config: Config) -> tuple[FeatureStore, TrainingData]:
     """Open a resolved config's store and pick its chunks.
 
     Raises:
-        UserError: see :func:`local_store`, :meth:`FeatureStore.open` and :func:`select_data`.
+        UserError: see :func:`open_store` and :func:`select_data`.
     """
-    assert config.data.store is not None
-    store = FeatureStore.open(local_store(config.data.store))
+    store = open_store(config)
     return store, select_data(config, store)
 
 

@@ -10,6 +10,7 @@ from raydec.config import Config
 from raydec.corpus.table import UNLABELED_SPLIT, canonical_split
 from raydec.errors import UserError
 from raydec.features.store import FeatureStore
+from raydec.features.store_cache import local_store
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,25 @@ class SelectedRows:
     """float64 ``[attribute]``, of the labeled training split."""
     label_std: np.ndarray
     """float64 ``[attribute]``, population standard deviation."""
+
+
+def open_store(config: Config) -> FeatureStore:
+    """Open a resolved config's store, fetched first where it is elsewhere.
+
+    Raises:
+        UserError: see :func:`local_store` and :meth:`FeatureStore.open`.
+    """
+    assert config.data.store is not None
+    return FeatureStore.open(local_store(config.data.store))
+
+
+def check_data(config: Config) -> None:
+    """See that a resolved config's store opens and has what the config asks for.
+
+    Raises:
+        UserError: see :func:`open_store` and :func:`select_rows`.
+    """
+    select_rows(config, open_store(config))
 
 
 def select_rows(config: Config, store: FeatureStore) -> SelectedRows:

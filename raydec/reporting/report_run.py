@@ -26,10 +26,9 @@ from raydec.learning.inference import predict_utterances
 from raydec.learning.worker import LocalWorker
 from raydec.model.directory import load_model
 from raydec.model.saved import SavedModel
-from raydec.reporting.run_folder import CONFIG_FILE, METRICS_FILE, MODEL_FOLDER, SUMMARY_FILE
+from raydec.reporting.run_folder import CONFIG_FILE, METRICS_FILE, MODEL_FOLDER, SIZES_FILE, SUMMARY_FILE
 from raydec.storage import is_uri
 
-SIZES_FILE = "clusters.jsonl"
 _UTTERANCES_PER_STEP = 64
 
 Progress = Callable[[int], None]

@@ -79,11 +79,10 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"cannot create run directory {self.location}: {error}") from None
 
-    def take(self) -> str:
+    def take(self) -> None:
         """Claim the run for this process and its workers; whoever wrote to it before is to stop."""
         self.claim = secrets.token_hex(8)
         self.write(CLAIM_FILE, self.claim + "\n")
-        return self.claim
 
     def check_claim(self) -> None:
         """Notice that another process took the run over: two that write spoil each other's checkpoints.

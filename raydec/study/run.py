@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 
 from raydec.config import Config, config_yaml
-from raydec.experiment import open_store, resolve
+from raydec.experiment import resolve
+from raydec.learning.selection import check_data
 from raydec.reporting.run_folder import RunFolder
 from raydec.search.events import SearchEvents
 from raydec.search.ledger import Ledger
@@ -86,7 +87,7 @@ def _checked_store(study: Study) -> str:
     for config in others:
         if (config.data, config.features) not in checked:
             checked.append((config.data, config.features))
-            open_store(_with_store(config, store))
+            check_data(_with_store(config, store))
     return store
 
 
