@@ -54,13 +54,17 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float, alive: 
 
 
 def random_moment(run: Path, epochs: int, alive: Callable[[], bool], latest: int | None = None) -> str:
-    """Wait for a random point after the first epoch, in the last but one or ``latest`` at the latest."""
+    """Wait for a random point after the first epoch, aimed at epoch ``latest`` or the last but one at most.
+
+    It says what it hit: asking whether a job is alive takes seconds, in which short epochs go by.
+    """
+    metrics = run / "metrics.jsonl"
     epoch = random.randint(1, (latest or epochs - 1) - 1)
-    wait_for(lambda: len(lines(run / "metrics.jsonl")) >= epoch, f"epoch {epoch}", 600, alive)
-    length_s = lines(run / "metrics.jsonl")[-1]["time/epoch_s"]
-    delay_s = random.uniform(0, length_s)
-    time.sleep(delay_s)
-    return f"{delay_s:.1f} s into epoch {epoch + 1} of {epochs}"
+    wait_for(lambda: len(lines(metrics)) >= epoch, f"epoch {epoch}", 600, alive)
+    time.sleep(random.uniform(0, lines(metrics)[-1]["time/epoch_s"]))
+    finished = len(lines(metrics))
+    assert finished < epochs, f"all {epochs} epochs had ended before the fault, which aimed at {epoch + 1}"
+    return f"{time.time() - metrics.stat().st_mtime:.1f} s into epoch {finished + 1} of {epochs}"
 
 
 def kill_in_the_middle_of_a_fit(pid: int, timeout_s: float = 300.0) -> None:

@@ -14,7 +14,9 @@ from stores import SMALL_NETWORK
 
 from raydec.learning.checkpoint import load_state
 
-EPOCHS = 5
+EPOCHS = 12
+LATEST_FAULT = EPOCHS // 2
+"""Asking a job's status and reaching a host by ssh take seconds, a later epoch might be the last by then."""
 # A worker takes all cores of a host, so that no host has two.
 SMALL = [
     *SMALL_NETWORK,
@@ -73,7 +75,9 @@ class TrainJob:
     def is_alive(self) -> bool:
         """Whether the job has not ended; asked at most every few seconds, because asking starts a process."""
         if time.monotonic() - self._asked > 5:
-            self._alive = self.status() in ("PENDING", "RUNNING")
+            status = self.status()
+            assert status != "FAILED", self.logs()
+            self._alive = status in ("PENDING", "RUNNING")
             self._asked = time.monotonic()
         return self._alive
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from disturbance import Recovery, address_of, random_moment
-from jobs import EPOCHS, TrainJob, assert_equal, worker_host
+from jobs import EPOCHS, LATEST_FAULT, TrainJob, assert_equal, worker_host
 from launching import ClusterOfThree
 
 import raydec
@@ -59,7 +59,7 @@ def test_a_host_that_dies_costs_time_and_nothing_else(cluster: ClusterOfThree, u
     with cluster.launcher.dashboard() as address:
         job = TrainJob(cluster, address, "lost-host", epochs=EPOCHS)
         job.submit()
-        moment = random_moment(job.folder, EPOCHS, job.is_alive)
+        moment = random_moment(job.folder, EPOCHS, job.is_alive, LATEST_FAULT)
         recovery = Recovery(job.folder, "kill -9 all of Ray on a host", moment)
         cluster.hosts.kill_ray(worker_host(cluster, job))
         recovery.follow(job.is_alive, by_new_group=True)

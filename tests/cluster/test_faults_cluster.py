@@ -6,7 +6,7 @@ import time
 
 import pytest
 from disturbance import Recovery, random_moment
-from jobs import EPOCHS, TrainJob, assert_equal, worker_host
+from jobs import EPOCHS, LATEST_FAULT, TrainJob, assert_equal, worker_host
 from launching import ClusterOfThree
 
 pytestmark = [pytest.mark.cluster, pytest.mark.faults, pytest.mark.timeout(3600)]
@@ -20,7 +20,7 @@ def test_a_host_without_network_costs_time_and_nothing_else(
     with cluster.launcher.dashboard() as address:
         job = TrainJob(cluster, address, "cut", epochs=EPOCHS)
         job.submit()
-        moment = random_moment(job.folder, EPOCHS, job.is_alive)
+        moment = random_moment(job.folder, EPOCHS, job.is_alive, LATEST_FAULT)
         recovery = Recovery(job.folder, f"cut a host's network for {CUT_S:.0f} s", moment)
         host = worker_host(cluster, job)
         cluster.hosts.set_cable(host, plugged=False)
