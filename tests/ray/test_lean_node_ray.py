@@ -1,0 +1,38 @@
+"""Which processes a Ray of our own consists of; each start in a process of its own, as in a run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
+
+HELPERS = ("dashboard.py", "monitor.py", "log_monitor.py")
+INSIDE = """
+import json, sys
+import psutil, ray
+from ray._private.node import Node
+from raydec.ray_runtime.session import start_ray
+methods = Node.start_api_server, Node.start_monitor, Node.start_log_monitor
+start_ray("local", num_cpus=1, object_store_gib=0.1, dashboard=sys.argv[1] == "True")
+assert methods == (Node.start_api_server, Node.start_monitor, Node.start_log_monitor)
+assert ray.get(ray.remote(lambda: 1).remote()) == 1
+commands = [word for child in psutil.Process().children(recursive=True) for word in child.cmdline()]
+print(json.dumps(sorted({word.rsplit("/", 1)[-1] for word in commands if word.endswith(".py")})))
+"""
+
+
+def scripts_started(*, dashboard: bool) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", INSIDE, str(dashboard)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_a_run_has_no_helpers_that_it_does_not_need() -> None:
+    assert scripts_started(dashboard=True) >= set(HELPERS)
+    assert not scripts_started(dashboard=False) & set(HELPERS)
