@@ -81,23 +81,28 @@ def make_demo_store(work: Path, num_train: int, num_unlabeled: int) -> Path:
     return store
 
 
-def run_loop(
+def loop_command(
     kind: str,
     store: Path,
     work: Path,
+    *,
     epochs: int,
-    loaders: int,
     threads: int,
+    batch: int,
+    loaders: int = 0,
     device: str = "cpu",
-    batch: int = 64,
-) -> Samples:
-    """Epochs of one of the loops of benchmarks/loops.py, the first left out."""
+) -> list[str]:
+    """``python -m benchmarks.loops`` on a store."""
     command = [sys.executable, "-m", "benchmarks.loops", kind, str(store), str(work / f"files-{store.name}")]
     command += ["--epochs", str(epochs), "--loaders", str(loaders), "--threads", str(threads)]
-    command += ["--device", device, "--batch-utterances", str(batch)]
+    return [*command, "--device", device, "--batch-utterances", str(batch)]
+
+
+def run_loop(command: list[str]) -> Samples:
+    """Epochs of one of the loops of benchmarks/loops.py, the first left out."""
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
     if done.returncode:
-        raise SystemExit(f"{kind} failed:\n{done.stderr[-2000:]}")
+        raise SystemExit(f"{shlex.join(command)} failed:\n{done.stderr[-2000:]}")
     return [json.loads(line) for line in done.stdout.splitlines()][1:]
 
 
@@ -152,15 +157,16 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             with machine_lock(options.lock):
                 touch(options.touch_gib)
                 if name in LOOPS:
-                    got = run_loop(
+                    command = loop_command(
                         name,
                         store,
                         work,
-                        options.epochs,
-                        options.loaders,
-                        options.threads,
+                        epochs=options.epochs,
+                        threads=options.threads,
                         batch=options.batch,
+                        loaders=options.loaders,
                     )
+                    got = run_loop(command)
                 else:
                     settings = [*RAYDEC[name], f"training.batch_utterances={options.batch}"]
                     got = run_raydec(settings, store, work, options.epochs, options.threads)

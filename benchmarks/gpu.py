@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.epoch import RAYDEC, Samples, cycle, make_demo_store, run_loop, run_raydec
+from benchmarks.epoch import RAYDEC, Samples, cycle, loop_command, make_demo_store, run_loop, run_raydec
 from benchmarks.floors import measure_floors
 from benchmarks.made_store import RELEASE_1_6, make_store
 from benchmarks.report import argument_parser, machine, machine_lock, shown, spread, table, write_results
@@ -84,8 +84,17 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         for name in samples if number % 2 == 0 else reversed(samples):
             with machine_lock(options.lock):
                 if name == "baseline":
-                    arguments = [options.loaders, 0, options.device]
-                    samples[name] += run_loop(name, small, work, 2, *arguments)
+                    command = loop_command(
+                        name,
+                        small,
+                        work,
+                        epochs=2,
+                        threads=0,
+                        batch=64,
+                        loaders=options.loaders,
+                        device=options.device,
+                    )
+                    samples[name] += run_loop(command)
                     continue
                 watch = BusyWatch()
                 settings = [*RAYDEC["raydec, no Ray"], f"training.precision={name}"]
