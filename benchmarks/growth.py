@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,8 @@ def plot(numbers: dict[str, Any], path: Path) -> Path:
         plot_kmeans(axes[1, 0], numbers["kmeans"], "clusters", "rows", "K", "rows")
     if numbers.get("memory"):
         plot_memory(axes[1, 1], numbers["memory"])
+    else:
+        axes[1, 1].set_axis_off()
     figure.savefig(path)
     return path
 
@@ -137,6 +141,8 @@ def main() -> None:
     text = "\n".join(
         [
             f"# Growth, {time.strftime('%Y-%m-%d')}",
+            "",
+            f"`python -m benchmarks.growth WORK_DIR {shlex.join(sys.argv[2:])}`",
             "",
             f"{numbers['machine']}. Seconds per epoch, median (least to greatest) over {options.rounds} runs "
             "in turned order; the published network, batches of 176 chunks.",
