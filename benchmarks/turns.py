@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import shlex
@@ -22,7 +23,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -163,10 +164,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     return {"machine": machine(), "utterances": sizes, "batch": options.batch, "rounds": rounds}
 
 
-def quarters(ratios: list[float]) -> str:
+def quarters(ratios: list[float]) -> list[str]:
     """Median, the middle half, and the range of them all."""
     low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
-    return f"{middle:.3f} | {low:.3f} to {high:.3f} | {min(ratios):.3f} to {max(ratios):.3f}"
+    return [f"{middle:.3f}", f"{low:.3f} to {high:.3f}", f"{min(ratios):.3f} to {max(ratios):.3f}"]
 
 
 def page(numbers: dict[str, Any], command: str) -> str:
@@ -179,16 +180,14 @@ def page(numbers: dict[str, Any], command: str) -> str:
         train = spread([times[name]["train_s"] for times in rounds])
         rows.append([name, shown(cycle), shown(train)])
 
-    def ratios(slow: str, fast: str, of: Callable[[dict[str, float]], float]) -> list[float]:
-        return [of(times[slow]) / of(times[fast]) for times in rounds]
+    def ratios(slow: str, fast: str, seconds: str) -> list[str]:
+        return quarters([times[slow][seconds] / times[fast][seconds] for times in rounds])
 
-    compared = [(slow, fast) for slow in names for fast in names if names.index(slow) < names.index(fast)]
     lines = []
-    for one, other in compared:
+    for one, other in itertools.combinations(names, 2):
         slow, fast = (one, other) if one in LOOPS else (other, one)
-        whole = quarters(ratios(slow, fast, lambda times: times["cycle_s"]))
-        step = quarters(ratios(slow, fast, lambda times: times["train_s"]))
-        lines += [[f"{slow} / {fast}", *whole.split(" | ")], ["the same, training alone", *step.split(" | ")]]
+        lines.append([f"{slow} / {fast}", *ratios(slow, fast, "cycle_s")])
+        lines.append(["the same, training alone", *ratios(slow, fast, "train_s")])
     return "\n".join(
         [
             f"# Epochs in turns, {time.strftime('%Y-%m-%d')}",
