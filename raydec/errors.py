@@ -9,3 +9,7 @@ class UserError(Exception):
 
     Entry points print it as one line on stderr and exit with status 2.
     """
+
+
+class TakenOverError(UserError):
+    """Another process goes on with the run; trying again would be two that write it."""

@@ -36,7 +36,7 @@ def train_loop(
     """What every worker of a run executes, wherever it is, for the process that has claimed the run.
 
     Raises:
-        UserError: another process took the run over; see :meth:`RunFolder.check_claim`.
+        TakenOverError: another process took the run over; see :meth:`RunFolder.check_claim`.
     """
     store, data = open_data(config)
     members = worker.members()

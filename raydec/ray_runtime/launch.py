@@ -13,6 +13,7 @@ from typing import Any
 
 import ray
 import ray.train
+import ray.util.client
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2.api.config import (
     CheckpointConfig,
@@ -21,16 +22,17 @@ from ray.train.v2.api.config import (
     RunConfig,
     ScalingConfig,
 )
-from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+from ray.train.v2.api.exceptions import TrainingFailedError
 
 from raydec.config import Config, RayConfig
 from raydec.errors import UserError
 from raydec.learning.host import WORKER_ENVIRONMENT, prepare_host
 from raydec.ray_runtime.kmeans_actor import create_kmeans_actor
+from raydec.ray_runtime.lone_trainer import LoneTrainer
 from raydec.ray_runtime.process_group import ProcessGroupConfig
 from raydec.ray_runtime.session import cluster_nodes, promised_nodes
 from raydec.ray_runtime.snapshot import mend_snapshot
-from raydec.ray_runtime.trainer import LeanTrainer
+from raydec.ray_runtime.trainer import LeanTrainer, causes_of
 from raydec.search.placement import Node, even_cpus, uses_gpu, worker_slots
 from raydec.storage import CHECKPOINT_FOLDER, storage_problem
 from raydec.worker_count import worker_range
@@ -144,20 +146,23 @@ def train_on_ray(
         RuntimeError: it failed more often than allowed; finished epochs are kept.
     """
     is_whole_job = placement is None
+    is_alone = is_whole_job and _is_lone_machine()
     if placement is None:
         placement = place_on_cluster(config.ray)
-    _start_coordinator()
+    if not is_alone or isinstance(placement.num_workers, tuple):
+        _start_coordinator()
     actor = create_kmeans_actor(
         f"raydec-kmeans-{config.name}-{secrets.token_hex(4)}",
         num_gpus=placement.actor_gpus if placement.use_gpu else 0.0,
         timeout_s=config.ray.placement_timeout_s,
     )
-    # Ray Train polls its workers this often; the default of 2 s would be paid once per epoch.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-    if len(cluster_nodes()) == 1 and not promised_nodes():
+    # Ray Train takes a report when it polls next, and a worker waits when it is two ahead: by default an epoch
+    # would take 2 s at least. Each poll is 2 ms of a core.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    if _is_lone_machine():
         # Nobody takes a lone machine away with a warning; the watcher is a process that imports Ray first.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    trainer = LeanTrainer(
+    trainer = (LoneTrainer if is_alone else LeanTrainer)(
         is_whole_job=is_whole_job,
         # Bound here: the trainer's own way to pass arguments has the controller unpickle them, torch and all.
         train_loop_per_worker=functools.partial(
@@ -183,6 +188,12 @@ def train_on_ray(
         raise _explained(error, config, run_folder) from error
     finally:
         ray.kill(actor)
+
+
+def _is_lone_machine() -> bool:
+    """Whether the cluster is one machine, and this process on it; see ``ray://`` for where it is not."""
+    is_here = not ray.util.client.ray.is_connected()
+    return is_here and len(cluster_nodes()) == 1 and not promised_nodes()
 
 
 def _start_coordinator() -> None:
@@ -236,11 +247,7 @@ def _worker_main(job: dict[str, Any]) -> None:
 
 def _explained(error: TrainingFailedError, config: Config, run_folder: str) -> Exception:
     """The user's mistake behind a failed run if there is one, else what failed and what is kept."""
-    causes: list[Exception] = []
-    if isinstance(error, WorkerGroupError):
-        causes = list(error.worker_failures.values())
-    elif isinstance(error, ControllerError):
-        causes = [error.controller_failure]
+    causes = causes_of(error)
     for cause in causes:
         for exception in (cause, cause.__cause__):
             if isinstance(exception, UserError):

@@ -1,4 +1,4 @@
-"""A Ray of our own on this machine, with only the processes that a single run has a use for."""
+"""A Ray of our own on this machine: only the processes that a single run has a use for, and those quiet."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ _API_SERVER = "start_api_server"
 _AUTOSCALER = "start_monitor"
 # Reads the workers' log files to print them in the driver, where that is asked for.
 _LOG_MONITOR = "start_log_monitor"
+
+# What every process would tell a dashboard once a second: half a percent of a core.
+QUIET = {"task_events_report_interval_ms": 0, "enable_metrics_collection": False}
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 
 from raydec.console import verbosity
 from raydec.errors import UserError
-from raydec.ray_runtime.lean_node import few_processes
+from raydec.ray_runtime.lean_node import QUIET, few_processes
 from raydec.search.placement import Node
 
 logger = logging.getLogger(__name__)
@@ -63,6 +63,8 @@ def start_ray(
         return
     limits = options | _local_limits(num_cpus, object_store_gib)
     limits["include_dashboard"] = dashboard
+    if not dashboard:
+        limits["_system_config"] = QUIET
     try:
         _connect(target, "start a local Ray", **limits)
     except _SlowStartError:

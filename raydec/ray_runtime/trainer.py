@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
+import ray
+from ray.exceptions import RayActorError
+from ray.train import Result
+from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy, FailureDecision
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+
+from raydec.errors import TakenOverError
 
 # Hands out shards of Ray Data sets; there are none.
 _DATASETS = "DatasetsCallback"
@@ -27,6 +38,63 @@ class LeanTrainer(DataParallelTrainer):
         self._left_out = {_DATASETS, _CLEANER} if is_whole_job else {_DATASETS}
         super().__init__(**arguments)
 
+    def fit(self) -> Result:
+        """See Ray Train's ``DataParallelTrainer``.
+
+        Raises:
+            KeyboardInterrupt: it was interrupted; the workers are ended.
+        """
+        with _signal_handler_restored():
+            return super().fit()
+
     def _create_default_callbacks(self) -> list[Any]:
         callbacks = super()._create_default_callbacks()
         return [callback for callback in callbacks if type(callback).__name__ not in self._left_out]
+
+    def _initialize_and_run_controller(self, **arguments: Any) -> Result:
+        arguments["failure_policy"] = _Restarts(arguments["failure_policy"].failure_config)
+        return self._run_controller(**arguments)
+
+    def _run_controller(self, **arguments: Any) -> Result:
+        """As an actor, as Ray Train does."""
+        return super()._initialize_and_run_controller(**arguments)
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Ray's own handler leaves with ``sys.exit(0)``, as if the run had finished."""
+
+        def end_and_interrupt(*_: Any) -> None:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            with suppress(RayActorError):  # how an actor says that it is gone
+                ray.get(controller.abort.remote())
+            raise KeyboardInterrupt
+
+        signal.signal(signal.SIGINT, end_and_interrupt)
+
+
+class _Restarts(DefaultFailurePolicy):
+    """Ray Train's own, but for a run that another process goes on with: its checkpoints come and go."""
+
+    def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
+        causes = causes_of(training_failed_error)
+        if any(isinstance(e, TakenOverError) for cause in causes for e in (cause, cause.__cause__)):
+            return FailureDecision.RAISE
+        return super().make_decision(training_failed_error)
+
+
+def causes_of(error: TrainingFailedError) -> list[Exception]:
+    """What failed: in the workers, the first by rank, or in the controller."""
+    if isinstance(error, WorkerGroupError):
+        return list(error.worker_failures.values())
+    return [error.controller_failure] if isinstance(error, ControllerError) else []
+
+
+@contextmanager
+def _signal_handler_restored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from raydec.config import Config
-from raydec.errors import UserError
+from raydec.errors import TakenOverError, UserError
 from raydec.storage import is_uri
 
 CONFIG_FILE, SUMMARY_FILE = "config.yaml", "summary.json"
@@ -90,10 +90,10 @@ class RunFolder:
         It happens when the same command is given twice, or again while a killed driver's workers still live.
 
         Raises:
-            UserError: it was taken over.
+            TakenOverError: it was taken over.
         """
         if self.claim is not None and (self.read(CLAIM_FILE) or "").strip() != self.claim:
-            raise UserError(
+            raise TakenOverError(
                 f"another raydec took over the run in {self.location} after this one had begun; this one "
                 "stops, what it has finished is kept, and the other goes on"
             )
