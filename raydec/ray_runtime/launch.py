@@ -146,23 +146,24 @@ def train_on_ray(
         RuntimeError: it failed more often than allowed; finished epochs are kept.
     """
     is_whole_job = placement is None
-    is_alone = is_whole_job and _is_lone_machine()
+    is_lone_machine = _is_lone_machine()
     if placement is None:
         placement = place_on_cluster(config.ray)
-    if not is_alone or isinstance(placement.num_workers, tuple):
+    controller_is_here = is_whole_job and is_lone_machine
+    if not controller_is_here or isinstance(placement.num_workers, tuple):
         _start_coordinator()
     actor = create_kmeans_actor(
         f"raydec-kmeans-{config.name}-{secrets.token_hex(4)}",
         num_gpus=placement.actor_gpus if placement.use_gpu else 0.0,
         timeout_s=config.ray.placement_timeout_s,
     )
-    # Ray Train takes a report when it polls next, and a worker waits when it is two ahead: by default an epoch
-    # would take 2 s at least. Each poll is 2 ms of a core.
+    # Ray Train takes a report when it polls next, and a worker waits when it is two ahead: by default, an
+    # epoch would take 2 s at least. A poll is 2 ms of a core.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-    if _is_lone_machine():
+    if is_lone_machine:
         # Nobody takes a lone machine away with a warning; the watcher is a process that imports Ray first.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    trainer = (LoneTrainer if is_alone else LeanTrainer)(
+    trainer = (LoneTrainer if controller_is_here else LeanTrainer)(
         is_whole_job=is_whole_job,
         # Bound here: the trainer's own way to pass arguments has the controller unpickle them, torch and all.
         train_loop_per_worker=functools.partial(
@@ -191,7 +192,7 @@ def train_on_ray(
 
 
 def _is_lone_machine() -> bool:
-    """Whether the cluster is one machine, and this process on it; see ``ray://`` for where it is not."""
+    """Whether the cluster is one machine and stays so, and this process is on it (not so with ``ray://``)."""
     is_here = not ray.util.client.ray.is_connected()
     return is_here and len(cluster_nodes()) == 1 and not promised_nodes()
 

@@ -40,9 +40,9 @@ def start_ray(
             environment's ``RAY_ADDRESS``, else a Ray of our own on this machine.
         num_cpus: CPUs of a local Ray; None means all. A cluster keeps its own number.
         object_store_gib: object store of a local Ray, in GiB; None leaves it to Ray.
-        dashboard: whether a local Ray has one. Without, it starts three seconds earlier and has a dozen
-            processes less, cannot be asked by ``ray status`` or ``ray list``, and the cleaner that Ray Train
-            runs within searches only warns (Ray 2.60).
+        dashboard: whether a local Ray has one. Without, it starts three seconds earlier, has a dozen
+            processes less and keeps no metrics, cannot be asked by ``ray status`` or ``ray list``, and the
+            cleaner that Ray Train runs within searches only warns (Ray 2.60).
         worker_environment: environment variables of all processes that work for this one.
 
     Raises:

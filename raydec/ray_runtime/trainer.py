@@ -61,6 +61,8 @@ class LeanTrainer(DataParallelTrainer):
 
     def _register_sigint_handler(self, controller: Any) -> None:
         """Ray's own handler leaves with ``sys.exit(0)``, as if the run had finished."""
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            return  # in the background of a shell, whose Ctrl-C is not for us
 
         def end_and_interrupt(*_: Any) -> None:
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -97,4 +99,5 @@ def _signal_handler_restored() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        if before is not None:  # None: not set from Python
+            signal.signal(signal.SIGINT, before)
