@@ -10,10 +10,13 @@ import cloudpickle
 import pytest
 
 pytest.importorskip("ray")
-from ray.train import RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2._internal.execution.failure_handling import FailureDecision
+from ray.train.v2.api.exceptions import WorkerGroupError
 
+from raydec.errors import TakenOverError
 from raydec.ray_runtime.process_group import ProcessGroupConfig
-from raydec.ray_runtime.trainer import LeanTrainer
+from raydec.ray_runtime.trainer import LeanTrainer, _Restarts
 
 
 def helpers(folder: Path, *, is_whole_job: bool | None) -> set[str]:
@@ -66,3 +69,15 @@ def test_a_driver_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]
+
+
+def test_a_run_that_was_taken_over_is_not_tried_again() -> None:
+    def decision(*failures: Exception) -> FailureDecision:
+        error = WorkerGroupError("workers failed", dict(enumerate(failures)))
+        return _Restarts(FailureConfig(max_failures=3)).make_decision(error)
+
+    wrapped = RuntimeError("a collective failed")
+    wrapped.__cause__ = TakenOverError("another raydec took over the run")
+    assert decision(RuntimeError("a worker died")) is FailureDecision.RETRY
+    assert decision(RuntimeError("a collective failed"), TakenOverError("gone")) is FailureDecision.RAISE
+    assert decision(wrapped) is FailureDecision.RAISE
