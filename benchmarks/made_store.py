@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.report import argument_parser
-from raydec.features.files import file_sha256, write_arrow
 from raydec.features.shards import write_frames
 from raydec.features.store import FeatureStore
+from raydec.files.atomic import file_sha256, write_arrow
 
 FRAMES_PER_SECOND = 62.5
 PER_SHARD = 512

@@ -102,7 +102,7 @@ def repeat_store(source: Path, target: Path, gib: float) -> Path:
     """A store whose frames files are copies of ``source``'s; eight neighbours become one long utterance."""
     import pyarrow as pa
 
-    from raydec.features.files import file_sha256, write_arrow
+    from raydec.files.atomic import file_sha256, write_arrow
 
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)

@@ -13,3 +13,21 @@ class UserError(Exception):
 
 class TakenOverError(UserError):
     """Another process goes on with the run; trying again would be two that write it."""
+
+
+class AudioError(UserError):
+    """A file that gives no usable samples.
+
+    Attributes:
+        file: the file's name as it was given.
+        reason: what is wrong, without the name: short enough for a table.
+    """
+
+    def __init__(self, file: str, reason: str) -> None:
+        # Both are arguments of the exception, so that it survives pickling on its way out of a worker.
+        super().__init__(file, reason)
+        self.file = file
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.reason}"

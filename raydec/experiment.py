@@ -15,11 +15,11 @@ from typing import Any
 from raydec.config import Config, changed_keys, config_from_dict, config_yaml
 from raydec.errors import UserError
 from raydec.features.store_cache import absolute_store
+from raydec.files.storage import is_uri, storage_explained
 from raydec.learning.host import import_ahead
 from raydec.learning.selection import check_data
 from raydec.reporting.run_folder import CONFIG_FILE, SUMMARY_FILE, RunFolder, finished_summary, run_location
 from raydec.reporting.tracking import check_trackers
-from raydec.storage import is_uri, storage_explained
 
 # Keys that decide where a run computes and is recorded, not what it computes: it may be resumed with others.
 PLACEMENT_KEYS = ("ray.", "tracking.", "output_dir", "storage_path", "training.keep_checkpoints")

@@ -9,6 +9,7 @@ import torch
 from raydec.config import Config
 from raydec.errors import UserError
 from raydec.features.store import FeatureStore
+from raydec.files.storage import is_uri, storage_explained
 from raydec.learning.clustering import Clusterer, LocalClusterer
 from raydec.learning.data import TrainingData, select_data
 from raydec.learning.host import prepare_host
@@ -17,7 +18,6 @@ from raydec.learning.training import NullRecorder, Recorder, Training
 from raydec.learning.worker import LocalWorker, Worker
 from raydec.reporting.recorder import RunRecorder
 from raydec.reporting.run_folder import RunFolder
-from raydec.storage import is_uri, storage_explained
 
 
 def open_data(config: Config) -> tuple[FeatureStore, TrainingData]:

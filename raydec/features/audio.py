@@ -19,7 +19,7 @@ import soundfile
 import soxr
 from jaxtyping import Float32, Num
 
-from raydec.errors import UserError
+from raydec.errors import AudioError
 
 SAMPLE_RATE = 16_000
 _MIN_RATE_HZ, _MAX_RATE_HZ = 1_000, 1_000_000
@@ -34,24 +34,6 @@ _STREAMED_LENGTH = 0x7FFFF000
 _OPEN_LENGTH = 1 << 62
 # Headers that are wrong by a few bytes, and MP3 lengths, which are estimates, are not worth a warning.
 _WHOLE = 0.99
-
-
-class AudioError(UserError):
-    """A file that gives no usable samples.
-
-    Attributes:
-        file: the file's name as it was given.
-        reason: what is wrong, without the name: short enough for a table.
-    """
-
-    def __init__(self, file: str, reason: str) -> None:
-        # Both are arguments of the exception, so that it survives pickling on its way out of a worker.
-        super().__init__(file, reason)
-        self.file = file
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.file}: {self.reason}"
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ import pyarrow as pa
 import torch
 
 from raydec.corpus.table import UNLABELED_SPLIT, Skipped, labeled_mask
-from raydec.errors import UserError
-from raydec.features.audio import AudioError, DecodedAudio, decode_audio
-from raydec.features.files import file_sha256, full_disk_explained, temporary_file, write_arrow, write_text
+from raydec.errors import AudioError, UserError
+from raydec.features.audio import DecodedAudio, decode_audio
 from raydec.features.mel import MelMoments, mel_frames
 from raydec.features.parameters import FeatureParameters
+from raydec.files.atomic import file_sha256, full_disk_explained, temporary_file, write_arrow, write_text
 
 MAX_FLOAT16 = 65_504.0
 _TARGET_SHARDS, _MIN_UTTERANCES, _MAX_UTTERANCES = 64, 16, 512

@@ -29,8 +29,8 @@ from jaxtyping import Bool, Float16, Float32, Int64
 from raydec.config import ATTRIBUTES
 from raydec.corpus.table import CANONICAL_SPLITS, canonical_split, labeled_mask
 from raydec.errors import UserError
-from raydec.features.files import file_sha256
 from raydec.features.parameters import FeatureParameters, Scale
+from raydec.files.atomic import file_sha256
 
 SCHEMA_VERSION = 1
 STORE_FILE, UTTERANCES_FILE, SKIPPED_FILE = "store.json", "utterances.arrow", "skipped.csv"

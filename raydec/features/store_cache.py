@@ -17,9 +17,9 @@ import pyarrow as pa
 from pyarrow import fs
 
 from raydec.errors import UserError
-from raydec.features.files import file_sha256
 from raydec.features.store import FRAMES_FILE, STORE_FILE, UTTERANCES_FILE
-from raydec.storage import is_uri, one_line
+from raydec.files.atomic import file_sha256
+from raydec.files.storage import is_uri, one_line
 
 CACHE_VARIABLE = "RAYDEC_CACHE"
 

@@ -18,13 +18,6 @@ import pyarrow as pa
 
 from raydec.corpus.table import Corpus, Skipped, name_some
 from raydec.errors import UserError
-from raydec.features.files import (
-    TEMPORARY_PREFIX,
-    file_sha256,
-    full_disk_explained,
-    write_arrow,
-    write_text,
-)
 from raydec.features.parameters import FeatureParameters
 from raydec.features.shards import ShardPlan, ShardResult, finished_shard
 from raydec.features.store import (
@@ -36,6 +29,13 @@ from raydec.features.store import (
     read_store_file,
 )
 from raydec.features.store_content import corpus_differences, corpus_entry, store_content
+from raydec.files.atomic import (
+    TEMPORARY_PREFIX,
+    file_sha256,
+    full_disk_explained,
+    write_arrow,
+    write_text,
+)
 
 WARNINGS_FILE = "warnings.csv"
 _NOTE_FILE = re.compile(r"frames-\d{5,}\.json")

@@ -18,8 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from raydec.files.storage import CHECKPOINT_FOLDER, one_line
 from raydec.learning.member import Member
-from raydec.storage import CHECKPOINT_FOLDER, one_line
 
 # Ranks that wait for the same one give up at about the same time.
 _ROLL_CALL_S = 10.0

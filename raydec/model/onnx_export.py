@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from raydec import __version__
 from raydec.errors import UserError
-from raydec.features.files import publish, temporary_file
+from raydec.files.atomic import publish, temporary_file
 from raydec.model.encoder import feature_map_sizes
 from raydec.model.folding import folded
 from raydec.model.saved import NetworkSpec, SavedModel

@@ -21,8 +21,8 @@ from torch import Tensor
 from raydec import __version__
 from raydec.config import Attribute, FeatureConfig, ModelConfig
 from raydec.errors import UserError
-from raydec.features.files import file_sha256
 from raydec.features.parameters import FeatureParameters
+from raydec.files.atomic import file_sha256
 from raydec.model.assembly import build_network
 from raydec.model.directory import check_tensors
 from raydec.model.network import Network

@@ -26,6 +26,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 
 from raydec.config import Config, RayConfig
 from raydec.errors import UserError
+from raydec.files.storage import CHECKPOINT_FOLDER, storage_problem
 from raydec.learning.host import WORKER_ENVIRONMENT, prepare_host
 from raydec.ray_runtime.kmeans_actor import create_kmeans_actor
 from raydec.ray_runtime.lone_trainer import LoneTrainer
@@ -34,7 +35,6 @@ from raydec.ray_runtime.session import cluster_nodes, promised_nodes
 from raydec.ray_runtime.snapshot import mend_snapshot
 from raydec.ray_runtime.trainer import LeanTrainer, causes_of
 from raydec.search.placement import Node, even_cpus, uses_gpu, worker_slots
-from raydec.storage import CHECKPOINT_FOLDER, storage_problem
 from raydec.worker_count import worker_range
 
 TrainLoop = Callable[[Config, Any, Any, str], None]

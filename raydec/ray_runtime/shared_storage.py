@@ -13,7 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raydec.config import Config
 from raydec.errors import UserError
-from raydec.storage import is_uri
+from raydec.files.storage import is_uri
 
 _ANSWER_S = 120.0
 

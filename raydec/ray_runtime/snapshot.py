@@ -14,7 +14,7 @@ from pathlib import Path
 from pyarrow import fs
 
 from raydec.errors import UserError
-from raydec.storage import CHECKPOINT_FOLDER
+from raydec.files.storage import CHECKPOINT_FOLDER
 
 SNAPSHOT_FILE = "checkpoint_manager_snapshot.json"
 logger = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from raydec.corpus.audio_files import is_audio, list_audio
 from raydec.errors import UserError
-from raydec.reporting.remote_files import list_uri, local_copy, uri_below
-from raydec.storage import is_uri
+from raydec.files.remote import list_uri, local_copy, uri_below
+from raydec.files.storage import is_uri
 
 # Headers under which lists of recordings name them, in order of preference.
 _COLUMNS = ("file", "path", "file_name", "filename", "file_path", "filepath", "audio", "audio_path", "wav")

@@ -36,7 +36,7 @@ from typing import Any
 
 from raydec import __version__
 from raydec.errors import UserError
-from raydec.features.files import write_text
+from raydec.files.atomic import write_text
 from raydec.reporting.evaluation_result import (
     AttributeResult,
     Comparison,

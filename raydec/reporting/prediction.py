@@ -16,10 +16,10 @@ from torch import Tensor
 from raydec.errors import UserError
 from raydec.features.audio import load_audio, prepare_waveform
 from raydec.features.chunking import chunk_utterance
-from raydec.features.files import file_sha256
 from raydec.features.kaiser import load_audio_kaiser, resample_kaiser
 from raydec.features.mel import FrameNormalizer, mel_frames
 from raydec.features.store import FeatureStore
+from raydec.files.atomic import file_sha256
 from raydec.learning.dependency import most_frequent_clusters
 from raydec.model.directory import CENTROIDS_FILE, CONFIG_FILE, WEIGHTS_FILE, load_model
 from raydec.model.folding import folded

@@ -20,11 +20,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from raydec.corpus.audio_files import printable
-from raydec.features.audio import AudioError
+from raydec.errors import AudioError
 from raydec.features.mel import mel_frames
+from raydec.files.remote import local_copy
 from raydec.model.saved import SavedModel
 from raydec.reporting.prediction import Predictions, Predictor, decode_for
-from raydec.reporting.remote_files import local_copy
 
 # Utterances whose frames are in memory together.
 _UTTERANCES_IN_MEMORY = 256

@@ -17,7 +17,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from raydec.errors import UserError
-from raydec.features.files import TEMPORARY_PREFIX, publish, temporary_file, write_arrow, write_text
+from raydec.files.atomic import TEMPORARY_PREFIX, publish, temporary_file, write_arrow, write_text
 
 _STATE_FILE = "state.json"
 _FORMATS = (".csv", ".parquet")

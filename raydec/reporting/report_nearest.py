@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import soundfile
 
-from raydec.features.audio import AudioError, load_audio
+from raydec.errors import AudioError
+from raydec.features.audio import load_audio
 from raydec.features.parameters import FeatureParameters
 from raydec.reporting.cluster_map import chunk_times
 from raydec.reporting.html_page import Markup, Table, series_color

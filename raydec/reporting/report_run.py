@@ -20,6 +20,7 @@ from raydec.features.chunk_set import ChunkSet
 from raydec.features.mel import FrameNormalizer
 from raydec.features.store import FeatureStore
 from raydec.features.store_cache import local_store
+from raydec.files.storage import is_uri
 from raydec.learning.clustering import nearest_centroid
 from raydec.learning.dependency import most_frequent_clusters
 from raydec.learning.inference import predict_utterances
@@ -27,7 +28,6 @@ from raydec.learning.worker import LocalWorker
 from raydec.model.directory import load_model
 from raydec.model.saved import SavedModel
 from raydec.reporting.run_folder import CONFIG_FILE, METRICS_FILE, MODEL_FOLDER, SIZES_FILE, SUMMARY_FILE
-from raydec.storage import is_uri
 
 _UTTERANCES_PER_STEP = 64
 

@@ -14,7 +14,7 @@ from pyarrow import fs
 
 from raydec.config import Config
 from raydec.errors import TakenOverError, UserError
-from raydec.storage import is_uri
+from raydec.files.storage import is_uri
 
 CONFIG_FILE, SUMMARY_FILE = "config.yaml", "summary.json"
 CLAIM_FILE = "owner"

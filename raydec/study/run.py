@@ -6,13 +6,13 @@ import shutil
 
 from raydec.config import Config, config_yaml
 from raydec.experiment import resolve
+from raydec.files.storage import is_uri
 from raydec.learning.selection import check_data
 from raydec.reporting.run_folder import RunFolder
 from raydec.search.events import SearchEvents
 from raydec.search.ledger import Ledger
 from raydec.search.placement import TrialShare, share_cluster
 from raydec.search.trial import Remaining, TrialJob
-from raydec.storage import is_uri
 from raydec.study.state import SEARCH_FILE, TRIALS_FOLDER, Study, all_entries
 from raydec.study.trial import train_trial
 

@@ -12,6 +12,7 @@ from raydec.config import changed_keys, config_from_dict
 from raydec.errors import UserError
 from raydec.experiment import PLACEMENT_KEYS
 from raydec.features.store_cache import absolute_store
+from raydec.files.storage import is_uri
 from raydec.reporting.ranking import RunOutcome, TrialState
 from raydec.reporting.run_folder import CONFIG_FILE, METRICS_FILE, RunFolder, finished_summary, run_location
 from raydec.search.config import TuneConfig
@@ -19,7 +20,6 @@ from raydec.search.ledger import Entry, Ledger
 from raydec.search.plan import SearchPlan
 from raydec.search.score import score_run, trial_curve
 from raydec.search.trial import Remaining
-from raydec.storage import is_uri
 
 SEARCH_FILE, TRIALS_FOLDER = "search.yaml", "trials"
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from raydec.config import Config
 from raydec.experiment import begin, changed_settings, train_on_worker
+from raydec.files.storage import CHECKPOINT_FOLDER, is_uri
 from raydec.reporting.run_folder import RunFolder, finished_summary, run_location
 from raydec.search.placement import TrialShare
 from raydec.search.trial import Given, Report
-from raydec.storage import CHECKPOINT_FOLDER, is_uri
 from raydec.study.state import read_history
 
 START_FOLDER = "start"

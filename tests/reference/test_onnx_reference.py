@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from raydec.features.audio import AudioError
+from raydec.errors import AudioError
 from raydec.features.chunking import chunk_utterance
 from raydec.features.kaiser import load_audio_kaiser
 from raydec.features.mel import FrameNormalizer, mel_frames

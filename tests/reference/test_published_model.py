@@ -12,7 +12,8 @@ import torch
 import raydec.reporting.prediction as prediction_module
 from raydec.console import run_entry_point
 from raydec.convert import main as convert
-from raydec.features.audio import AudioError, load_audio
+from raydec.errors import AudioError
+from raydec.features.audio import load_audio
 from raydec.features.chunking import chunk_utterance
 from raydec.features.mel import mel_frames
 from raydec.model.directory import load_model

@@ -12,7 +12,8 @@ import pytest
 import soundfile
 from corpus_support import voice
 
-from raydec.features.audio import AudioError, decode_audio, load_audio, prepare_waveform
+from raydec.errors import AudioError
+from raydec.features.audio import decode_audio, load_audio, prepare_waveform
 
 RATE = 16_000
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from raydec.features.audio import AudioError, load_audio
+from raydec.errors import AudioError
+from raydec.features.audio import load_audio
 from raydec.features.kaiser import load_audio_kaiser, resample_kaiser
 
 

@@ -15,9 +15,9 @@ from stores import make_store
 from raydec.config import Config, config_from_dict
 from raydec.errors import UserError
 from raydec.experiment import train_run
+from raydec.files.storage import storage_problem
 from raydec.learning.checkpoint import load_state
 from raydec.learning.worker import LocalWorker
-from raydec.storage import storage_problem
 
 
 @pytest.fixture(scope="module")

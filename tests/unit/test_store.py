@@ -17,7 +17,6 @@ import pytest
 from corpus_support import Spoken, make_store, many, write_corpus
 
 from raydec.errors import UserError
-from raydec.features import files
 from raydec.features.audio import load_audio
 from raydec.features.chunk_set import normalizer_of
 from raydec.features.mel import mel_frames
@@ -25,6 +24,7 @@ from raydec.features.parameters import FeatureParameters
 from raydec.features.shards import finished_shard, plan_shards, write_shard
 from raydec.features.store import FeatureStore, file_sha256
 from raydec.features.store_writer import finish_store, open_folder
+from raydec.files import atomic as files
 
 PARAMETERS = FeatureParameters()
 

@@ -13,9 +13,8 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.fs
 
-from raydec.errors import UserError
-from raydec.features.audio import AudioError
-from raydec.storage import is_uri, one_line
+from raydec.errors import AudioError, UserError
+from raydec.files.storage import is_uri, one_line
 
 
 @contextmanager
