@@ -53,7 +53,7 @@ def timed_loop(config: Any, worker: Any, clusterer: Any, location: str) -> None:
 
 def inside(arguments: list[str]) -> None:
     """What the driver of ``python -m raydec.train`` does, with marks."""
-    from raydec.command_line import parse_config_arguments
+    from raydec.console.command_line import parse_config_arguments
 
     config = parse_config_arguments(arguments, verb="train", summary="")
     parsed = time.time()

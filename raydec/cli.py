@@ -8,7 +8,7 @@ import importlib.util
 from collections.abc import Sequence
 
 from raydec import __version__
-from raydec.console import out, run_entry_point
+from raydec.console.terminal import out, run_entry_point
 from raydec.errors import UserError
 
 VERBS = {

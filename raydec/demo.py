@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from raydec.console import waiting
+from raydec.console.terminal import waiting
 from raydec.corpus.demo import DEMO_VERSION, write_demo_corpus
 from raydec.corpus.readers import read_corpus
 

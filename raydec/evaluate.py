@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raydec.arguments import Parser
-from raydec.console import note, out, progress_bar, run_entry_point, waiting
+from raydec.console.arguments import Parser
+from raydec.console.terminal import note, out, progress_bar, run_entry_point, waiting
 
 if TYPE_CHECKING:
     from raydec.reporting.evaluation_result import Evaluation

@@ -7,8 +7,8 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from raydec.arguments import Parser
-from raydec.console import note, run_entry_point, waiting
+from raydec.console.arguments import Parser
+from raydec.console.terminal import note, run_entry_point, waiting
 from raydec.errors import UserError
 
 

@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raydec.arguments import Parser
-from raydec.console import note, progress_bar, run_entry_point, waiting
+from raydec.console.arguments import Parser
+from raydec.console.terminal import note, progress_bar, run_entry_point, waiting
 from raydec.errors import UserError
 
 if TYPE_CHECKING:

@@ -14,9 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raydec.arguments import Parser
-from raydec.console import err, note, out, progress_bar, run_entry_point, verbosity
+from raydec.console.arguments import Parser
+from raydec.console.terminal import err, note, out, progress_bar, run_entry_point
 from raydec.errors import UserError
+from raydec.verbosity import verbosity
 
 if TYPE_CHECKING:
     from raydec.corpus.table import Corpus

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from raydec.arguments import Parser
-from raydec.console import note, progress_bar, run_entry_point, waiting
+from raydec.console.arguments import Parser
+from raydec.console.terminal import note, progress_bar, run_entry_point, waiting
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from raydec.command_line import parse_config_arguments
-from raydec.console import progress_output, run_entry_point
+from raydec.console.command_line import parse_config_arguments
+from raydec.console.terminal import progress_output, run_entry_point
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -17,8 +17,8 @@ def main(arguments: Sequence[str]) -> None:
         summary="Train a model. Without a feature store, on the built-in synthetic demo corpus.",
     )
     # torch takes seconds to import: not before the arguments are known to be good.
+    from raydec.console.progress import following, print_result
     from raydec.experiment import resolve, train_run
-    from raydec.progress import following, print_result
 
     resolved = resolve(config)
     with progress_output(), following(resolved):

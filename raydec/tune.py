@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from raydec.command_line import parse_config_arguments
-from raydec.console import note, progress_output, run_entry_point
+from raydec.console.command_line import parse_config_arguments
+from raydec.console.terminal import note, progress_output, run_entry_point
 from raydec.learning.host import WORKER_ENVIRONMENT
 from raydec.ray_runtime.session import check_address, start_ray
 from raydec.search.config import TuneConfig
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> None:
     if not Path(config.output_dir, config.search_name, "results.json").exists():
         check_address(config.ray.address)
     # torch and Ray take seconds to import: not before the search is known to make sense.
-    from raydec.study.progress import TrialLines
+    from raydec.console.trial_lines import TrialLines
     from raydec.study.results import conclude
     from raydec.study.run import run_study
     from raydec.study.state import find_remaining, open_study

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from raydec.console import verbosity
 from raydec.errors import UserError
 from raydec.ray_runtime.session import start_ray
+from raydec.verbosity import verbosity
 
 # Parts in flight: spectrograms of some dozen files each, a few per process.
 _OBJECT_STORE_GIB = 1.0

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from raydec.console import verbosity
 from raydec.errors import UserError
 from raydec.ray_runtime.lean_node import QUIET, few_processes
 from raydec.search.placement import Node
+from raydec.verbosity import verbosity
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from raydec.console import out
+from raydec.console.terminal import out
 from raydec.reporting import comparison
 from raydec.reporting.comparison import Cell
 from raydec.reporting.ranking import RankedSetting

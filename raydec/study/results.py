@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from raydec import __version__
-from raydec.console import out
+from raydec.console.terminal import out
 from raydec.reporting.ranking import (
     RankedSetting,
     RunOutcome,

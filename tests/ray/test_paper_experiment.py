@@ -14,7 +14,7 @@ import ray
 from scipy import stats
 from stores import make_store
 
-from raydec.console import run_entry_point
+from raydec.console.terminal import run_entry_point
 from raydec.ray_runtime.session import start_ray
 from raydec.tune import main
 

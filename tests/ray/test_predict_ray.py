@@ -17,7 +17,7 @@ import soundfile
 from model_support import small_model, speech
 
 import raydec.predict
-from raydec.console import run_entry_point
+from raydec.console.terminal import run_entry_point
 from raydec.errors import UserError
 from raydec.model.directory import save_model
 from raydec.ray_runtime.predict import predict_parts

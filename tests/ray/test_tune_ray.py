@@ -16,7 +16,7 @@ import ray
 import yaml
 from stores import make_store
 
-from raydec.console import run_entry_point
+from raydec.console.terminal import run_entry_point
 from raydec.ray_runtime.session import start_ray
 from raydec.tune import main
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import raydec.reporting.prediction as prediction_module
-from raydec.console import run_entry_point
+from raydec.console.terminal import run_entry_point
 from raydec.convert import main as convert
 from raydec.errors import AudioError
 from raydec.features.audio import load_audio

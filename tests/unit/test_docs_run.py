@@ -20,7 +20,7 @@ import soundfile
 from corpus_support import voice
 from report_support import TINY
 
-from raydec.console import run_entry_point
+from raydec.console.terminal import run_entry_point
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -10,7 +10,7 @@ from corpus_support import Spoken, make_store, write_corpus
 from model_support import small_model
 
 import raydec.evaluate
-from raydec.console import run_entry_point
+from raydec.console.terminal import run_entry_point
 from raydec.model.directory import save_model
 from raydec.reporting.evaluation import evaluate as evaluate_directly
 

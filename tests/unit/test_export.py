@@ -11,7 +11,7 @@ import torch
 from model_support import small_model
 
 import raydec.export
-from raydec.console import run_entry_point
+from raydec.console.terminal import run_entry_point
 from raydec.errors import UserError
 from raydec.features.parameters import FeatureParameters
 from raydec.model import onnx_export

@@ -8,7 +8,7 @@ import pytest
 import scipy.io
 import torch
 
-from raydec.console import run_entry_point
+from raydec.console.terminal import run_entry_point
 from raydec.convert import main
 from raydec.errors import UserError
 from raydec.model.directory import load_model

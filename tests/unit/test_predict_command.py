@@ -18,7 +18,7 @@ from model_support import small_model, speech
 
 import raydec.predict
 import raydec.reporting.prediction_files
-from raydec.console import run_entry_point
+from raydec.console.terminal import run_entry_point
 from raydec.errors import UserError
 from raydec.features.audio import load_audio
 from raydec.features.chunking import chunk_utterance

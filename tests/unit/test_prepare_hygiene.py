@@ -16,7 +16,7 @@ import soundfile
 from corpus_support import many, voice, write_corpus
 
 import raydec.features.shards as shards
-from raydec.console import run_entry_point
+from raydec.console.terminal import run_entry_point
 from raydec.features.parameters import FeatureParameters
 from raydec.features.store import FeatureStore
 from raydec.prepare import main, prepare_store

@@ -13,7 +13,8 @@ from model_support import small_model, speech
 from report_support import TINY, make_tiny_store
 from rich.console import Console
 
-from raydec import cli, console
+from raydec import cli
+from raydec.console import terminal
 from raydec.model.directory import save_model
 
 
@@ -92,12 +93,12 @@ def test_a_terminal_shows_a_bar_with_the_time_left_and_a_pipe_shows_nothing(
     shown = {}
     for is_terminal in (True, False):
         screen = io.StringIO()
-        monkeypatch.setattr(console, "err", Console(file=screen, force_terminal=is_terminal, width=100))
+        monkeypatch.setattr(terminal, "err", Console(file=screen, force_terminal=is_terminal, width=100))
         assert cli.main(["predict", "model", "a.wav", "--out", f"{is_terminal}.csv"]) == 0
         shown[is_terminal] = screen.getvalue()
     assert "predict" in shown[True] and "1/1" in shown[True] and "\x1b[" in shown[True]
     assert shown[False] == ""
     screen = io.StringIO()
-    monkeypatch.setattr(console, "err", Console(file=screen, force_terminal=True, width=100))
+    monkeypatch.setattr(terminal, "err", Console(file=screen, force_terminal=True, width=100))
     assert cli.main(["predict", "model", "a.wav", "--out", "quiet.csv", "-q"]) == 0
     assert screen.getvalue() == ""

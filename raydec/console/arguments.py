@@ -6,8 +6,8 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from raydec.console import set_verbosity
 from raydec.errors import UserError
+from raydec.verbosity import set_verbosity
 
 
 class Parser(ArgumentParser):

@@ -12,7 +12,7 @@ from typing import Any
 from rich.table import Table
 
 from raydec.config import Config
-from raydec.console import err, note, out
+from raydec.console.terminal import err, note, out
 from raydec.experiment import RunResult
 from raydec.reporting.run_folder import METRICS_FILE, MODEL_FOLDER, RunFolder, run_location
 

@@ -7,8 +7,8 @@ from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
-from raydec.arguments import Parser
 from raydec.config import Config, iterate_keys, load_config
+from raydec.console.arguments import Parser
 from raydec.errors import UserError
 
 STORAGE_VARIABLE = "RAYDEC_STORAGE"

@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import (
@@ -24,36 +23,10 @@ from rich.progress import (
 
 from raydec.errors import UserError
 from raydec.learning.host import OPENMP_ENVIRONMENT
+from raydec.verbosity import set_verbosity, verbosity
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
-
-
-@dataclass
-class _Verbosity:
-    """How much a person wants to read: -1 with ``-q``, 1 with ``-v``."""
-
-    level: int = 0
-
-
-_verbosity = _Verbosity()
-
-
-def set_verbosity(level: int) -> None:
-    """Say how much is printed from now on.
-
-    Args:
-        level: negative: results and problems only, no progress; 0: as designed; positive: raydec's own log
-            and what else explains a number, Ray's warnings too.
-    """
-    _verbosity.level = level
-    own = logging.getLogger("raydec")
-    own.setLevel(logging.ERROR if level < 0 else logging.INFO if level > 0 else logging.NOTSET)
-
-
-def verbosity() -> int:
-    """What :func:`set_verbosity` was told."""
-    return _verbosity.level
 
 
 def note(text: str, *, verbose: bool = False) -> None:
@@ -63,7 +36,7 @@ def note(text: str, *, verbose: bool = False) -> None:
         text: the line.
         verbose: print it with ``-v`` only.
     """
-    if _verbosity.level >= (1 if verbose else 0):
+    if verbosity() >= (1 if verbose else 0):
         out.print(text, markup=False)
 
 
@@ -71,7 +44,7 @@ def note(text: str, *, verbose: bool = False) -> None:
 def progress_output() -> Iterator[None]:
     """What the block prints is progress: with ``-q`` none of it is seen."""
     before = out.quiet, err.quiet
-    out.quiet = err.quiet = _verbosity.level < 0
+    out.quiet = err.quiet = verbosity() < 0
     try:
         yield
     finally:
@@ -84,7 +57,7 @@ def waiting(text: str) -> AbstractContextManager[object]:
 
 
 def _shows_progress() -> bool:
-    return err.is_terminal and _verbosity.level >= 0
+    return err.is_terminal and verbosity() >= 0
 
 
 def run_entry_point(main: Callable[[Sequence[str]], None], arguments: Sequence[str] | None = None) -> int:

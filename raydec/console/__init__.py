@@ -1,0 +1,1 @@
+"""What a terminal sees: arguments, progress, tables."""
