@@ -20,11 +20,11 @@ def mark(folder: str, name: str) -> None:
 
 
 def timed_loop(config: Any, worker: Any, clusterer: Any, location: str) -> None:
-    """:func:`raydec.training_loop.train_loop` with marks."""
+    """:func:`raydec.runs.training_loop.train_loop` with marks."""
     mark(location, "worker")
-    from raydec import training_loop
     from raydec.learning.epoch import EpochRunner
-    from raydec.reporting.recorder import RunRecorder
+    from raydec.runs import training_loop
+    from raydec.runs.recorder import RunRecorder
 
     step, train, open_data = RunRecorder.step, EpochRunner._train, training_loop.open_data
 

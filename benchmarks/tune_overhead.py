@@ -31,7 +31,7 @@ def bare_seconds(work: Path, num_trials: int, epochs: int) -> list[float]:
     """Seconds of each training in this process, without Ray; imports and the store are paid before."""
     from raydec.config import load_config
     from raydec.experiment import begin, resolve
-    from raydec.training_loop import train_here
+    from raydec.runs.training_loop import train_here
 
     seconds = []
     for num_clusters in CLUSTERS[:num_trials]:

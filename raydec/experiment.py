@@ -18,8 +18,8 @@ from raydec.features.store_cache import absolute_store
 from raydec.files.storage import is_uri, storage_explained
 from raydec.learning.host import import_ahead
 from raydec.learning.selection import check_data
-from raydec.reporting.run_folder import CONFIG_FILE, SUMMARY_FILE, RunFolder, finished_summary, run_location
-from raydec.reporting.tracking import check_trackers
+from raydec.runs.run_folder import CONFIG_FILE, SUMMARY_FILE, RunFolder, finished_summary, run_location
+from raydec.runs.tracking import check_trackers
 
 # Keys that decide where a run computes and is recorded, not what it computes: it may be resumed with others.
 PLACEMENT_KEYS = ("ray.", "tracking.", "output_dir", "storage_path", "training.keep_checkpoints")
@@ -92,8 +92,8 @@ def changed_settings(config: Config, folder: RunFolder) -> list[str]:
 
 
 def train_on_worker(config: Config, worker: Any, clusterer: Any, location: str, claim: str | None) -> None:
-    """:func:`raydec.training_loop.train_loop`, by a name that a process without torch can hand on."""
-    from raydec.training_loop import train_loop
+    """:func:`raydec.runs.training_loop.train_loop`, by a name that a process without torch can hand on."""
+    from raydec.runs.training_loop import train_loop
 
     train_loop(config, worker, clusterer, location, claim)
 
@@ -113,7 +113,7 @@ def train_run(config: Config) -> RunResult:
     already_finished = summary is not None
     if summary is None:
         if config.ray.num_workers == 0:
-            from raydec.training_loop import train_here
+            from raydec.runs.training_loop import train_here
 
             train_here(config, folder.location, folder.claim)
         else:

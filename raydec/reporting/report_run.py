@@ -27,7 +27,7 @@ from raydec.learning.inference import predict_utterances
 from raydec.learning.worker import LocalWorker
 from raydec.model.directory import load_model
 from raydec.model.saved import SavedModel
-from raydec.reporting.run_folder import CONFIG_FILE, METRICS_FILE, MODEL_FOLDER, SIZES_FILE, SUMMARY_FILE
+from raydec.runs.run_folder import CONFIG_FILE, METRICS_FILE, MODEL_FOLDER, SIZES_FILE, SUMMARY_FILE
 
 _UTTERANCES_PER_STEP = 64
 

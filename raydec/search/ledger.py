@@ -20,7 +20,7 @@ State = Literal["begun", "finished", "stopped", "failed"]
 
 @runtime_checkable
 class TextFolder(Protocol):
-    """Where text files are kept; :class:`raydec.reporting.run_folder.RunFolder` is one."""
+    """Where text files are kept; :class:`raydec.runs.run_folder.RunFolder` is one."""
 
     def read(self, name: str) -> str | None:
         """A file's text, or None."""

@@ -9,7 +9,7 @@ from raydec.console.terminal import out
 from raydec.reporting import comparison
 from raydec.reporting.comparison import Cell
 from raydec.reporting.ranking import RankedSetting
-from raydec.reporting.run_folder import PREDICTIONS_FILE, RunFolder
+from raydec.runs.run_folder import PREDICTIONS_FILE, RunFolder
 from raydec.study.state import TRIALS_FOLDER, Study
 
 COMPARISON = "comparison"

@@ -22,8 +22,8 @@ from raydec.reporting.ranking import (
     to_markdown,
     to_text,
 )
-from raydec.reporting.run_folder import CONFIG_FILE, MODEL_FOLDER, RunFolder
 from raydec.reporting.search_report import write_hparams, write_search_report
+from raydec.runs.run_folder import CONFIG_FILE, MODEL_FOLDER, RunFolder
 from raydec.study.comparison import write_comparison
 from raydec.study.state import TRIALS_FOLDER, Study, collect
 

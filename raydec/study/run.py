@@ -8,7 +8,7 @@ from raydec.config import Config, config_yaml
 from raydec.experiment import resolve
 from raydec.files.storage import is_uri
 from raydec.learning.selection import check_data
-from raydec.reporting.run_folder import RunFolder
+from raydec.runs.run_folder import RunFolder
 from raydec.search.events import SearchEvents
 from raydec.search.ledger import Ledger
 from raydec.search.placement import TrialShare, share_cluster

@@ -14,7 +14,7 @@ from raydec.experiment import PLACEMENT_KEYS
 from raydec.features.store_cache import absolute_store
 from raydec.files.storage import is_uri
 from raydec.reporting.ranking import RunOutcome, TrialState
-from raydec.reporting.run_folder import CONFIG_FILE, METRICS_FILE, RunFolder, finished_summary, run_location
+from raydec.runs.run_folder import CONFIG_FILE, METRICS_FILE, RunFolder, finished_summary, run_location
 from raydec.search.config import TuneConfig
 from raydec.search.ledger import Entry, Ledger
 from raydec.search.plan import SearchPlan

@@ -12,7 +12,7 @@ from pathlib import Path
 from raydec.config import Config
 from raydec.experiment import begin, changed_settings, train_on_worker
 from raydec.files.storage import CHECKPOINT_FOLDER, is_uri
-from raydec.reporting.run_folder import RunFolder, finished_summary, run_location
+from raydec.runs.run_folder import RunFolder, finished_summary, run_location
 from raydec.search.placement import TrialShare
 from raydec.search.trial import Given, Report
 from raydec.study.state import read_history
@@ -36,7 +36,7 @@ def train_trial(config: Config, share: TrialShare, report: Report, given: Given 
 
 def _train(config: Config, share: TrialShare, folder: RunFolder) -> None:
     if config.ray.num_workers == 0:
-        from raydec.training_loop import train_here
+        from raydec.runs.training_loop import train_here
 
         ray = config.ray.model_copy(
             update={"cpus_per_worker": share.cpus_per_worker, "use_gpu": share.use_gpu}

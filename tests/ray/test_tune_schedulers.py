@@ -12,7 +12,7 @@ from ray.tune.search import Searcher
 
 from raydec.config import config_from_dict
 from raydec.ray_runtime.search import _Clip, _scheduler, _searcher
-from raydec.reporting.run_folder import RunFolder
+from raydec.runs.run_folder import RunFolder
 from raydec.search.config import TuneConfig
 from raydec.search.ledger import Entry, Ledger
 from raydec.search.plan import SearchPlan, plan_search

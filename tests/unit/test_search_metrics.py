@@ -11,8 +11,8 @@ from stores import make_store
 
 from raydec.config import config_from_dict
 from raydec.experiment import begin
+from raydec.runs.training_loop import train_here
 from raydec.search.metrics import known_metrics
-from raydec.training_loop import train_here
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 
 from raydec.config import config_from_dict, config_yaml
 from raydec.errors import UserError
-from raydec.reporting.run_folder import RunFolder
+from raydec.runs.run_folder import RunFolder
 from raydec.search.config import TuneConfig
 from raydec.search.ledger import LEDGER_FILE, Entry, Ledger, run_name
 from raydec.search.plan import plan_search

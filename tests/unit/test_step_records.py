@@ -15,7 +15,7 @@ from raydec.learning.clustering import LocalClusterer
 from raydec.learning.step import StepLosses, read_losses
 from raydec.learning.training import NullRecorder, Training
 from raydec.learning.worker import LocalWorker
-from raydec.training_loop import open_data
+from raydec.runs.training_loop import open_data
 
 
 class StepLog(NullRecorder):

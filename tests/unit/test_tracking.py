@@ -16,8 +16,8 @@ from report_support import make_tiny_run, make_tiny_store
 from raydec.config import load_config
 from raydec.errors import UserError
 from raydec.experiment import resolve
-from raydec.reporting import tracking
-from raydec.reporting.run_events import centroid_drift
+from raydec.runs import tracking
+from raydec.runs.run_events import centroid_drift
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from raydec.config import Config, config_from_dict
 from raydec.learning.clustering import LocalClusterer
 from raydec.learning.training import NullRecorder, Training
 from raydec.learning.worker import DistributedWorker, LocalWorker, Worker, gather_rows, share_of
-from raydec.training_loop import open_data
+from raydec.runs.training_loop import open_data
 
 
 class StepLog(NullRecorder):

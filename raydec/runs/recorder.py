@@ -20,8 +20,8 @@ from raydec.learning.member import Member
 from raydec.learning.training import SplitScores
 from raydec.model.directory import ChunkFormat, NetworkSpec, SavedModel, save_model
 from raydec.model.network import Network
-from raydec.reporting.run_events import RunEvents, centroid_drift
-from raydec.reporting.run_folder import (
+from raydec.runs.run_events import RunEvents, centroid_drift
+from raydec.runs.run_folder import (
     MEMBERS_FILE,
     METRICS_FILE,
     MODEL_FOLDER,
@@ -31,7 +31,7 @@ from raydec.reporting.run_folder import (
     SUMMARY_FILE,
     RunFolder,
 )
-from raydec.reporting.tracking import Trackers
+from raydec.runs.tracking import Trackers
 
 
 class RunRecorder:

@@ -16,8 +16,8 @@ from raydec.learning.host import prepare_host
 from raydec.learning.selection import open_store
 from raydec.learning.training import NullRecorder, Recorder, Training
 from raydec.learning.worker import LocalWorker, Worker
-from raydec.reporting.recorder import RunRecorder
-from raydec.reporting.run_folder import RunFolder
+from raydec.runs.recorder import RunRecorder
+from raydec.runs.run_folder import RunFolder
 
 
 def open_data(config: Config) -> tuple[FeatureStore, TrainingData]:

@@ -16,7 +16,7 @@ from raydec.learning.data import TrainingData
 from raydec.learning.inference import embed_share
 from raydec.learning.worker import LocalWorker
 from raydec.model.assembly import build_network
-from raydec.reporting.tracking import flat_settings
+from raydec.runs.tracking import flat_settings
 
 # Enough for a map, few enough for a core to embed in seconds.
 _MAPPED_UTTERANCES = 32
