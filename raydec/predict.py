@@ -20,9 +20,9 @@ from raydec.errors import UserError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from raydec.reporting.prediction import Predictor
-    from raydec.reporting.prediction_files import CpuClock, RowOptions
-    from raydec.reporting.prediction_output import PredictionOutput
+    from raydec.inference.prediction import Predictor
+    from raydec.inference.prediction_files import CpuClock, RowOptions
+    from raydec.inference.prediction_output import PredictionOutput
 
 # What a crash can cost, and what travels between processes: some dozen files, or one long one.
 _FILES_PER_PART = 32
@@ -35,11 +35,11 @@ def main(arguments: Sequence[str]) -> None:
     """Predict every file that has no row yet and write the table."""
     options = _parse(arguments)
     # torch takes seconds to import: not before the arguments are known to be good.
+    from raydec.inference.audio_inputs import find_inputs
+    from raydec.inference.prediction import load, model_fingerprint
+    from raydec.inference.prediction_files import result_schema
+    from raydec.inference.prediction_output import PredictionOutput
     from raydec.model.hub import local_model
-    from raydec.reporting.audio_inputs import find_inputs
-    from raydec.reporting.prediction import load, model_fingerprint
-    from raydec.reporting.prediction_files import result_schema
-    from raydec.reporting.prediction_output import PredictionOutput
 
     files = find_inputs(options.paths)
     with waiting("loading the model"):
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _row_options(options: Namespace, predictor: Predictor) -> RowOptions:
-    from raydec.reporting.prediction_files import RowOptions
+    from raydec.inference.prediction_files import RowOptions
 
     if options.distances and predictor.num_centroids is None:
         raise UserError(f"--distances: {options.model} has no centroids; only models with clusters have them")
@@ -116,8 +116,8 @@ def _run_here(
     options: Namespace,
     add: Add,
 ) -> None:
+    from raydec.inference.prediction_files import CpuClock, predict_files
     from raydec.learning.host import keep_freed_memory
-    from raydec.reporting.prediction_files import CpuClock, predict_files
 
     keep_freed_memory()
     for part in parts:
@@ -132,8 +132,8 @@ def _run_on_ray(
     options: Namespace,
     add: Add,
 ) -> None:
+    from raydec.inference.prediction_files import Reader, Scorer, unpack_table
     from raydec.ray_runtime.predict import predict_parts
-    from raydec.reporting.prediction_files import Reader, Scorer, unpack_table
 
     predict_parts(
         parts,
@@ -163,7 +163,7 @@ class _Follower:
     """Keeps rows as they come, and counts files, seconds of speech and CPU time."""
 
     def __init__(self, output: PredictionOutput, num_files: int) -> None:
-        from raydec.reporting.prediction_files import CpuClock
+        from raydec.inference.prediction_files import CpuClock
 
         self._output = output
         self._clock = CpuClock()

@@ -19,6 +19,7 @@ from raydec.config import ATTRIBUTES
 from raydec.corpus.table import canonical_split
 from raydec.errors import UserError
 from raydec.features.store import FeatureStore
+from raydec.inference.prediction import Predictions, Predictor, load, model_fingerprint
 from raydec.learning.ccc import concordance
 from raydec.learning.dependency import EmotionInformation, cluster_dependency, emotion_information
 from raydec.learning.randomness import generator_for
@@ -31,7 +32,6 @@ from raydec.reporting.evaluation_result import (
     ModelIdentity,
     SplitResult,
 )
-from raydec.reporting.prediction import Predictions, Predictor, load, model_fingerprint
 from raydec.reporting.statistics import (
     bootstrap_ccc,
     compare_ccc,

@@ -19,10 +19,10 @@ from model_support import small_model, speech
 import raydec.predict
 from raydec.console.terminal import run_entry_point
 from raydec.errors import UserError
+from raydec.inference.prediction import load
+from raydec.inference.prediction_files import Reader, RowOptions, Scorer, unpack_table
 from raydec.model.directory import save_model
 from raydec.ray_runtime.predict import predict_parts
-from raydec.reporting.prediction import load
-from raydec.reporting.prediction_files import Reader, RowOptions, Scorer, unpack_table
 
 pytestmark = pytest.mark.ray
 ray = pytest.importorskip("ray")

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-import raydec.reporting.prediction as prediction_module
+import raydec.inference.prediction as prediction_module
 from raydec.console.terminal import run_entry_point
 from raydec.convert import main as convert
 from raydec.errors import AudioError
 from raydec.features.audio import load_audio
 from raydec.features.chunking import chunk_utterance
 from raydec.features.mel import mel_frames
+from raydec.inference.prediction import Predictor, load
+from raydec.inference.prediction_files import predict_files
 from raydec.model.directory import load_model
-from raydec.reporting.prediction import Predictor, load
-from raydec.reporting.prediction_files import predict_files
 
 pytestmark = pytest.mark.reference
 

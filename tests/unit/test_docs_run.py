@@ -185,7 +185,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "site" / "api" / "index.html").read_text(encoding="utf-8")
     for name in (
-        "raydec.reporting.prediction.load",
+        "raydec.inference.prediction.load",
         "raydec.experiment.train_run",
         "raydec.errors.UserError",
     ):

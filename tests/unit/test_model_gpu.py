@@ -4,8 +4,8 @@ import torch
 from model_support import small_model
 from torch import nn
 
+from raydec.inference.prediction import Predictor
 from raydec.model.batch_norm import GlobalBatchNorm2d
-from raydec.reporting.prediction import Predictor
 
 pytestmark = pytest.mark.gpu
 

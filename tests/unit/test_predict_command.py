@@ -16,16 +16,16 @@ import pytest
 import soundfile
 from model_support import small_model, speech
 
+import raydec.inference.prediction_files
 import raydec.predict
-import raydec.reporting.prediction_files
 from raydec.console.terminal import run_entry_point
 from raydec.errors import UserError
 from raydec.features.audio import load_audio
 from raydec.features.chunking import chunk_utterance
 from raydec.features.mel import FrameNormalizer, mel_frames
+from raydec.inference.audio_inputs import find_inputs
+from raydec.inference.prediction_output import PredictionCounts, PredictionOutput
 from raydec.model.directory import load_model, save_model
-from raydec.reporting.audio_inputs import find_inputs
-from raydec.reporting.prediction_output import PredictionCounts, PredictionOutput
 
 HEADER = ["file", "start", "end", "arousal", "valence", "dominance", "cluster", "error"]
 
@@ -77,7 +77,7 @@ def test_csv_and_parquet_hold_the_same(recordings: Path) -> None:
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, num_calls: int) -> list[list[str]]:
     """Make the command stop as by Ctrl-C after some parts; returns what was predicted."""
-    original, calls = raydec.reporting.prediction_files.predict_files, []
+    original, calls = raydec.inference.prediction_files.predict_files, []
 
     def watched(predictor, files, *rest):
         if len(calls) == num_calls:
@@ -85,7 +85,7 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, num_calls: int) -> list[lis
         calls.append(list(files))
         return original(predictor, files, *rest)
 
-    monkeypatch.setattr(raydec.reporting.prediction_files, "predict_files", watched)
+    monkeypatch.setattr(raydec.inference.prediction_files, "predict_files", watched)
     return calls
 
 

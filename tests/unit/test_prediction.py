@@ -8,16 +8,16 @@ import torch
 from corpus_support import make_store, many, write_corpus
 from model_support import small_model, speech
 
-import raydec.reporting.prediction as prediction_module
-import raydec.reporting.prediction_files as files_module
+import raydec.inference.prediction as prediction_module
+import raydec.inference.prediction_files as files_module
 from raydec.errors import UserError
 from raydec.features.chunking import chunk_utterance
 from raydec.features.kaiser import resample_kaiser
 from raydec.features.mel import FrameNormalizer, mel_frames
 from raydec.features.parameters import FeatureParameters
+from raydec.inference.prediction import Predictor, load
+from raydec.inference.prediction_files import RowOptions, predict_files, window_bounds
 from raydec.model.directory import ChunkFormat, SavedModel, save_model
-from raydec.reporting.prediction import Predictor, load
-from raydec.reporting.prediction_files import RowOptions, predict_files, window_bounds
 
 CPU = torch.device("cpu")
 

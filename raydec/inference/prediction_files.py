@@ -23,8 +23,8 @@ from raydec.corpus.audio_files import printable
 from raydec.errors import AudioError
 from raydec.features.mel import mel_frames
 from raydec.files.remote import local_copy
+from raydec.inference.prediction import Predictions, Predictor, decode_for
 from raydec.model.saved import SavedModel
-from raydec.reporting.prediction import Predictions, Predictor, decode_for
 
 # Utterances whose frames are in memory together.
 _UTTERANCES_IN_MEMORY = 256
