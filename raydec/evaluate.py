@@ -12,7 +12,7 @@ from raydec.console.arguments import Parser
 from raydec.console.terminal import note, out, progress_bar, run_entry_point, waiting
 
 if TYPE_CHECKING:
-    from raydec.reporting.evaluation_result import Evaluation
+    from raydec.evaluation.result import Evaluation
 
 _WIDEST_TABLE = 160
 
@@ -21,10 +21,10 @@ def main(arguments: Sequence[str]) -> None:
     """Evaluate, print the tables and write the files that were asked for."""
     options = _parser().parse_args(arguments)
     # torch takes seconds to import: not before the arguments are known to be good.
+    from raydec.evaluation.output import check_output, write_evaluation
+    from raydec.evaluation.scoring import evaluate
     from raydec.learning.host import keep_freed_memory
     from raydec.model.hub import local_model
-    from raydec.reporting.evaluation import evaluate
-    from raydec.reporting.evaluation_output import check_output, write_evaluation
 
     if options.out is not None:
         check_output(options.out)
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _print(evaluation: Evaluation) -> None:
-    from raydec.reporting.evaluation_output import comparison_rows, result_rows
+    from raydec.evaluation.output import comparison_rows, result_rows
 
     subject = evaluation.model.run or evaluation.model.path
     _print_table(f"{subject} on {evaluation.corpus}", *result_rows(evaluation))

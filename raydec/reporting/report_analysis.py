@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from raydec.learning.dependency import Dependency, EmotionInformation, cluster_dependency, emotion_information
-from raydec.learning.randomness import generator_for
-from raydec.reporting.cluster_map import choose_chunks
-from raydec.reporting.evaluation import choose_splits
-from raydec.reporting.report_run import FinishedRun, SplitView, open_run, score_split
-from raydec.reporting.statistics import (
+from raydec.evaluation.scoring import choose_splits
+from raydec.evaluation.statistics import (
     CccEstimate,
     bootstrap_ccc,
 )
+from raydec.learning.dependency import Dependency, EmotionInformation, cluster_dependency, emotion_information
+from raydec.learning.randomness import generator_for
+from raydec.reporting.cluster_map import choose_chunks
+from raydec.reporting.report_run import FinishedRun, SplitView, open_run, score_split
 
 # The seed and the repetitions of ``evaluate``: both show the same intervals.
 SEED = 0

@@ -11,12 +11,12 @@ from jaxtyping import Float64, Int64
 
 from raydec import __version__
 from raydec.config import Config, changed_keys, config_yaml, iterate_keys
+from raydec.evaluation.statistics import (
+    CccEstimate,
+)
 from raydec.learning.dependency import Dependency, EmotionInformation
 from raydec.reporting.html_page import Details, Table, shaded_cell
 from raydec.reporting.report_run import FinishedRun
-from raydec.reporting.statistics import (
-    CccEstimate,
-)
 
 _PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "scikit-learn", "pyarrow", "plotly", "ray")
 _THIRDS = ("low", "middle", "high")

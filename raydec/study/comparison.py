@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raydec.console.terminal import out
-from raydec.reporting import comparison
-from raydec.reporting.comparison import Cell
+from raydec.evaluation import comparison
+from raydec.evaluation.comparison import Cell
 from raydec.reporting.ranking import RankedSetting
 from raydec.runs.run_folder import PREDICTIONS_FILE, RunFolder
 from raydec.study.state import TRIALS_FOLDER, Study

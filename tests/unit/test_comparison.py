@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from raydec.evaluation.comparison import Cell, compare_cells, to_csv, to_latex, to_markdown
 from raydec.learning.ccc import concordance
-from raydec.reporting.comparison import Cell, compare_cells, to_csv, to_latex, to_markdown
 
 NUM_UTTERANCES, NUM_SPEAKERS = 60, 6
 SPEAKERS = [f"s{number % NUM_SPEAKERS}" for number in range(NUM_UTTERANCES)]

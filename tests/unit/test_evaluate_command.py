@@ -11,8 +11,8 @@ from model_support import small_model
 
 import raydec.evaluate
 from raydec.console.terminal import run_entry_point
+from raydec.evaluation.scoring import evaluate as evaluate_directly
 from raydec.model.directory import save_model
-from raydec.reporting.evaluation import evaluate as evaluate_directly
 
 
 @pytest.fixture(scope="module")

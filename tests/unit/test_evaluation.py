@@ -17,6 +17,8 @@ from scipy import stats
 
 from raydec.config import Config
 from raydec.errors import UserError
+from raydec.evaluation.result import SplitResult
+from raydec.evaluation.scoring import choose_splits, evaluate
 from raydec.experiment import resolve, train_run
 from raydec.features.chunk_set import normalizer_of
 from raydec.features.chunking import chunk_utterance
@@ -25,8 +27,6 @@ from raydec.features.parameters import FeatureParameters
 from raydec.features.store import FeatureStore
 from raydec.model.directory import save_model
 from raydec.model.saved import SavedModel
-from raydec.reporting.evaluation import choose_splits, evaluate
-from raydec.reporting.evaluation_result import SplitResult
 
 SECONDS = (0.4, 0.9, 1.3, 2.4, 4.6)
 

@@ -25,9 +25,9 @@ from sklearn.decomposition import PCA
 
 from raydec import report as report_command
 from raydec.errors import UserError
+from raydec.evaluation.scoring import evaluate
 from raydec.reporting import report_nearest
 from raydec.reporting.cluster_map import choose_chunks, chunk_times, cluster_map, project
-from raydec.reporting.evaluation import evaluate
 from raydec.reporting.html_page import Markup, Plot, Section, Table, Tile, plot_text, render_page
 from raydec.reporting.report import report_html, write_report
 from raydec.reporting.report_analysis import Analysis, analyse

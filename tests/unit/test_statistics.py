@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from raydec.learning import randomness
-from raydec.learning.ccc import concordance
-from raydec.learning.dependency import cluster_dependency, emotion_information
-from raydec.reporting import statistics
-from raydec.reporting.statistics import (
+from raydec.evaluation import statistics
+from raydec.evaluation.statistics import (
     bootstrap_ccc,
     compare_ccc,
 )
+from raydec.learning import randomness
+from raydec.learning.ccc import concordance
+from raydec.learning.dependency import cluster_dependency, emotion_information
 
 
 def scores(n: int = 300, noise: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -36,14 +36,14 @@ from typing import Any
 
 from raydec import __version__
 from raydec.errors import UserError
-from raydec.files.atomic import write_text
-from raydec.reporting.evaluation_result import (
+from raydec.evaluation.result import (
     AttributeResult,
     Comparison,
     Evaluation,
     Group,
     SplitResult,
 )
+from raydec.files.atomic import write_text
 
 SCHEMA_VERSION = 1
 TITLE = "# Evaluation"

@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Float
 
+from raydec.evaluation.statistics import CccDifference, CccEstimate, bootstrap_mean_ccc, compare_mean_ccc
 from raydec.learning.randomness import generator_for
-from raydec.reporting.statistics import CccDifference, CccEstimate, bootstrap_mean_ccc, compare_mean_ccc
 
 HEADER = (
     "attribute",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from raydec.learning.dependency import Dependency, EmotionInformation
-from raydec.reporting.statistics import (
+from raydec.evaluation.statistics import (
     CccDifference,
     CccEstimate,
 )
+from raydec.learning.dependency import Dependency, EmotionInformation
 
 
 @dataclass(frozen=True)

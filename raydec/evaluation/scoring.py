@@ -1,7 +1,7 @@
 """How good a model is on the labeled splits of a feature store, how sure that is, and where it is bad.
 
 Everything is per utterance: an utterance's score is the mean over its chunks, its cluster the most frequent
-one of its chunks. :mod:`raydec.reporting.evaluation_output` writes the result for programs and for people.
+one of its chunks. :mod:`raydec.evaluation.output` writes the result for programs and for people.
 """
 
 from __future__ import annotations
@@ -18,12 +18,7 @@ from jaxtyping import Bool, Float64, Int64
 from raydec.config import ATTRIBUTES
 from raydec.corpus.table import canonical_split
 from raydec.errors import UserError
-from raydec.features.store import FeatureStore
-from raydec.inference.prediction import Predictions, Predictor, load, model_fingerprint
-from raydec.learning.ccc import concordance
-from raydec.learning.dependency import EmotionInformation, cluster_dependency, emotion_information
-from raydec.learning.randomness import generator_for
-from raydec.reporting.evaluation_result import (
+from raydec.evaluation.result import (
     AttributeResult,
     Comparison,
     Evaluation,
@@ -32,10 +27,15 @@ from raydec.reporting.evaluation_result import (
     ModelIdentity,
     SplitResult,
 )
-from raydec.reporting.statistics import (
+from raydec.evaluation.statistics import (
     bootstrap_ccc,
     compare_ccc,
 )
+from raydec.features.store import FeatureStore
+from raydec.inference.prediction import Predictions, Predictor, load, model_fingerprint
+from raydec.learning.ccc import concordance
+from raydec.learning.dependency import EmotionInformation, cluster_dependency, emotion_information
+from raydec.learning.randomness import generator_for
 
 DURATION_EDGES_S = (0.0, 1.0, 2.0, 4.0, 6.0, 8.0, 11.0)
 """Where bins of utterance duration begin. Below 1 s an utterance is repeated to fill a chunk, above 11 s its
