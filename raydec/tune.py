@@ -34,9 +34,9 @@ def main(arguments: Sequence[str]) -> None:
         check_address(config.ray.address)
     # torch and Ray take seconds to import: not before the search is known to make sense.
     from raydec.console.trial_lines import TrialLines
-    from raydec.study.results import conclude
-    from raydec.study.run import run_study
-    from raydec.study.state import find_remaining, open_study
+    from raydec.search.results import conclude
+    from raydec.search.run import run_study
+    from raydec.search.state import find_remaining, open_study
 
     study = open_study(plan)
     remaining = find_remaining(study)

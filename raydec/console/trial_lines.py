@@ -8,9 +8,9 @@ from types import TracebackType
 from rich.status import Status
 
 from raydec.console.terminal import err, out
-from raydec.reporting.ranking import describe_setting
 from raydec.search.ledger import Entry
 from raydec.search.plan import SearchPlan
+from raydec.search.ranking import describe_setting
 
 
 class TrialLines:

@@ -31,7 +31,7 @@ from raydec.search.placement import TrialShare
 from raydec.search.plan import SearchPlan
 from raydec.search.space import Choice, Domain, FloatRange, IntRange, clip
 from raydec.search.tpe import Tpe
-from raydec.search.trial import Remaining, TrialJob
+from raydec.search.trial_job import Remaining, TrialJob
 
 _TRIAL, _SETTING = "trial", "setting"
 _HEAD_NODE, _BIT_OF_HEAD = "node:__internal_head__", 0.001

@@ -14,7 +14,7 @@ from raydec.config import Config
 from raydec.errors import UserError
 from raydec.files.storage import CHECKPOINT_FOLDER
 from raydec.search.score import mean_score, score_run
-from raydec.search.trial import Given, TrialJob, run_config
+from raydec.search.trial_job import Given, TrialJob, run_config
 
 ORIGIN_RUN, ORIGIN_NAME = "run", "name"
 

@@ -11,7 +11,7 @@ from typing import Any
 import plotly.graph_objects as go
 from tensorboardX import SummaryWriter
 
-from raydec.reporting.ranking import (
+from raydec.search.ranking import (
     RankedSetting,
     describe_setting,
     describe_value,

@@ -16,7 +16,7 @@ from raydec.runs.run_folder import RunFolder
 from raydec.search.config import TuneConfig
 from raydec.search.ledger import Entry, Ledger
 from raydec.search.plan import SearchPlan, plan_search
-from raydec.search.trial import Remaining
+from raydec.search.trial_job import Remaining
 
 pytestmark = pytest.mark.ray
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from raydec.reporting.ranking import (
+from raydec.reporting.search_report import write_hparams, write_search_report
+from raydec.search.ranking import (
     RunOutcome,
     best_run,
     describe_setting,
@@ -25,7 +26,6 @@ from raydec.reporting.ranking import (
     to_json,
     to_markdown,
 )
-from raydec.reporting.search_report import write_hparams, write_search_report
 
 KEYS = ("clustering.num_clusters",)
 

@@ -14,9 +14,9 @@ from raydec.runs.run_folder import RunFolder
 from raydec.search.config import TuneConfig
 from raydec.search.ledger import LEDGER_FILE, Entry, Ledger, run_name
 from raydec.search.plan import plan_search
+from raydec.search.results import conclude
 from raydec.search.score import RunScore, mean_score, score_run, trial_curve
-from raydec.study.results import conclude
-from raydec.study.state import SEARCH_FILE, Study, collect, find_remaining, open_study
+from raydec.search.state import SEARCH_FILE, Study, collect, find_remaining, open_study
 
 GRID = {"searcher": "grid", "space": {"clustering.num_clusters": [5, 10]}, "seeds": [1, 2]}
 

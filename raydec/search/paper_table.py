@@ -8,9 +8,9 @@ from pathlib import Path
 from raydec.console.terminal import out
 from raydec.evaluation import comparison
 from raydec.evaluation.comparison import Cell
-from raydec.reporting.ranking import RankedSetting
 from raydec.runs.run_folder import PREDICTIONS_FILE, RunFolder
-from raydec.study.state import TRIALS_FOLDER, Study
+from raydec.search.ranking import RankedSetting
+from raydec.search.state import TRIALS_FOLDER, Study
 
 COMPARISON = "comparison"
 

@@ -12,9 +12,9 @@ from raydec.runs.run_folder import RunFolder
 from raydec.search.events import SearchEvents
 from raydec.search.ledger import Ledger
 from raydec.search.placement import TrialShare, share_cluster
-from raydec.search.trial import Remaining, TrialJob
-from raydec.study.state import SEARCH_FILE, TRIALS_FOLDER, Study, all_entries
-from raydec.study.trial import train_trial
+from raydec.search.state import SEARCH_FILE, TRIALS_FOLDER, Study, all_entries
+from raydec.search.train_trial import train_trial
+from raydec.search.trial_job import Remaining, TrialJob
 
 TUNE_FOLDER = "tune"
 

@@ -14,15 +14,15 @@ from raydec.experiment import begin, changed_settings, train_on_worker
 from raydec.files.storage import CHECKPOINT_FOLDER, is_uri
 from raydec.runs.run_folder import RunFolder, finished_summary, run_location
 from raydec.search.placement import TrialShare
-from raydec.search.trial import Given, Report
-from raydec.study.state import read_history
+from raydec.search.state import read_history
+from raydec.search.trial_job import Given, Report
 
 START_FOLDER = "start"
 POLL_S, REMOTE_POLL_S = 0.5, 3.0
 
 
 def train_trial(config: Config, share: TrialShare, report: Report, given: Given | None) -> None:
-    """Train one run to its end, or find it finished; see :data:`raydec.search.trial.TrainTrial`."""
+    """Train one run to its end, or find it finished; see :data:`raydec.search.trial_job.TrainTrial`."""
     if given is not None:
         # Paused and taken up again, the run's own checkpoints are at least as new as the one it was given.
         if given.run != config.name or changed_settings(config, RunFolder(run_location(config))):

@@ -10,7 +10,10 @@ from typing import Literal
 
 from raydec import __version__
 from raydec.console.terminal import out
-from raydec.reporting.ranking import (
+from raydec.reporting.search_report import write_hparams, write_search_report
+from raydec.runs.run_folder import CONFIG_FILE, MODEL_FOLDER, RunFolder
+from raydec.search.paper_table import write_comparison
+from raydec.search.ranking import (
     RankedSetting,
     RunOutcome,
     best_run,
@@ -22,10 +25,7 @@ from raydec.reporting.ranking import (
     to_markdown,
     to_text,
 )
-from raydec.reporting.search_report import write_hparams, write_search_report
-from raydec.runs.run_folder import CONFIG_FILE, MODEL_FOLDER, RunFolder
-from raydec.study.comparison import write_comparison
-from raydec.study.state import TRIALS_FOLDER, Study, collect
+from raydec.search.state import TRIALS_FOLDER, Study, collect
 
 RESULTS = "results"
 BEST_LINK, HPARAMS_FOLDER, REPORT_FILE = "best", "hparams", "report.html"

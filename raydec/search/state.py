@@ -13,13 +13,13 @@ from raydec.errors import UserError
 from raydec.experiment import PLACEMENT_KEYS
 from raydec.features.store_cache import absolute_store
 from raydec.files.storage import is_uri
-from raydec.reporting.ranking import RunOutcome, TrialState
 from raydec.runs.run_folder import CONFIG_FILE, METRICS_FILE, RunFolder, finished_summary, run_location
 from raydec.search.config import TuneConfig
 from raydec.search.ledger import Entry, Ledger
 from raydec.search.plan import SearchPlan
+from raydec.search.ranking import RunOutcome, TrialState
 from raydec.search.score import score_run, trial_curve
-from raydec.search.trial import Remaining
+from raydec.search.trial_job import Remaining
 
 SEARCH_FILE, TRIALS_FOLDER = "search.yaml", "trials"
 
