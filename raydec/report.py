@@ -14,8 +14,8 @@ def main(arguments: Sequence[str]) -> None:
     """Analyse the run, write the file and say where it is."""
     options = _parser().parse_args(arguments)
     # torch takes seconds to import: not before the arguments are known to be good.
-    from raydec.reporting.report import report_path, write_report
-    from raydec.reporting.report_analysis import analyse
+    from raydec.pages.analysis import analyse
+    from raydec.pages.run_report import report_path, write_report
 
     if options.run.is_dir():
         report_path(options.run, options.out)

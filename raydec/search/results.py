@@ -10,7 +10,7 @@ from typing import Literal
 
 from raydec import __version__
 from raydec.console.terminal import out
-from raydec.reporting.search_report import write_hparams, write_search_report
+from raydec.pages.search_report import write_hparams, write_search_report
 from raydec.runs.run_folder import CONFIG_FILE, MODEL_FOLDER, RunFolder
 from raydec.search.paper_table import write_comparison
 from raydec.search.ranking import (

@@ -15,8 +15,8 @@ import pytest
 from browser import Browser, open_browser, require_chromium
 from report_support import make_tiny_run, make_tiny_store
 
-from raydec.reporting.report import write_report
-from raydec.reporting.report_analysis import Analysis, analyse
+from raydec.pages.analysis import Analysis, analyse
+from raydec.pages.run_report import write_report
 
 pytestmark = pytest.mark.browser
 

@@ -11,9 +11,9 @@ from report_support import make_tiny_run
 from test_report_browser import SCREENSHOTS_VARIABLE
 
 from raydec.corpus.readers import read_corpus
+from raydec.pages.analysis import analyse
+from raydec.pages.run_report import write_report
 from raydec.prepare import prepare_store
-from raydec.reporting.report import write_report
-from raydec.reporting.report_analysis import analyse
 
 pytestmark = [pytest.mark.browser, pytest.mark.speech, pytest.mark.slow]
 

@@ -26,14 +26,14 @@ from sklearn.decomposition import PCA
 from raydec import report as report_command
 from raydec.errors import UserError
 from raydec.evaluation.scoring import evaluate
-from raydec.reporting import report_nearest
-from raydec.reporting.cluster_map import choose_chunks, chunk_times, cluster_map, project
-from raydec.reporting.html_page import Markup, Plot, Section, Table, Tile, plot_text, render_page
-from raydec.reporting.report import report_html, write_report
-from raydec.reporting.report_analysis import Analysis, analyse
-from raydec.reporting.report_nearest import clip_wav, nearest_chunks, nearest_table
-from raydec.reporting.report_run import score_split
-from raydec.reporting.report_tables import confusion
+from raydec.pages import nearest as report_nearest
+from raydec.pages.analysis import Analysis, analyse
+from raydec.pages.cluster_map import choose_chunks, chunk_times, cluster_map, project
+from raydec.pages.finished_run import score_split
+from raydec.pages.html_page import Markup, Plot, Section, Table, Tile, plot_text, render_page
+from raydec.pages.nearest import clip_wav, nearest_chunks, nearest_table
+from raydec.pages.run_report import report_html, write_report
+from raydec.pages.tables import confusion
 
 REPORTING = Path(report_nearest.__file__).parent
 HOSTILE = "<script>window.hit=1</script><img src=x onerror='window.hit=1'>\"'&amp;</script>"

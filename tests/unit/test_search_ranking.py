@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from raydec.reporting.search_report import write_hparams, write_search_report
+from raydec.pages.search_report import write_hparams, write_search_report
 from raydec.search.ranking import (
     RunOutcome,
     best_run,

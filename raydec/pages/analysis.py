@@ -15,8 +15,8 @@ from raydec.evaluation.statistics import (
 )
 from raydec.learning.dependency import Dependency, EmotionInformation, cluster_dependency, emotion_information
 from raydec.learning.randomness import generator_for
-from raydec.reporting.cluster_map import choose_chunks
-from raydec.reporting.report_run import FinishedRun, SplitView, open_run, score_split
+from raydec.pages.cluster_map import choose_chunks
+from raydec.pages.finished_run import FinishedRun, SplitView, open_run, score_split
 
 # The seed and the repetitions of ``evaluate``: both show the same intervals.
 SEED = 0

@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float, Float32, Int64
 from raydec.features.chunking import chunk_starts
 from raydec.features.parameters import FeatureParameters
 from raydec.learning.randomness import generator_for, integer_seed_for
-from raydec.reporting.html_page import Choice, Plot, plot_text, series_color
-from raydec.reporting.report_run import SplitView
+from raydec.pages.finished_run import SplitView
+from raydec.pages.html_page import Choice, Plot, plot_text, series_color
 
 MAX_POINTS = 2000
 _LARGEST_PERPLEXITY = 30

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from raydec.reporting.html_page import Plot, series_color
-from raydec.reporting.report_figures import ATTRIBUTE_COLORS, LEGEND_BELOW
+from raydec.pages.figures import ATTRIBUTE_COLORS, LEGEND_BELOW
+from raydec.pages.html_page import Plot, series_color
 
 _STAGES = {"": "labeled", "_unlabeled": "unlabeled"}
 

@@ -15,8 +15,8 @@ from raydec.evaluation.statistics import (
     CccEstimate,
 )
 from raydec.learning.dependency import Dependency, EmotionInformation
-from raydec.reporting.html_page import Details, Table, shaded_cell
-from raydec.reporting.report_run import FinishedRun
+from raydec.pages.finished_run import FinishedRun
+from raydec.pages.html_page import Details, Table, shaded_cell
 
 _PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "scikit-learn", "pyarrow", "plotly", "ray")
 _THIRDS = ("low", "middle", "high")

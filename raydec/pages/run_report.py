@@ -11,19 +11,19 @@ import pyarrow.compute as pc
 from raydec import __version__
 from raydec.corpus.table import canonical_split
 from raydec.errors import UserError
-from raydec.reporting.cluster_map import cluster_map
-from raydec.reporting.html_page import Block, Section, Tile, render_page
-from raydec.reporting.report_analysis import NUM_RESAMPLES, SEED, Analysis, labeled_columns
-from raydec.reporting.report_figures import (
+from raydec.pages.analysis import NUM_RESAMPLES, SEED, Analysis, labeled_columns
+from raydec.pages.cluster_map import cluster_map
+from raydec.pages.figures import (
     ccc_intervals,
     classes_by_cluster,
     cluster_sizes,
     emotion_by_cluster,
     predicted_against_true,
 )
-from raydec.reporting.report_nearest import nearest_chunks, nearest_table
-from raydec.reporting.report_run import FinishedRun
-from raydec.reporting.report_tables import (
+from raydec.pages.finished_run import FinishedRun
+from raydec.pages.html_page import Block, Section, Tile, render_page
+from raydec.pages.nearest import nearest_chunks, nearest_table
+from raydec.pages.tables import (
     ccc_table,
     confusion_table,
     dependency_sentence,
@@ -33,7 +33,7 @@ from raydec.reporting.report_tables import (
     settings_details,
     settings_table,
 )
-from raydec.reporting.report_training import (
+from raydec.pages.training_figures import (
     agreement_curves,
     dependency_curves,
     drift_curve,

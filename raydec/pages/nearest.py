@@ -13,9 +13,9 @@ import soundfile
 from raydec.errors import AudioError
 from raydec.features.audio import load_audio
 from raydec.features.parameters import FeatureParameters
-from raydec.reporting.cluster_map import chunk_times
-from raydec.reporting.html_page import Markup, Table, series_color
-from raydec.reporting.report_run import SplitView
+from raydec.pages.cluster_map import chunk_times
+from raydec.pages.finished_run import SplitView
+from raydec.pages.html_page import Markup, Table, series_color
 
 PER_CLUSTER = 3
 AUDIO_BUDGET_BYTES = 3_000_000

@@ -11,7 +11,7 @@ from jaxtyping import Float64, Int64
 
 from raydec.evaluation.statistics import CccEstimate
 from raydec.learning.randomness import generator_for
-from raydec.reporting.html_page import Plot, plot_text, series_color
+from raydec.pages.html_page import Plot, plot_text, series_color
 
 ATTRIBUTE_COLORS = {"arousal": "var(--c1)", "dominance": "var(--c4)", "valence": "var(--c2)"}
 MAX_POINTS = 1000

@@ -1,1 +1,0 @@
-"""What a trained model is worth: evaluation, prediction, intervals, cluster analysis, events."""
