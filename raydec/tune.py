@@ -9,9 +9,9 @@ from pathlib import Path
 from raydec.console.command_line import parse_config_arguments
 from raydec.console.terminal import note, progress_output, run_entry_point
 from raydec.learning.host import WORKER_ENVIRONMENT
+from raydec.placement import check_this_machine
 from raydec.ray_runtime.session import check_address, start_ray
 from raydec.search.config import TuneConfig
-from raydec.search.placement import check_this_machine
 from raydec.search.plan import plan_search
 
 

@@ -28,13 +28,13 @@ from raydec.config import Config, RayConfig
 from raydec.errors import UserError
 from raydec.files.storage import CHECKPOINT_FOLDER, storage_problem
 from raydec.learning.host import WORKER_ENVIRONMENT, prepare_host
+from raydec.placement import Node, even_cpus, uses_gpu, worker_slots
 from raydec.ray_runtime.kmeans_actor import create_kmeans_actor
 from raydec.ray_runtime.lone_trainer import LoneTrainer
 from raydec.ray_runtime.process_group import ProcessGroupConfig
 from raydec.ray_runtime.session import cluster_nodes, promised_nodes
 from raydec.ray_runtime.snapshot import mend_snapshot
 from raydec.ray_runtime.trainer import LeanTrainer, causes_of
-from raydec.search.placement import Node, even_cpus, uses_gpu, worker_slots
 from raydec.worker_count import worker_range
 
 TrainLoop = Callable[[Config, Any, Any, str], None]

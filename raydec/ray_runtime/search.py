@@ -24,10 +24,10 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.search import Searcher
 
+from raydec.placement import TrialShare
 from raydec.ray_runtime.trial import drive, named_trial
 from raydec.search.events import SearchEvents
 from raydec.search.ledger import Entry, Ledger, State
-from raydec.search.placement import TrialShare
 from raydec.search.plan import SearchPlan
 from raydec.search.space import Choice, Domain, FloatRange, IntRange, clip
 from raydec.search.tpe import Tpe

@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from typing import Any
 
 from raydec.errors import UserError
+from raydec.placement import Node
 from raydec.ray_runtime.lean_node import QUIET, few_processes
-from raydec.search.placement import Node
 from raydec.verbosity import verbosity
 
 logger = logging.getLogger(__name__)

@@ -8,10 +8,10 @@ from raydec.config import Config, config_yaml
 from raydec.experiment import resolve
 from raydec.files.storage import is_uri
 from raydec.learning.selection import check_data
+from raydec.placement import TrialShare, share_cluster
 from raydec.runs.run_folder import RunFolder
 from raydec.search.events import SearchEvents
 from raydec.search.ledger import Ledger
-from raydec.search.placement import TrialShare, share_cluster
 from raydec.search.state import SEARCH_FILE, TRIALS_FOLDER, Study, all_entries
 from raydec.search.train_trial import train_trial
 from raydec.search.trial_job import Remaining, TrialJob

@@ -12,8 +12,8 @@ from pathlib import Path
 from raydec.config import Config
 from raydec.experiment import begin, changed_settings, train_on_worker
 from raydec.files.storage import CHECKPOINT_FOLDER, is_uri
+from raydec.placement import TrialShare
 from raydec.runs.run_folder import RunFolder, finished_summary, run_location
-from raydec.search.placement import TrialShare
 from raydec.search.state import read_history
 from raydec.search.trial_job import Given, Report
 

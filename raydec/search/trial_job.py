@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from raydec.config import Config
+from raydec.placement import TrialShare
 from raydec.search.ledger import Entry, run_name
-from raydec.search.placement import TrialShare
 from raydec.search.plan import apply_setting
 from raydec.search.score import Curve
 

@@ -4,7 +4,7 @@ import pytest
 
 from raydec.config import RayConfig, load_config
 from raydec.errors import UserError
-from raydec.search.placement import Node
+from raydec.placement import Node
 
 pytest.importorskip("ray")
 

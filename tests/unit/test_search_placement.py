@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from raydec.config import RayConfig
 from raydec.errors import UserError
+from raydec.placement import Node as _Node
+from raydec.placement import TrialShare, share_cluster
 from raydec.search.config import SearchConfig
-from raydec.search.placement import Node as _Node
-from raydec.search.placement import TrialShare, share_cluster
 
 
 def Node(cpus: int, gpus: int = 0, memory_gib: float | None = None) -> _Node:
