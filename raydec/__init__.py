@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from raydec.version import __version__
+
 if TYPE_CHECKING:
     from raydec.inference.prediction import load as load
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "load"]
 
 

@@ -7,9 +7,9 @@ import importlib
 import importlib.util
 from collections.abc import Sequence
 
-from raydec import __version__
 from raydec.console.terminal import out, run_entry_point
 from raydec.errors import UserError
+from raydec.version import __version__
 
 VERBS = {
     "train": "train a model, on the built-in demo corpus unless told otherwise",

@@ -7,37 +7,29 @@ workers train: they are what a start waits for, and this process would import it
 from __future__ import annotations
 
 import functools
-import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from raydec.config import Config, changed_keys, config_from_dict, config_yaml
-from raydec.errors import UserError
+from raydec.config import Config
 from raydec.features.store_cache import absolute_store
 from raydec.files.storage import is_uri, storage_explained
-from raydec.learning.host import import_ahead
+from raydec.learning.host import WORKER_ENVIRONMENT, import_ahead
 from raydec.learning.selection import check_data
-from raydec.runs.run_folder import CONFIG_FILE, SUMMARY_FILE, RunFolder, finished_summary, run_location
+from raydec.runs.opening import begin, train_on_worker
+from raydec.runs.run_folder import (
+    CONFIG_FILE,
+    SUMMARY_FILE,
+    RunFolder,
+    RunResult,
+    finished_summary,
+    run_location,
+)
 from raydec.runs.tracking import check_trackers
 
-# Keys that decide where a run computes and is recorded, not what it computes: it may be resumed with others.
-PLACEMENT_KEYS = ("ray.", "tracking.", "output_dir", "storage_path", "training.keep_checkpoints")
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """A finished run.
-
-    Attributes:
-        folder: the run directory, on this machine.
-        summary: the content of ``summary.json``: best epoch and CCC by split and attribute.
-        already_finished: nothing was trained, because an earlier call had finished it.
-    """
-
-    folder: Path
-    summary: dict[str, Any]
-    already_finished: bool
+if TYPE_CHECKING:
+    from raydec.search.events import SearchEvents
+    from raydec.search.state import Study
+    from raydec.search.trial_job import Remaining
 
 
 def resolve(config: Config) -> Config:
@@ -60,42 +52,6 @@ def resolve(config: Config) -> Config:
     resolved = config.model_copy(update={**updates, "data": data})
     check_data(resolved)
     return resolved
-
-
-def begin(config: Config) -> RunFolder:
-    """Create a run's directory, or open the one it goes on in, and claim it for this process.
-
-    Raises:
-        UserError: another run has that name, with other settings.
-    """
-    folder = RunFolder(run_location(config))
-    changed = changed_settings(config, folder)
-    if changed:
-        raise UserError(
-            f"run {config.name} exists in {folder.location} with another {', '.join(changed[:5])}; "
-            "choose another name, or the same settings to go on with it"
-        )
-    folder.create()
-    folder.write(CONFIG_FILE, config_yaml(config))
-    folder.take()
-    folder.sync()
-    return folder
-
-
-def changed_settings(config: Config, folder: RunFolder) -> list[str]:
-    """Keys on which a run's directory has other settings than these, but for where it computes."""
-    written = folder.read(CONFIG_FILE)
-    if written is None:
-        return []
-    earlier = config_from_dict(_parse_yaml(written), type(config))
-    return [key for key in changed_keys(earlier, config) if not key.startswith(PLACEMENT_KEYS)]
-
-
-def train_on_worker(config: Config, worker: Any, clusterer: Any, location: str, claim: str | None) -> None:
-    """:func:`raydec.runs.training_loop.train_loop`, by a name that a process without torch can hand on."""
-    from raydec.runs.training_loop import train_loop
-
-    train_loop(config, worker, clusterer, location, claim)
 
 
 def train_run(config: Config) -> RunResult:
@@ -135,6 +91,32 @@ def train_run(config: Config) -> RunResult:
     return RunResult(local, summary, already_finished)
 
 
+def search_on_ray(study: Study, remaining: Remaining, events: SearchEvents) -> None:
+    """Train what is left of a search under Ray Tune, which is started or joined.
+
+    Raises:
+        UserError: the feature store cannot be opened or lacks what is asked for; and see
+            :func:`raydec.search.run.run_study`.
+    """
+    from raydec.ray_runtime.session import start_ray
+
+    config = study.plan.config
+    start_ray(
+        config.ray.address,
+        config.ray.num_cpus,
+        config.ray.object_store_gib,
+        dashboard=config.ray.dashboard is not False,
+        # Where Ray Train's workers train, they get it from there, and the others start faster without.
+        worker_environment=WORKER_ENVIRONMENT if config.ray.num_workers == 0 else None,
+    )
+    from raydec.ray_runtime.search import TuneRunner
+    from raydec.search.run import run_study
+
+    store = resolve(study.plan.representatives[0].model_copy(update={"name": study.name})).data.store
+    assert store is not None
+    run_study(study, remaining, events, TuneRunner(), store)
+
+
 def _free_name(config: Config, stem: str) -> str:
     """``stem``, or ``stem-2`` and so on where finished runs have taken the names before.
 
@@ -147,11 +129,3 @@ def _free_name(config: Config, stem: str) -> str:
         if folder.read(CONFIG_FILE) is None:
             return name
         number += 1
-
-
-def _parse_yaml(text: str) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-
-    parsed = OmegaConf.to_container(OmegaConf.create(text))
-    assert isinstance(parsed, dict)
-    return json.loads(json.dumps(parsed))

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 
 from raydec.config import RayConfig
 from raydec.errors import UserError
-from raydec.search.config import SearchConfig
-from raydec.search.plan import SearchPlan
 from raydec.worker_count import worker_range
 
-# Of a GPU's share, what training takes; the rest is split among the K-means actors of all trials, so that
-# wherever Ray puts the actors, every worker still fits.
-_TRAINING_SHARE = 0.9
+# On a machine whose every GPU trains, the K-means actor shares one of them. In a search, the actors of all
+# trials split what training leaves, so that every worker fits wherever Ray puts the actors.
+WORKER_GPU_SHARE, ACTOR_GPU_SHARE = 0.9, 0.1
 # Ray counts GPUs in ten-thousandths.
 _GPU_UNIT = 1e-4
 # Resident memory of a trial's driver, controller and K-means actor, and of each of its workers, measured
@@ -40,27 +38,57 @@ class Node:
 
 
 @dataclass(frozen=True)
-class TrialShare:
-    """What each trial gets.
+class Placement:
+    """What a run, or each trial of a search, gets of the cluster.
 
     Attributes:
-        num_workers: training workers; 0: the trial's own process trains.
+        num_workers: training workers, or the fewest and the most of them; 0: the calling process trains.
         cpus_per_worker: cores, and threads, of each.
         use_gpu: whether workers train on GPUs.
         worker_gpus: share of a GPU for each worker.
-        actor_gpus: share of a GPU for the trial's K-means actor.
+        actor_gpus: share of a GPU for the K-means actor.
         max_concurrent: trials at a time.
     """
 
-    num_workers: int
+    num_workers: int | tuple[int, int]
     cpus_per_worker: int
     use_gpu: bool
-    worker_gpus: float
-    actor_gpus: float
-    max_concurrent: int
+    worker_gpus: float = WORKER_GPU_SHARE
+    actor_gpus: float = ACTOR_GPU_SHARE
+    max_concurrent: int = 1
 
 
-def check_this_machine(plan: SearchPlan) -> None:
+def place(config: RayConfig, nodes: Sequence[Node]) -> Placement:
+    """Work out what to ask for, and refuse what the cluster can never give.
+
+    Args:
+        config: the ray section.
+        nodes: the cluster; a worker never spans two.
+
+    Raises:
+        UserError: more workers than cores or GPUs, with the arithmetic.
+    """
+    num_cpus, num_gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
+    use_gpu = uses_gpu(config, nodes)
+    fewest, most = worker_range(config.num_workers) or (max(1, int(num_gpus)) if use_gpu else 1,) * 2
+    if use_gpu and fewest > num_gpus:
+        raise UserError(
+            f"ray.num_workers={fewest} with a GPU each, but the cluster has {num_gpus:g} GPUs; "
+            f"lower ray.num_workers to {int(num_gpus)} or set ray.use_gpu=false"
+        )
+    cpus = config.cpus_per_worker or even_cpus(nodes, max(most, 1), use_gpu)
+    if worker_slots(nodes, cpus, use_gpu) < fewest:
+        spread = f" on {len(nodes)} nodes, none of which a worker may span" if len(nodes) > 1 else ""
+        raise UserError(
+            f"ray.num_workers={fewest} x {cpus} CPUs = {fewest * cpus} CPUs, but the cluster has "
+            f"{num_cpus:g}{spread}; lower ray.num_workers or ray.cpus_per_worker"
+        )
+    return Placement(fewest if fewest == most else (fewest, most), cpus, use_gpu)
+
+
+def check_this_machine(
+    ray: RayConfig, num_trials: int, *, gpus_per_worker: float, max_concurrent: int | None
+) -> None:
     """Before Ray takes its seconds to start here: can this machine hold even one trial?
 
     Says nothing when a cluster is to be joined: only Ray knows what that has.
@@ -68,16 +96,24 @@ def check_this_machine(plan: SearchPlan) -> None:
     Raises:
         UserError: it cannot; with the arithmetic.
     """
-    ray = plan.config.ray
     joins = (ray.address or os.environ.get("RAY_ADDRESS") or "local") != "local"
     is_running = "ray" in sys.modules and sys.modules["ray"].is_initialized()
     if not joins and not is_running:
         on_cpu = ray.model_copy(update={"use_gpu": False})
         node = Node(float(ray.num_cpus or os.cpu_count() or 1))
-        share_cluster(on_cpu, plan.config.search, [node], plan.num_trials)
+        share_cluster(
+            on_cpu, [node], num_trials, gpus_per_worker=gpus_per_worker, max_concurrent=max_concurrent
+        )
 
 
-def share_cluster(ray: RayConfig, search: SearchConfig, nodes: Sequence[Node], num_trials: int) -> TrialShare:
+def share_cluster(
+    ray: RayConfig,
+    nodes: Sequence[Node],
+    num_trials: int,
+    *,
+    gpus_per_worker: float,
+    max_concurrent: int | None,
+) -> Placement:
     """Divide a cluster among trials.
 
     Drivers, controllers and K-means actors hold no CPU, so that only training workers count: a trial that
@@ -86,9 +122,10 @@ def share_cluster(ray: RayConfig, search: SearchConfig, nodes: Sequence[Node], n
     Args:
         ray: workers per trial (the fewest, of a range) and cores per worker; unset: one worker, and an even
             share of the cores.
-        search: GPU share and the wished number of trials at a time.
         nodes: the cluster.
         num_trials: trials in all; no more than these run at once.
+        gpus_per_worker: share of a GPU for each worker.
+        max_concurrent: the wished number of trials at a time; None: as many as fit.
 
     Raises:
         UserError: not even one trial, or not as many as asked for, can be placed; with the arithmetic.
@@ -96,21 +133,24 @@ def share_cluster(ray: RayConfig, search: SearchConfig, nodes: Sequence[Node], n
     use_gpu = uses_gpu(ray, nodes)
     num_workers = (worker_range(ray.num_workers) or (1, 1))[0]
     per_trial = max(1, num_workers)
-    _check_sharing(num_workers, search, use_gpu)
-    wished = min(num_trials, search.max_concurrent or num_trials)
-    required = min(num_trials, search.max_concurrent) if search.max_concurrent else 1
-    fitting = worker_slots(nodes, ray.cpus_per_worker or 1, use_gpu, search.gpus_per_worker) // per_trial
+    _check_sharing(num_workers, gpus_per_worker, use_gpu)
+    wished = min(num_trials, max_concurrent or num_trials)
+    required = min(num_trials, max_concurrent) if max_concurrent else 1
+    fitting = worker_slots(nodes, ray.cpus_per_worker or 1, use_gpu, gpus_per_worker) // per_trial
     if fitting < required:
-        raise UserError(_arithmetic(ray, search, nodes, per_trial, required, use_gpu))
+        gpus = gpu_share(gpus_per_worker) if use_gpu else 0.0
+        raise UserError(_arithmetic(ray, nodes, per_trial, required, gpus))
     concurrent = max(required, min(wished, fitting, _by_memory(nodes, num_workers)))
     workers = per_trial * concurrent
-    cpus = ray.cpus_per_worker or even_cpus(nodes, workers, use_gpu, search.gpus_per_worker)
-    actor_gpus = math.floor(search_share(search) * (1 - _TRAINING_SHARE) / concurrent / _GPU_UNIT) * _GPU_UNIT
-    return TrialShare(
+    cpus = ray.cpus_per_worker or even_cpus(nodes, workers, use_gpu, gpus_per_worker)
+    actor_gpus = (
+        math.floor(gpu_share(gpus_per_worker) * (1 - WORKER_GPU_SHARE) / concurrent / _GPU_UNIT) * _GPU_UNIT
+    )
+    return Placement(
         num_workers=num_workers,
         cpus_per_worker=cpus,
         use_gpu=use_gpu,
-        worker_gpus=round(_TRAINING_SHARE * search_share(search), 4),
+        worker_gpus=round(WORKER_GPU_SHARE * share, 4),
         actor_gpus=round(actor_gpus, 4),
         max_concurrent=concurrent,
     )
@@ -138,15 +178,15 @@ def even_cpus(nodes: Sequence[Node], num_workers: int, use_gpu: bool, gpus: floa
     return cpus
 
 
-def search_share(search: SearchConfig) -> float:
+def gpu_share(gpus_per_worker: float) -> float:
     """A worker's part of a GPU such that parts fill it: 0.3 becomes a third."""
-    return 1.0 / math.floor(1.0 / search.gpus_per_worker + 1e-9)
+    return 1.0 / math.floor(1.0 / gpus_per_worker + 1e-9)
 
 
-def _check_sharing(num_workers: int, search: SearchConfig, use_gpu: bool) -> None:
-    if use_gpu and num_workers > 1 and search.gpus_per_worker < 1:
+def _check_sharing(num_workers: int, gpus_per_worker: float, use_gpu: bool) -> None:
+    if use_gpu and num_workers > 1 and gpus_per_worker < 1:
         raise UserError(
-            f"search.gpus_per_worker={search.gpus_per_worker:g} with ray.num_workers={num_workers}: two "
+            f"search.gpus_per_worker={gpus_per_worker:g} with ray.num_workers={num_workers}: two "
             "workers of one trial may meet on one GPU, which NCCL refuses; use ray.num_workers=1"
         )
 
@@ -158,23 +198,21 @@ def _by_memory(nodes: Sequence[Node], num_workers: int) -> int:
     return max(1, int(sum(known) / (_TRIAL_GIB + _WORKER_GIB * num_workers)))
 
 
-def _arithmetic(
-    ray: RayConfig, search: SearchConfig, nodes: Sequence[Node], per_trial: int, trials: int, use_gpu: bool
-) -> str:
+def _arithmetic(ray: RayConfig, nodes: Sequence[Node], per_trial: int, trials: int, gpus: float) -> str:
     cpus = ray.cpus_per_worker or 1
     workers = trials * per_trial
     needs = f"{workers * cpus} CPUs"
     has = f"{sum(int(node.cpus) for node in nodes)} CPUs"
-    if use_gpu:
-        needs += f" and {workers * search_share(search):g} GPUs"
+    if gpus:
+        needs += f" and {workers * gpus:g} GPUs"
         has += f" and {sum(int(node.gpus) for node in nodes)} GPUs"
-    several = f"search.max_concurrent={search.max_concurrent} trials x " if trials > 1 else ""
+    several = f"search.max_concurrent={trials} trials x " if trials > 1 else ""
     whole = "" if len(nodes) == 1 else f" on {len(nodes)} nodes, none of which a worker may span"
     remedies = ["search.max_concurrent"] if trials > 1 else []
     remedies += ["ray.num_workers"] if per_trial > 1 else []
     remedies += ["ray.cpus_per_worker"] if cpus > 1 else []
     advice = f"lower {' or '.join(remedies)}" if remedies else "add nodes"
-    if use_gpu:
+    if gpus:
         advice += " or set ray.use_gpu=false"
     trial = f"{per_trial} worker{'s' * (per_trial > 1)} (ray.num_workers) x {cpus} CPU{'s' * (cpus > 1)}"
     return f"{several}{trial} need {needs}, but the cluster has {has}{whole}; {advice}"

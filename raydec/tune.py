@@ -8,9 +8,9 @@ from pathlib import Path
 
 from raydec.console.command_line import parse_config_arguments
 from raydec.console.terminal import note, progress_output, run_entry_point
-from raydec.learning.host import WORKER_ENVIRONMENT
+from raydec.experiment import search_on_ray
 from raydec.placement import check_this_machine
-from raydec.ray_runtime.session import check_address, start_ray
+from raydec.ray_runtime.session import check_address
 from raydec.search.config import TuneConfig
 from raydec.search.plan import plan_search
 
@@ -29,32 +29,33 @@ def main(arguments: Sequence[str]) -> None:
     )
     assert isinstance(config, TuneConfig)
     plan = plan_search(config)
-    check_this_machine(plan)
+    search = config.search
+    check_this_machine(
+        config.ray,
+        plan.num_trials,
+        gpus_per_worker=search.gpus_per_worker,
+        max_concurrent=search.max_concurrent,
+    )
     if not Path(config.output_dir, config.search_name, "results.json").exists():
         check_address(config.ray.address)
     # torch and Ray take seconds to import: not before the search is known to make sense.
+    from raydec.console.search_results import print_search
     from raydec.console.trial_lines import TrialLines
+    from raydec.pages.search_report import write_search_pages
     from raydec.search.results import conclude
-    from raydec.search.run import run_study
     from raydec.search.state import find_remaining, open_study
 
     study = open_study(plan)
     remaining = find_remaining(study)
     if remaining.num_trials:
-        start_ray(
-            config.ray.address,
-            config.ray.num_cpus,
-            config.ray.object_store_gib,
-            dashboard=config.ray.dashboard is not False,
-            # Where Ray Train's workers train, they get it from there, and the others start faster without.
-            worker_environment=WORKER_ENVIRONMENT if config.ray.num_workers == 0 else None,
-        )
         with progress_output(), TrialLines(plan, num_ended=len(remaining.past)) as lines:
-            run_study(study, remaining, lines)
+            search_on_ray(study, remaining, lines)
     else:
         note(f"search {study.name} had already finished; its results:")
-    ranking = conclude(study)
-    if all(run.state == "failed" for entry in ranking for run in entry.runs):
+    results = conclude(study)
+    write_search_pages(study, results)
+    print_search(study, results)
+    if results.all_failed:
         sys.exit(1)
 
 

@@ -8,7 +8,7 @@ from raydec.placement import Node
 
 pytest.importorskip("ray")
 
-from raydec.ray_runtime.launch import place
+from raydec.placement import place
 from raydec.ray_runtime.process_group import interface_of
 
 

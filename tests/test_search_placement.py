@@ -11,18 +11,21 @@ from hypothesis import strategies as st
 from raydec.config import RayConfig
 from raydec.errors import UserError
 from raydec.placement import Node as _Node
-from raydec.placement import TrialShare, share_cluster
-from raydec.search.config import SearchConfig
+from raydec.placement import Placement, share_cluster
 
 
 def Node(cpus: int, gpus: int = 0, memory_gib: float | None = None) -> _Node:
     return _Node(float(cpus), float(gpus), memory_gib)
 
 
-def share(nodes: list[_Node], num_trials: int = 100, **settings: Any) -> TrialShare:
-    names = ("max_concurrent", "gpus_per_worker")
-    search = {name: settings.pop(name) for name in names if name in settings}
-    return share_cluster(RayConfig(**settings), SearchConfig(**search), nodes, num_trials)
+def share(nodes: list[_Node], num_trials: int = 100, **settings: Any) -> Placement:
+    return share_cluster(
+        RayConfig(**{name: value for name, value in settings.items() if name in RayConfig.model_fields}),
+        nodes,
+        num_trials,
+        gpus_per_worker=settings.get("gpus_per_worker", 1.0),
+        max_concurrent=settings.get("max_concurrent"),
+    )
 
 
 @pytest.mark.parametrize(

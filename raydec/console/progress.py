@@ -13,8 +13,7 @@ from rich.table import Table
 
 from raydec.config import Config
 from raydec.console.terminal import err, note, out
-from raydec.experiment import RunResult
-from raydec.runs.run_folder import METRICS_FILE, MODEL_FOLDER, RunFolder, run_location
+from raydec.runs.run_folder import METRICS_FILE, MODEL_FOLDER, RunFolder, RunResult, run_location
 
 POLL_S = 0.5
 

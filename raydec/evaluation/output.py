@@ -34,7 +34,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from raydec import __version__
 from raydec.errors import UserError
 from raydec.evaluation.result import (
     AttributeResult,
@@ -44,6 +43,7 @@ from raydec.evaluation.result import (
     SplitResult,
 )
 from raydec.files.atomic import write_text
+from raydec.version import __version__
 
 SCHEMA_VERSION = 1
 TITLE = "# Evaluation"

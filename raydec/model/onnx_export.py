@@ -33,12 +33,12 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
-from raydec import __version__
 from raydec.errors import UserError
 from raydec.files.atomic import publish, temporary_file
 from raydec.model.encoder import feature_map_sizes
 from raydec.model.folding import folded
 from raydec.model.saved import NetworkSpec, SavedModel
+from raydec.version import __version__
 
 REQUIREMENTS = ("onnx", "onnxruntime", "onnxscript")
 INPUT, SCORES, EMBEDDING, CLUSTER_LOGITS = "chunks", "scores", "embedding", "cluster_logits"

@@ -18,7 +18,6 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from raydec import __version__
 from raydec.config import Attribute, FeatureConfig, ModelConfig
 from raydec.errors import UserError
 from raydec.features.parameters import FeatureParameters
@@ -27,6 +26,7 @@ from raydec.model.assembly import build_network
 from raydec.model.directory import check_tensors
 from raydec.model.network import Network
 from raydec.model.saved import ChunkFormat, NetworkSpec, SavedModel
+from raydec.version import __version__
 
 # What the published files call an attribute.
 SHORT_NAMES: dict[Attribute, str] = {"arousal": "act", "dominance": "dom", "valence": "val"}

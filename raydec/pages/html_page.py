@@ -333,7 +333,7 @@ def _plotly_js() -> str:
 
 @cache
 def _resource(name: str) -> str:
-    return resources.files("raydec.reporting").joinpath(name).read_text(encoding="utf-8")
+    return resources.files("raydec.pages").joinpath(name).read_text(encoding="utf-8")
 
 
 def _number_class(right: bool) -> str:

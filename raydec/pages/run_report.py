@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
-from raydec import __version__
 from raydec.corpus.table import canonical_split
 from raydec.errors import UserError
 from raydec.pages.analysis import NUM_RESAMPLES, SEED, Analysis, labeled_columns
@@ -42,6 +41,7 @@ from raydec.pages.training_figures import (
     sizes_by_epoch,
     validation_curves,
 )
+from raydec.version import __version__
 
 REPORT_FILE = "report.html"
 # CCC on another processor differs in the sixth digit; more means other data or another model.

@@ -18,6 +18,8 @@ from raydec.search.ranking import (
     short_names,
     table,
 )
+from raydec.search.results import HPARAMS_FOLDER, REPORT_FILE, SearchResults
+from raydec.search.state import Study
 
 NUM_CLUSTERS = "clustering.num_clusters"
 _MAX_SCATTERS = 8
@@ -30,6 +32,13 @@ th, td { padding: .25rem .75rem; text-align: right; border-bottom: 1px solid #dd
 tbody tr:first-child { font-weight: 600 }
 .wide { overflow-x: auto }
 """
+
+
+def write_search_pages(study: Study, results: SearchResults) -> None:
+    """Write a search's HTML report and its TensorBoard hyperparameters into its directory."""
+    metric = study.plan.config.search.metric
+    write_search_report(study.local / REPORT_FILE, study.name, metric, study.plan.keys, results.ranking)
+    write_hparams(study.local / HPARAMS_FOLDER, metric, results.ranking)
 
 
 def write_search_report(

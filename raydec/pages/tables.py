@@ -9,7 +9,6 @@ from importlib import metadata
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from raydec import __version__
 from raydec.config import Config, changed_keys, config_yaml, iterate_keys
 from raydec.evaluation.statistics import (
     CccEstimate,
@@ -17,6 +16,7 @@ from raydec.evaluation.statistics import (
 from raydec.learning.dependency import Dependency, EmotionInformation
 from raydec.pages.finished_run import FinishedRun
 from raydec.pages.html_page import Details, Table, shaded_cell
+from raydec.version import __version__
 
 _PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "scikit-learn", "pyarrow", "plotly", "ray")
 _THIRDS = ("low", "middle", "high")

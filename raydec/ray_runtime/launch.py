@@ -8,7 +8,6 @@ import math
 import os
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -28,71 +27,21 @@ from raydec.config import Config, RayConfig
 from raydec.errors import UserError
 from raydec.files.storage import CHECKPOINT_FOLDER, storage_problem
 from raydec.learning.host import WORKER_ENVIRONMENT, prepare_host
-from raydec.placement import Node, even_cpus, uses_gpu, worker_slots
+from raydec.placement import Placement, place
 from raydec.ray_runtime.kmeans_actor import create_kmeans_actor
 from raydec.ray_runtime.lone_trainer import LoneTrainer
 from raydec.ray_runtime.process_group import ProcessGroupConfig
 from raydec.ray_runtime.session import cluster_nodes, promised_nodes
 from raydec.ray_runtime.snapshot import mend_snapshot
 from raydec.ray_runtime.trainer import LeanTrainer, causes_of
-from raydec.worker_count import worker_range
 
 TrainLoop = Callable[[Config, Any, Any, str], None]
 """What every worker runs: config, its :class:`raydec.learning.worker.Worker`, its
 :class:`raydec.learning.clustering.Clusterer`, the run folder. Importable without torch, as this module is."""
 
-# On a machine whose every GPU trains, the K-means actor shares one of them.
-WORKER_GPU_SHARE, ACTOR_GPU_SHARE = 0.9, 0.1
 # Ray Train's own limit for one try to start the workers.
 _START_TIMEOUT_S = 60
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Placement:
-    """What a run asks of the cluster.
-
-    Attributes:
-        num_workers: training workers, or the fewest and the most of them.
-        cpus_per_worker: cores, and threads, of each.
-        use_gpu: whether each has a GPU.
-        worker_gpus: how much of that GPU is its own.
-        actor_gpus: how much of a GPU the K-means actor takes.
-    """
-
-    num_workers: int | tuple[int, int]
-    cpus_per_worker: int
-    use_gpu: bool
-    worker_gpus: float = WORKER_GPU_SHARE
-    actor_gpus: float = ACTOR_GPU_SHARE
-
-
-def place(config: RayConfig, nodes: Sequence[Node]) -> Placement:
-    """Work out what to ask for, and refuse what the cluster can never give.
-
-    Args:
-        config: the ray section.
-        nodes: the cluster; a worker never spans two.
-
-    Raises:
-        UserError: more workers than cores or GPUs, with the arithmetic.
-    """
-    num_cpus, num_gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
-    use_gpu = uses_gpu(config, nodes)
-    fewest, most = worker_range(config.num_workers) or (max(1, int(num_gpus)) if use_gpu else 1,) * 2
-    if use_gpu and fewest > num_gpus:
-        raise UserError(
-            f"ray.num_workers={fewest} with a GPU each, but the cluster has {num_gpus:g} GPUs; "
-            f"lower ray.num_workers to {int(num_gpus)} or set ray.use_gpu=false"
-        )
-    cpus = config.cpus_per_worker or even_cpus(nodes, max(most, 1), use_gpu)
-    if worker_slots(nodes, cpus, use_gpu) < fewest:
-        spread = f" on {len(nodes)} nodes, none of which a worker may span" if len(nodes) > 1 else ""
-        raise UserError(
-            f"ray.num_workers={fewest} x {cpus} CPUs = {fewest * cpus} CPUs, but the cluster has "
-            f"{num_cpus:g}{spread}; lower ray.num_workers or ray.cpus_per_worker"
-        )
-    return Placement(fewest if fewest == most else (fewest, most), cpus, use_gpu)
 
 
 def place_on_cluster(config: RayConfig) -> Placement:

@@ -24,7 +24,10 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.search import Searcher
 
-from raydec.placement import TrialShare
+from raydec.config import Config
+from raydec.placement import Node, Placement
+from raydec.ray_runtime.session import cluster_nodes
+from raydec.ray_runtime.shared_storage import check_shared
 from raydec.ray_runtime.trial import drive, named_trial
 from raydec.search.events import SearchEvents
 from raydec.search.ledger import Entry, Ledger, State
@@ -37,9 +40,24 @@ _TRIAL, _SETTING = "trial", "setting"
 _HEAD_NODE, _BIT_OF_HEAD = "node:__internal_head__", 0.001
 
 
+class TuneRunner:
+    """Ray Tune on the running cluster, as :class:`raydec.search.run.SearchRunner`."""
+
+    def nodes(self) -> list[Node]:
+        """The machines of the cluster."""
+        return cluster_nodes()
+
+    def check_shared(self, config: Config, location: str) -> None:
+        """See :func:`raydec.ray_runtime.shared_storage.check_shared`."""
+        check_shared(config, location)
+
+    def run_trials(self, *arguments: Any) -> None:
+        """See :func:`run_trials`."""
+        run_trials(*arguments)
+
+
 def run_trials(
     plan: SearchPlan,
-    share: TrialShare,
     job: TrialJob,
     remaining: Remaining,
     ledger: Ledger,
@@ -50,13 +68,13 @@ def run_trials(
 
     Args:
         plan: the search.
-        share: what each trial gets of the cluster, and how many run at a time.
-        job: what all drivers share.
+        job: what all drivers share, and how many run at a time.
         remaining: what to run.
         ledger: is told of every beginning and end, at once.
         events: is told too, for people to see.
         tune_folder: path or URI for Tune's own files.
     """
+    share = job.share
     searcher = _searcher(plan, remaining, ledger) if plan.seeds_in_turn else None
     space = {} if searcher else {_TRIAL: tune.grid_search([_spec(entry) for entry in remaining.entries])}
     storage, _, name = tune_folder.rpartition("/")
@@ -104,7 +122,7 @@ def _run_trial(job: TrialJob, config: dict[str, Any]) -> None:
     drive(job, config[_TRIAL])
 
 
-def _driver_resources(share: TrialShare, pbt: bool) -> dict[str, float]:
+def _driver_resources(share: Placement, pbt: bool) -> dict[str, float]:
     """What Tune reserves for a driver; its workers reserve their own."""
     if share.num_workers == 0:
         gpus = {"GPU": round(share.worker_gpus + share.actor_gpus, 4)} if share.use_gpu else {}

@@ -13,6 +13,7 @@ from ray import tune
 from raydec.config import Config
 from raydec.errors import UserError
 from raydec.files.storage import CHECKPOINT_FOLDER
+from raydec.ray_runtime.train_trial import train_trial
 from raydec.search.score import mean_score, score_run
 from raydec.search.trial_job import Given, TrialJob, run_config
 
@@ -46,7 +47,7 @@ def drive(job: TrialJob, trial: Mapping[str, Any]) -> None:
             config = run_config(job.base, trial["number"], trial["setting"], seed)
             given = _given() if job.exchange_epochs else None
             report = _RunReport(board, config, job.exchange_epochs)
-            job.train(config, job.share, report, given)
+            train_trial(config, job.share, report, given)
             report.close()
     except UserError as error:
         tune.report(board.result() | {"problem": str(error)})

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raydec import __version__
 from raydec.config import Config
 from raydec.features.store import FeatureStore
 from raydec.learning.checkpoint import RunState
@@ -32,6 +31,7 @@ from raydec.runs.run_folder import (
     RunFolder,
 )
 from raydec.runs.tracking import Trackers
+from raydec.version import __version__
 
 
 class RunRecorder:

@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,21 @@ def run_location(config: Config) -> str:
 def finished_summary(folder: RunFolder) -> dict[str, Any] | None:
     """The summary of a run that has ended, or None."""
     return folder.read_json(SUMMARY_FILE)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        folder: the run directory, on this machine.
+        summary: the content of ``summary.json``: best epoch and CCC by split and attribute.
+        already_finished: nothing was trained, because an earlier call had finished it.
+    """
+
+    folder: Path
+    summary: dict[str, Any]
+    already_finished: bool
 
 
 class RunFolder:

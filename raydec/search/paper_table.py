@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from raydec.console.terminal import out
 from raydec.evaluation import comparison
 from raydec.evaluation.comparison import Cell
 from raydec.runs.run_folder import PREDICTIONS_FILE, RunFolder
@@ -15,12 +14,17 @@ from raydec.search.state import TRIALS_FOLDER, Study
 COMPARISON = "comparison"
 
 
-def write_comparison(study: Study, ranking: Sequence[RankedSetting]) -> None:
-    """Write ``comparison-SPLIT.{md,csv,tex}`` for every test split, if a baseline was among the settings."""
+def write_comparison(study: Study, ranking: Sequence[RankedSetting]) -> list[Path]:
+    """Write ``comparison-SPLIT.{md,csv,tex}`` for every test split, if a baseline was among the settings.
+
+    Returns:
+        The Markdown files.
+    """
     cells = [_cell(study, entry) for entry in sorted(ranking, key=lambda entry: entry.number)]
     if not any(cell.is_baseline for cell in cells):
-        return
+        return []
     folder = RunFolder(str(study.local))
+    written = []
     for split in _test_splits(ranking):
         rows = comparison.compare_cells(cells, split)
         texts = {
@@ -30,7 +34,8 @@ def write_comparison(study: Study, ranking: Sequence[RankedSetting]) -> None:
         }
         for ending, text in texts.items():
             folder.write(f"{COMPARISON}-{split}.{ending}", text)
-        out.print(f"comparison      {study.local / f'{COMPARISON}-{split}.md'}, .csv, .tex", markup=False)
+        written.append(study.local / f"{COMPARISON}-{split}.md")
+    return written
 
 
 def _cell(study: Study, entry: RankedSetting) -> Cell:

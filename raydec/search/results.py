@@ -5,47 +5,57 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from raydec import __version__
-from raydec.console.terminal import out
-from raydec.pages.search_report import write_hparams, write_search_report
 from raydec.runs.run_folder import CONFIG_FILE, MODEL_FOLDER, RunFolder
 from raydec.search.paper_table import write_comparison
 from raydec.search.ranking import (
     RankedSetting,
     RunOutcome,
     best_run,
-    describe_setting,
     rank_settings,
     table,
     to_csv,
     to_json,
     to_markdown,
-    to_text,
 )
 from raydec.search.state import TRIALS_FOLDER, Study, collect
+from raydec.version import __version__
 
 RESULTS = "results"
 BEST_LINK, HPARAMS_FOLDER, REPORT_FILE = "best", "hparams", "report.html"
 
 
-def conclude(study: Study) -> list[RankedSetting]:
-    """Rank what was trained, write it down and print it.
+@dataclass(frozen=True)
+class SearchResults:
+    """What came of a search.
 
-    Returns:
-        All settings, best first.
+    Attributes:
+        ranking: all settings, best first.
+        best: the best run; None when none finished.
+        comparisons: the paper's table for every test split, if a baseline was among the settings.
     """
+
+    ranking: list[RankedSetting]
+    best: RunOutcome | None
+    comparisons: list[Path]
+
+    @property
+    def all_failed(self) -> bool:
+        """Whether no trial trained to an end."""
+        return all(run.state == "failed" for entry in self.ranking for run in entry.runs)
+
+
+def conclude(study: Study) -> SearchResults:
+    """Rank what was trained, and write it down."""
     search = study.plan.config.search
     ranking = rank_settings(collect(study), search.mode)
     best = best_run(ranking, search.mode)
     if best is not None:
         _link_best(study, best)
     _write(study, ranking, best)
-    _print(study, ranking, best, search.mode)
-    write_comparison(study, ranking)
-    return ranking
+    return SearchResults(ranking, best, write_comparison(study, ranking))
 
 
 def _write(study: Study, ranking: Sequence[RankedSetting], best: RunOutcome | None) -> None:
@@ -74,8 +84,6 @@ def _write(study: Study, ranking: Sequence[RankedSetting], best: RunOutcome | No
         for name, text in texts.items():
             kept.write(name, text)
         kept.sync()
-    write_search_report(study.local / REPORT_FILE, study.name, search.metric, keys, ranking)
-    write_hparams(study.local / HPARAMS_FOLDER, search.metric, ranking)
 
 
 def _link_best(study: Study, best: RunOutcome) -> None:
@@ -86,31 +94,6 @@ def _link_best(study: Study, best: RunOutcome) -> None:
     arriving.unlink(missing_ok=True)
     arriving.symlink_to(Path(TRIALS_FOLDER, best.run, MODEL_FOLDER), target_is_directory=True)
     os.replace(arriving, study.local / BEST_LINK)
-
-
-def _print(
-    study: Study, ranking: Sequence[RankedSetting], best: RunOutcome | None, mode: Literal["max", "min"]
-) -> None:
-    header, rows = table(ranking, study.plan.keys, study.plan.config.search.metric)
-    title = f"Search {study.name}: {mode} {study.plan.config.search.metric}"
-    out.print(f"\n{title}\n\n{to_text(header, rows)}", markup=False)
-    _print_failures(ranking)
-    if best is not None:
-        out.print(
-            f"best model      {study.local / BEST_LINK}  ({describe_setting(best.setting)})", markup=False
-        )
-        out.print(f"train it again  {retraining_command(study, best)}", markup=False)
-    out.print(f"results         {study.local / f'{RESULTS}.md'}, .csv, .json", markup=False)
-    out.print(f"report          {study.local / REPORT_FILE}", markup=False)
-    out.print(f"TensorBoard     tensorboard --logdir {study.local / HPARAMS_FOLDER}", markup=False)
-
-
-def _print_failures(ranking: Sequence[RankedSetting]) -> None:
-    failed = [run for entry in ranking for run in entry.runs if run.state == "failed"]
-    for run in failed:
-        out.print(f"failed: {run.run} ({describe_setting(run.setting)}): {run.problem}", markup=False)
-    if failed:
-        out.print(f"{len(failed)} trials failed; the same command tries them again", markup=False)
 
 
 def retraining_command(study: Study, best: RunOutcome) -> str:

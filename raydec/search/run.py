@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 from raydec.config import Config, config_yaml
-from raydec.experiment import resolve
 from raydec.files.storage import is_uri
 from raydec.learning.selection import check_data
-from raydec.placement import TrialShare, share_cluster
+from raydec.placement import Node, Placement, share_cluster
 from raydec.runs.run_folder import RunFolder
 from raydec.search.events import SearchEvents
 from raydec.search.ledger import Ledger
+from raydec.search.plan import SearchPlan
 from raydec.search.state import SEARCH_FILE, TRIALS_FOLDER, Study, all_entries
-from raydec.search.train_trial import train_trial
 from raydec.search.trial_job import Remaining, TrialJob
 
 TUNE_FOLDER = "tune"
@@ -22,28 +23,79 @@ TUNE_FOLDER = "tune"
 _EXCHANGED_CHECKPOINTS = 4
 
 
-def run_study(study: Study, remaining: Remaining, events: SearchEvents) -> None:
-    """Train what is left. Ray must be running.
+@runtime_checkable
+class SearchRunner(Protocol):
+    """What a search needs of the cluster that trains its trials."""
+
+    def nodes(self) -> Sequence[Node]:
+        """The machines of the cluster."""
+        ...
+
+    def check_shared(self, config: Config, location: str) -> None:
+        """Refuse storage that some machine does not see.
+
+        Raises:
+            UserError: ``storage_path`` is unset, or is not shared by all machines.
+        """
+        ...
+
+    def run_trials(
+        self,
+        plan: SearchPlan,
+        job: TrialJob,
+        remaining: Remaining,
+        ledger: Ledger,
+        events: SearchEvents,
+        tune_folder: str,
+    ) -> None:
+        """Train the remaining trials to their ends.
+
+        Args:
+            plan: the search.
+            job: what all trials share, their placement too.
+            remaining: what to train.
+            ledger: is told of every beginning and end, at once.
+            events: is told too, for people to see.
+            tune_folder: path or URI for the runner's own files.
+        """
+        ...
+
+
+def run_study(
+    study: Study, remaining: Remaining, events: SearchEvents, runner: SearchRunner, store: str
+) -> None:
+    """Train what is left.
+
+    Args:
+        study: the search.
+        remaining: what is left of it.
+        events: is told of every trial.
+        runner: the running cluster.
+        store: path of the feature store.
 
     Raises:
         UserError: it cannot be placed on the cluster, or the data does not have what is asked for.
         KeyboardInterrupt: it was interrupted; what was finished is kept.
     """
-    from raydec.ray_runtime.search import run_trials
-    from raydec.ray_runtime.session import cluster_nodes
-    from raydec.ray_runtime.shared_storage import check_shared
-
     config = study.plan.config
-    share = share_cluster(config.ray, config.search, cluster_nodes(), remaining.num_trials)
-    job = _trial_job(study, share)
+    search = config.search
+    share = share_cluster(
+        config.ray,
+        runner.nodes(),
+        remaining.num_trials,
+        gpus_per_worker=search.gpus_per_worker,
+        max_concurrent=search.max_concurrent,
+    )
+    _check_data(study, store)
+    job = _trial_job(study, share, store)
     folder = RunFolder(study.location)
     folder.create()
-    check_shared(config, study.location)
+    runner.check_shared(config, study.location)
     folder.write(SEARCH_FILE, config_yaml(study.stored_config()))
     folder.sync()
     tune_folder = f"{study.location}/{TUNE_FOLDER}"
     _remove(tune_folder)
-    run_trials(study.plan, share, job, remaining, Ledger(folder), events, tune_folder)
+    runner.run_trials(study.plan, job, remaining, Ledger(folder), events, tune_folder)
     _remove(tune_folder)
     if any(entry.state == "begun" for entry in all_entries(study)):
         raise KeyboardInterrupt
@@ -55,10 +107,8 @@ def _remove(tune_folder: str) -> None:
         shutil.rmtree(tune_folder, ignore_errors=True)
 
 
-def _trial_job(study: Study, share: TrialShare) -> TrialJob:
-    """What all trials share; their feature store is made or found once, here."""
+def _trial_job(study: Study, share: Placement, store: str) -> TrialJob:
     config = study.stored_config()
-    store = _checked_store(study)
     exchanges = config.search.scheduler == "pbt"
     keep = config.training.keep_checkpoints
     training = config.training.model_copy(
@@ -75,20 +125,16 @@ def _trial_job(study: Study, share: TrialShare) -> TrialJob:
             "training": training,
         }
     )
-    return TrialJob(base, share, config.search.metric, exchange_epochs, train_trial)
+    return TrialJob(base, share, config.search.metric, exchange_epochs)
 
 
-def _checked_store(study: Study) -> str:
-    """Path of the feature store, which has what every trial will ask for."""
-    first, *others = study.plan.representatives
-    store = resolve(first.model_copy(update={"name": study.name})).data.store
-    assert store is not None
-    checked = [(first.data, first.features)]
-    for config in others:
+def _check_data(study: Study, store: str) -> None:
+    """Refuse a store that lacks what some trial will ask for."""
+    checked = []
+    for config in study.plan.representatives:
         if (config.data, config.features) not in checked:
             checked.append((config.data, config.features))
             check_data(_with_store(config, store))
-    return store
 
 
 def _with_store(config: Config, store: str) -> Config:

@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 
 from raydec.config import changed_keys, config_from_dict
 from raydec.errors import UserError
-from raydec.experiment import PLACEMENT_KEYS
 from raydec.features.store_cache import absolute_store
 from raydec.files.storage import is_uri
+from raydec.runs.opening import PLACEMENT_KEYS
 from raydec.runs.run_folder import CONFIG_FILE, METRICS_FILE, RunFolder, finished_summary, run_location
 from raydec.search.config import TuneConfig
 from raydec.search.ledger import Entry, Ledger

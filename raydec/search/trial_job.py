@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from raydec.config import Config
-from raydec.placement import TrialShare
+from raydec.placement import Placement
 from raydec.search.ledger import Entry, run_name
 from raydec.search.plan import apply_setting
 from raydec.search.score import Curve
@@ -30,11 +30,6 @@ class Given:
     run: str
 
 
-TrainTrial = Callable[[Config, TrialShare, Report, Given | None], None]
-"""Trains one run to its end, going on where an earlier attempt stopped: its settings, its share of the
-cluster, whom to tell of every epoch, and the checkpoint it was given, if any. Importable on every node."""
-
-
 @dataclass(frozen=True)
 class TrialJob:
     """What all trials of a search share.
@@ -45,14 +40,12 @@ class TrialJob:
         metric: the searched metric.
         exchange_epochs: epochs after which trials hand checkpoints to each other (population based
             training); None: they don't.
-        train: trains one run.
     """
 
     base: Config
-    share: TrialShare
+    share: Placement
     metric: str
     exchange_epochs: int | None
-    train: TrainTrial
 
 
 @dataclass(frozen=True)

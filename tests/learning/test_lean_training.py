@@ -62,7 +62,7 @@ def test_a_driver_needs_no_torch() -> None:
     """What it imports, and what Ray Train asks it for before the controller starts."""
     code = (
         "import sys\n"
-        "import raydec.train, raydec.experiment, raydec.console.progress, raydec.search.train_trial\n"
+        "import raydec.train, raydec.experiment, raydec.console.progress, raydec.ray_runtime.train_trial\n"
         "from raydec.ray_runtime import launch, session, shared_storage\n"
         "launch.ProcessGroupConfig().train_func_context()\n"
         "print('torch' in sys.modules)"

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from raydec.config import Config
-from raydec.experiment import begin, changed_settings, train_on_worker
 from raydec.files.storage import CHECKPOINT_FOLDER, is_uri
-from raydec.placement import TrialShare
+from raydec.placement import Placement
+from raydec.runs.opening import begin, changed_settings, train_on_worker
 from raydec.runs.run_folder import RunFolder, finished_summary, run_location
 from raydec.search.state import read_history
 from raydec.search.trial_job import Given, Report
@@ -21,8 +21,15 @@ START_FOLDER = "start"
 POLL_S, REMOTE_POLL_S = 0.5, 3.0
 
 
-def train_trial(config: Config, share: TrialShare, report: Report, given: Given | None) -> None:
-    """Train one run to its end, or find it finished; see :data:`raydec.search.trial_job.TrainTrial`."""
+def train_trial(config: Config, share: Placement, report: Report, given: Given | None) -> None:
+    """Train one run to its end, going on where an earlier attempt stopped.
+
+    Args:
+        config: the run's settings.
+        share: its share of the cluster.
+        report: is called with the run's history whenever it has grown.
+        given: the checkpoint that the scheduler gave it, if any.
+    """
     if given is not None:
         # Paused and taken up again, the run's own checkpoints are at least as new as the one it was given.
         if given.run != config.name or changed_settings(config, RunFolder(run_location(config))):
@@ -34,7 +41,7 @@ def train_trial(config: Config, share: TrialShare, report: Report, given: Given 
             _train(config, share, folder)
 
 
-def _train(config: Config, share: TrialShare, folder: RunFolder) -> None:
+def _train(config: Config, share: Placement, folder: RunFolder) -> None:
     if config.ray.num_workers == 0:
         from raydec.runs.training_loop import train_here
 
@@ -43,16 +50,14 @@ def _train(config: Config, share: TrialShare, folder: RunFolder) -> None:
         )
         train_here(config.model_copy(update={"ray": ray}), folder.location, folder.claim)
         return
-    from raydec.ray_runtime.launch import Placement, train_on_ray
+    from raydec.ray_runtime.launch import train_on_ray
 
     given = folder.local / START_FOLDER
     train_on_ray(
         config,
         functools.partial(train_on_worker, claim=folder.claim),
         folder.location,
-        placement=Placement(
-            share.num_workers, share.cpus_per_worker, share.use_gpu, share.worker_gpus, share.actor_gpus
-        ),
+        placement=share,
         start=str(next(given.iterdir())) if given.is_dir() else None,
     )
 

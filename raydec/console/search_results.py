@@ -1,0 +1,44 @@
+"""What a person sees at the end of a search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from raydec.console.terminal import out
+from raydec.search.ranking import RankedSetting, describe_setting, table, to_text
+from raydec.search.results import (
+    BEST_LINK,
+    HPARAMS_FOLDER,
+    REPORT_FILE,
+    RESULTS,
+    SearchResults,
+    retraining_command,
+)
+from raydec.search.state import Study
+
+
+def print_search(study: Study, results: SearchResults) -> None:
+    """The ranked table, the failures, the best model and the paths of what was written."""
+    ranking, best, mode = results.ranking, results.best, study.plan.config.search.mode
+    header, rows = table(ranking, study.plan.keys, study.plan.config.search.metric)
+    title = f"Search {study.name}: {mode} {study.plan.config.search.metric}"
+    out.print(f"\n{title}\n\n{to_text(header, rows)}", markup=False)
+    _print_failures(ranking)
+    if best is not None:
+        out.print(
+            f"best model      {study.local / BEST_LINK}  ({describe_setting(best.setting)})", markup=False
+        )
+        out.print(f"train it again  {retraining_command(study, best)}", markup=False)
+    out.print(f"results         {study.local / f'{RESULTS}.md'}, .csv, .json", markup=False)
+    out.print(f"report          {study.local / REPORT_FILE}", markup=False)
+    out.print(f"TensorBoard     tensorboard --logdir {study.local / HPARAMS_FOLDER}", markup=False)
+    for path in results.comparisons:
+        out.print(f"comparison      {path}, .csv, .tex", markup=False)
+
+
+def _print_failures(ranking: Sequence[RankedSetting]) -> None:
+    failed = [run for entry in ranking for run in entry.runs if run.state == "failed"]
+    for run in failed:
+        out.print(f"failed: {run.run} ({describe_setting(run.setting)}): {run.problem}", markup=False)
+    if failed:
+        out.print(f"{len(failed)} trials failed; the same command tries them again", markup=False)

@@ -1,0 +1,60 @@
+"""Opening a run's directory: a new run, or one that an earlier attempt left unfinished.
+
+Free of torch, as the process that starts Ray's workers is.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from raydec.config import Config, changed_keys, config_from_dict, config_yaml
+from raydec.errors import UserError
+from raydec.runs.run_folder import CONFIG_FILE, RunFolder, run_location
+
+# Keys that decide where a run computes and is recorded, not what it computes: it may be resumed with others.
+PLACEMENT_KEYS = ("ray.", "tracking.", "output_dir", "storage_path", "training.keep_checkpoints")
+
+
+def begin(config: Config) -> RunFolder:
+    """Create a run's directory, or open the one it goes on in, and claim it for this process.
+
+    Raises:
+        UserError: another run has that name, with other settings.
+    """
+    folder = RunFolder(run_location(config))
+    changed = changed_settings(config, folder)
+    if changed:
+        raise UserError(
+            f"run {config.name} exists in {folder.location} with another {', '.join(changed[:5])}; "
+            "choose another name, or the same settings to go on with it"
+        )
+    folder.create()
+    folder.write(CONFIG_FILE, config_yaml(config))
+    folder.take()
+    folder.sync()
+    return folder
+
+
+def changed_settings(config: Config, folder: RunFolder) -> list[str]:
+    """Keys on which a run's directory has other settings than these, but for where it computes."""
+    written = folder.read(CONFIG_FILE)
+    if written is None:
+        return []
+    earlier = config_from_dict(_parse_yaml(written), type(config))
+    return [key for key in changed_keys(earlier, config) if not key.startswith(PLACEMENT_KEYS)]
+
+
+def train_on_worker(config: Config, worker: Any, clusterer: Any, location: str, claim: str | None) -> None:
+    """:func:`raydec.runs.training_loop.train_loop`, by a name that a process without torch can hand on."""
+    from raydec.runs.training_loop import train_loop
+
+    train_loop(config, worker, clusterer, location, claim)
+
+
+def _parse_yaml(text: str) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    parsed = OmegaConf.to_container(OmegaConf.create(text))
+    assert isinstance(parsed, dict)
+    return json.loads(json.dumps(parsed))
