@@ -17,7 +17,7 @@ from raydec.features.chunking import chunk_starts
 from raydec.features.parameters import FeatureParameters
 from raydec.learning.randomness import generator_for, integer_seed_for
 from raydec.pages.finished_run import SplitView
-from raydec.pages.html_page import Choice, Plot, plot_text, series_color
+from raydec.pages.html_page import Buttons, Plot, plot_text, series_color
 
 MAX_POINTS = 2000
 _LARGEST_PERPLEXITY = 30
@@ -183,9 +183,9 @@ def cluster_map(
         "distances; t-SNE and UMAP keep neighbourhoods, and the size of their groups and the gaps between "
         "them mean nothing.",
         height_px=620,
-        choices=(
-            Choice("colouring", "Colour by", tuple(names)),
-            Choice("position", "Projection", tuple(projection.name for projection in projections)),
+        buttons=(
+            Buttons("colouring", "Colour by", tuple(names)),
+            Buttons("position", "Projection", tuple(projection.name for projection in projections)),
         ),
     )
 

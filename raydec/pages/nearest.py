@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 from dataclasses import dataclass
 
 import numpy as np
 import soundfile
+from markupsafe import Markup
 
 from raydec.errors import AudioError
 from raydec.features.audio import load_audio
 from raydec.features.parameters import FeatureParameters
 from raydec.pages.cluster_map import chunk_times
 from raydec.pages.finished_run import SplitView
-from raydec.pages.html_page import Markup, Table, series_color
+from raydec.pages.html_page import Table, series_color
 
 PER_CLUSTER = 3
 AUDIO_BUDGET_BYTES = 3_000_000
@@ -90,9 +90,9 @@ def nearest_table(view: SplitView, chunks: list[NearChunk], *, with_audio: bool)
 
 def _row(view: SplitView, near: NearChunk, known: list[str]) -> list[str]:
     pairs = zip(view.labels[near.utterance], view.scores[near.utterance], strict=True)
-    swatch = f'<span class="swatch" style="background:{series_color(near.cluster)}"></span>'
+    swatch = Markup('<span class="swatch" style="background:{}"></span>{}')
     return [
-        Markup(f"{swatch}{near.cluster}"),
+        swatch.format(series_color(near.cluster), near.cluster),
         str(view.column("utterance_id")[near.utterance]),
         f"{near.start_s:.2f} to {near.end_s:.2f}",
         f"{near.distance:.3f}",
@@ -124,13 +124,9 @@ def _player(view: SplitView, near: NearChunk) -> str:
         clip = clip_wav(str(path), near.start_s, near.end_s)
     except AudioError as error:
         return f"no clip: {error.reason}"
-    name = html.escape(
-        f"{near.start_s:.2f} to {near.end_s:.2f} s of {view.column('utterance_id')[near.utterance]}"
-    )
-    data = base64.b64encode(clip).decode()
-    return Markup(
-        f'<audio controls preload="none" aria-label="{name}" src="data:audio/wav;base64,{data}"></audio>'
-    )
+    name = f"{near.start_s:.2f} to {near.end_s:.2f} s of {view.column('utterance_id')[near.utterance]}"
+    player = Markup('<audio controls preload="none" aria-label="{}" src="data:audio/wav;base64,{}"></audio>')
+    return player.format(name, base64.b64encode(clip).decode())
 
 
 def clip_wav(path: str, start_s: float, end_s: float, sample_rate: int = 16000) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 import plotly.graph_objects as go
 from tensorboardX import SummaryWriter
 
+from raydec.files.atomic import publish, temporary_file
+from raydec.pages.html_page import Block, Plot, Section, Table, plot_text, render_page
 from raydec.search.ranking import (
     RankedSetting,
     describe_setting,
@@ -20,18 +21,10 @@ from raydec.search.ranking import (
 )
 from raydec.search.results import HPARAMS_FOLDER, REPORT_FILE, SearchResults
 from raydec.search.state import Study
+from raydec.version import __version__
 
 NUM_CLUSTERS = "clustering.num_clusters"
 _MAX_SCATTERS = 8
-
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222 }
-body { max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-th, td { padding: .25rem .75rem; text-align: right; border-bottom: 1px solid #ddd }
-tbody tr:first-child { font-weight: 600 }
-.wide { overflow-x: auto }
-"""
 
 
 def write_search_pages(study: Study, results: SearchResults) -> None:
@@ -54,39 +47,27 @@ def write_search_report(
         ranking: best first.
     """
     scored = [entry for entry in ranking if entry.score is not None]
-    figures = [parallel_coordinates(scored, keys, metric)] if scored else []
-    # The cluster count first: it is what most searches are about.
-    for key in sorted(keys, key=lambda key: key != NUM_CLUSTERS)[:_MAX_SCATTERS]:
-        if scored:
-            figures.append(score_against(scored, key, metric))
-    plots = [
-        figure.to_html(
-            full_html=False,
-            include_plotlyjs=index == 0,
-            # Plotly 7 draws a button that uploads the chart; reports stay where they are.
-            config={"showSendToCloud": False},
-        )
-        for index, figure in enumerate(figures)
-    ]
-    title = html.escape(f"Search {name}")
-    path.write_text(
-        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{title}</title>"
-        f"<style>{_STYLE}</style></head><body><h1>{title}</h1>"
-        f"<p>{len(ranking)} settings by {html.escape(metric)}; ± is the 95% confidence interval over seeds "
-        "(Student's t).</p>"
-        f"<div class='wide'>{_html_table(ranking, keys, metric)}</div>{''.join(plots)}</body></html>\n",
-        encoding="utf-8",
-    )
-
-
-def _html_table(ranking: Sequence[RankedSetting], keys: Sequence[str], metric: str) -> str:
     header, rows = table(ranking, keys, metric)
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    blocks: list[list[Block]] = [[Table("Every setting, best first", header, rows)]]
+    if scored:
+        # The cluster count first: it is what most searches are about.
+        shown = sorted(keys, key=lambda key: key != NUM_CLUSTERS)[:_MAX_SCATTERS]
+        blocks.append([parallel_coordinates(scored, keys, metric)])
+        blocks.append([score_against(scored, key, metric, number) for number, key in enumerate(shown)])
+    intro = f"{len(ranking)} settings by {metric}; ± is the 95% confidence interval over seeds (Student's t)."
+    page = render_page(
+        f"Search {name}",
+        [Section("Results", intro, blocks)],
+        footer=f"Made by raydec {__version__}. Everything is in this file; nothing is loaded from elsewhere.",
+        # Parallel coordinates are drawn by WebGL programs, which plotly compiles in the browser.
+        may_compile=True,
+    )
+    with temporary_file(path.parent) as file:
+        file.write(page.encode())
+        publish(file, path)
 
 
-def parallel_coordinates(ranking: Sequence[RankedSetting], keys: Sequence[str], metric: str) -> go.Figure:
+def parallel_coordinates(ranking: Sequence[RankedSetting], keys: Sequence[str], metric: str) -> Plot:
     """One line per setting through all searched keys to its score; axes can be brushed."""
     names = short_names(keys)
     dimensions = [_axis(names[key], [entry.setting.get(key) for entry in ranking]) for key in keys]
@@ -97,13 +78,20 @@ def parallel_coordinates(ranking: Sequence[RankedSetting], keys: Sequence[str], 
             dimensions=[*dimensions, {"label": metric, "values": scores}],
         )
     )
-    return figure.update_layout(title="Every setting", height=420, margin={"l": 80, "r": 40})
+    return Plot(
+        "settings",
+        "Settings and scores",
+        f"Parallel coordinates of {len(ranking)} settings: one line each, through its values to its score.",
+        figure.update_layout(margin={"l": 80, "r": 40}),
+        "Drag along an axis to keep only the settings that cross it there.",
+        height_px=420,
+    )
 
 
 def _axis(label: str, values: Sequence[Any]) -> dict[str, Any]:
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         return {"label": label, "values": list(values)}
-    words = [describe_value(value) for value in values]
+    words = [plot_text(describe_value(value)) for value in values]
     ticks = sorted(set(words))
     return {
         "label": label,
@@ -113,26 +101,30 @@ def _axis(label: str, values: Sequence[Any]) -> dict[str, Any]:
     }
 
 
-def score_against(ranking: Sequence[RankedSetting], key: str, metric: str) -> go.Figure:
+def score_against(ranking: Sequence[RankedSetting], key: str, metric: str, number: int) -> Plot:
     """Score over one searched key, with confidence intervals."""
     having = [entry for entry in ranking if key in entry.setting]
     numeric = all(isinstance(entry.setting[key], int | float) for entry in having)
-    values = [entry.setting[key] if numeric else describe_value(entry.setting[key]) for entry in having]
+    words = [plot_text(describe_value(entry.setting[key])) for entry in having]
     halves = [
         0.0 if entry.score is None or entry.score.high is None else entry.score.high - entry.score.mean
         for entry in having
     ]
     figure = go.Figure(
         go.Scatter(
-            x=values,
+            x=[entry.setting[key] for entry in having] if numeric else words,
             y=[_mean(entry) for entry in having],
             error_y={"type": "data", "array": halves, "visible": any(halves)},
             mode="markers",
-            text=[describe_setting(entry.setting) for entry in having],
+            text=[plot_text(describe_setting(entry.setting)) for entry in having],
         )
     )
-    return figure.update_layout(
-        title=f"{metric} against {key}", xaxis_title=key, yaxis_title=metric, height=420
+    return Plot(
+        f"score-{number}",
+        f"{metric} against {key}",
+        f"Scatter plot of {metric} over {key}, one point per setting.",
+        figure.update_layout(xaxis_title=key, yaxis_title=metric),
+        height_px=360,
     )
 
 

@@ -15,7 +15,7 @@ from raydec.evaluation.statistics import (
 )
 from raydec.learning.dependency import Dependency, EmotionInformation
 from raydec.pages.finished_run import FinishedRun
-from raydec.pages.html_page import Details, Table, shaded_cell
+from raydec.pages.html_page import Details, ShadedCell, Table
 from raydec.version import __version__
 
 _PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "scikit-learn", "pyarrow", "plotly", "ray")
@@ -57,10 +57,10 @@ def confusion_table(
     """How often low, middle and high are told apart, in thirds of the true labels."""
     counts, edges = confusion(scores, labels)
     totals = counts.sum(axis=1)
-    rows = [
+    rows: list[list[str | ShadedCell]] = [
         [
             f"{third} ({total:,})",
-            *(shaded_cell(count / total if total else 0.0, f"{count:,}") for count in row),
+            *(ShadedCell(count / total if total else 0.0, f"{count:,}") for count in row),
         ]
         for third, row, total in zip(_THIRDS, counts.tolist(), totals.tolist(), strict=True)
     ]
