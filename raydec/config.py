@@ -270,11 +270,6 @@ def config_from_dict(user: Mapping[str, Any], schema: type[Config] = Config) -> 
         raise UserError(explain_validation(error, schema)) from None
 
 
-def write_config(config: Config, path: str | Path) -> None:
-    """Write the complete, resolved config as YAML; running it again repeats the run."""
-    Path(path).write_text(config_yaml(config), encoding="utf-8")
-
-
 def config_yaml(config: Config) -> str:
     """The complete, resolved config as YAML text."""
     return OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json")))

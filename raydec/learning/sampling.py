@@ -67,7 +67,7 @@ def utterance_draw(
         rng: where the randomness comes from.
 
     Returns:
-        Utterance indices; :func:`chunks_of` gives their chunks.
+        Utterance indices.
 
     Raises:
         ValueError: no chunks, or not a whole number of utterances.
@@ -79,14 +79,6 @@ def utterance_draw(
     return rng.choice(len(weights), num_draws, p=weights / weights.sum())
 
 
-def chunks_of(
-    utterances: Int64[np.ndarray, "utterance"], num_chunks_per_utterance: int
-) -> Int64[np.ndarray, "chunk"]:
-    """Indices of the chunks of these utterances, in order."""
-    first = utterances * num_chunks_per_utterance
-    return (first[:, None] + np.arange(num_chunks_per_utterance)).reshape(-1)
-
-
 def shuffled(num_rows: int, rng: np.random.Generator) -> Int64[np.ndarray, "row"]:
     """Every row once, in random order."""
     return rng.permutation(np.arange(num_rows, dtype=np.int64))
@@ -96,21 +88,6 @@ def batches(draws: Int64[np.ndarray, "draw"], batch_size: int) -> Iterator[Int64
     """Cut draws into global batches; the last one holds what is left."""
     for start in range(0, len(draws), batch_size):
         yield draws[start : start + batch_size]
-
-
-def worker_bounds(num_rows: int, rank: int, world_size: int) -> tuple[int, int]:
-    """First and one-past-last row of a worker's slice of a global batch.
-
-    Slices are contiguous, in rank order, and differ by one row at most; they are empty for some workers when
-    there are fewer rows than workers.
-    """
-    return num_rows * rank // world_size, num_rows * (rank + 1) // world_size
-
-
-def worker_slice(batch: Int64[np.ndarray, "batch"], rank: int, world_size: int) -> Int64[np.ndarray, "share"]:
-    """A worker's share of a global batch, see :func:`worker_bounds`."""
-    start, stop = worker_bounds(len(batch), rank, world_size)
-    return batch[start:stop]
 
 
 def _by_cluster(labels: Int[np.ndarray, "chunk"], num_clusters: int) -> Int64[np.ndarray, "chunk"]:

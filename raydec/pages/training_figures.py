@@ -43,7 +43,6 @@ _LOSS_NAMES = {
     "emotion": "emotion (1 − CCC)",
     "cluster": "cluster (cross-entropy)",
     "reconstruction": "reconstruction",
-    "kl": "divergence",
     "triplet": "triplet",
 }
 

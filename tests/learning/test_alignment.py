@@ -7,13 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
-from sklearn.metrics import normalized_mutual_info_score
-from sklearn.metrics.cluster import contingency_matrix
+from scipy.stats import entropy
 
 from raydec.learning.alignment import (
     align_labels,
     cluster_health,
-    contingency,
     match_clusters,
     normalized_mutual_information,
     rename_clusters,
@@ -30,9 +28,14 @@ def two(chunks: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
 
 @settings(deadline=None)
 @given(pairs)
-def test_mutual_information_equals_scikit_learns(chunks: list[tuple[int, int]]) -> None:
+def test_mutual_information_is_what_the_joint_says_over_the_mean_entropy(
+    chunks: list[tuple[int, int]],
+) -> None:
     a, b = two(chunks)
-    expected = normalized_mutual_info_score(a, b) if chunks else 1.0
+    joint = np.zeros((5, 5))
+    np.add.at(joint, (a, b), 1)
+    entropies = entropy(joint.sum(0)) + entropy(joint.sum(1)) if chunks else 0.0
+    expected = 2 * (entropies - entropy(joint.ravel())) / entropies if entropies > 0 else 1.0
     assert normalized_mutual_information(a, b) == pytest.approx(expected, abs=1e-9)
 
 
@@ -65,17 +68,12 @@ def test_a_shuffled_assignment_is_named_back() -> None:
     assert back.labels.dtype == np.int32
 
 
-def test_contingency_equals_scikit_learns() -> None:
-    rng = np.random.default_rng(0)
-    a, b = rng.integers(4, size=200), rng.integers(7, size=200)
-    np.testing.assert_array_equal(contingency(a, b), contingency_matrix(a, b))
-    assert contingency(a, b, 9).shape == (9, 9)
-
-
 def test_assignments_of_different_chunks_are_refused() -> None:
     a, b = np.zeros(3, dtype=np.int32), np.zeros(4, dtype=np.int32)
     with pytest.raises((ValueError, TypeCheckError)):
         normalized_mutual_information(a, b)
+    with pytest.raises((ValueError, TypeCheckError)):
+        match_clusters(a, b, 2)
 
 
 def test_health_counts_empty_and_largest() -> None:

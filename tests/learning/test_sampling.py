@@ -12,11 +12,8 @@ from raydec.learning.randomness import generator_for, integer_seed_for, torch_ge
 from raydec.learning.sampling import (
     balanced_draw,
     batches,
-    chunks_of,
     shuffled,
     utterance_draw,
-    worker_bounds,
-    worker_slice,
 )
 
 
@@ -74,29 +71,18 @@ def test_utterance_draw_refuses_half_an_utterance() -> None:
         utterance_draw(np.zeros(12, dtype=np.int32), 11, 1, rng())
 
 
-def test_chunks_of_are_in_order() -> None:
-    assert chunks_of(np.array([2, 0, 2]), 3).tolist() == [6, 7, 8, 0, 1, 2, 6, 7, 8]
-
-
 def test_shuffled_holds_every_row_once() -> None:
     assert sorted(shuffled(20, rng()).tolist()) == list(range(20))
     assert shuffled(20, rng()).tolist() != list(range(20))
 
 
 @pytest.mark.parametrize("num_rows", [0, 1, 7, 64, 65])
-@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
-def test_batches_and_slices_cut_without_loss(num_rows: int, world_size: int) -> None:
+def test_batches_cut_without_loss(num_rows: int) -> None:
     draws = rng().integers(0, 1000, num_rows)
     seen = []
     for batch in batches(draws, 8):
         assert 1 <= len(batch) <= 8
-        shares = [worker_slice(batch, rank, world_size) for rank in range(world_size)]
-        sizes = [len(share) for share in shares]
-        assert max(sizes) - min(sizes) <= 1
-        for rank, share in enumerate(shares):
-            start, stop = worker_bounds(len(batch), rank, world_size)
-            assert share.tolist() == batch[start:stop].tolist()
-        seen += np.concatenate(shares).tolist()
+        seen += batch.tolist()
     assert seen == draws.tolist()
 
 
