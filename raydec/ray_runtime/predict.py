@@ -8,17 +8,28 @@ hundreds of times as large as rows, stay where they were made.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
+import os
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from raydec.errors import UserError
 from raydec.ray_runtime.session import start_ray
 from raydec.verbosity import verbosity
+
+if TYPE_CHECKING:
+    from raydec.inference.prediction import Predictor
+    from raydec.inference.prediction_files import RowOptions
+    from raydec.inference.work import Add
+
+FEW_FILES = 500
+"""One core predicts this many in about the time that a local Ray takes to start."""
 
 # Parts in flight: spectrograms of some dozen files each, a few per process.
 _OBJECT_STORE_GIB = 1.0
@@ -28,6 +39,47 @@ _MAX_RETRIES = 2
 Part = Sequence[str]
 Read = Callable[[Part], bytes]
 Score = Callable[[bytes], bytes]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A :data:`raydec.inference.work.Runner` on a Ray cluster; what is small is done in this process.
+
+    Attributes:
+        num_workers: processes on CPUs; 0: this process alone; None: decided by how much there is to do.
+        address: cluster to join; default: ``RAY_ADDRESS``, else this machine.
+    """
+
+    num_workers: int | None = None
+    address: str | None = None
+
+    def __call__(
+        self, predictor: Predictor, parts: Sequence[Sequence[str]], options: RowOptions, add: Add
+    ) -> None:
+        """Predict all parts."""
+        from raydec.inference.work import run_here
+
+        run = run_here if self._stays_here(sum(map(len, parts))) else self._on_ray
+        run(predictor, parts, options, add)
+
+    def _stays_here(self, num_files: int) -> bool:
+        if self.num_workers is not None or self.address or os.environ.get("RAY_ADDRESS"):
+            return self.num_workers == 0
+        return num_files < FEW_FILES or (os.cpu_count() or 1) == 1
+
+    def _on_ray(
+        self, predictor: Predictor, parts: Sequence[Sequence[str]], options: RowOptions, add: Add
+    ) -> None:
+        from raydec.inference.prediction_files import Reader, Scorer, unpack_table
+
+        predict_parts(
+            parts,
+            Reader(replace(predictor.saved, networks=[], centroids=None), options.window_s, os.getcwd()),
+            functools.partial(Scorer, predictor.saved, options=options),
+            num_workers=self.num_workers,
+            address=self.address,
+            on_done=lambda content: add(*unpack_table(content)),
+        )
 
 
 def predict_parts(

@@ -16,8 +16,9 @@ import pytest
 import soundfile
 from model_support import small_model, speech
 
-import raydec.inference.prediction_files
+import raydec.inference.work
 import raydec.predict
+import raydec.ray_runtime.predict
 from raydec.console.terminal import run_entry_point
 from raydec.errors import UserError
 from raydec.features.audio import load_audio
@@ -34,7 +35,7 @@ HEADER = ["file", "start", "end", "arousal", "valence", "dominance", "cluster", 
 def recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A model and six recordings, one of them bad; the working directory."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(raydec.predict, "_FILES_PER_PART", 2)
+    monkeypatch.setattr(raydec.inference.work, "_FILES_PER_PART", 2)
     save_model(small_model(), "model")
     (tmp_path / "in" / "deep").mkdir(parents=True)
     for i, name in enumerate(["a.wav", "b, c.wav", "deep/d.WAV", "deep/é.flac", "z.wav"]):
@@ -77,7 +78,7 @@ def test_csv_and_parquet_hold_the_same(recordings: Path) -> None:
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, num_calls: int) -> list[list[str]]:
     """Make the command stop as by Ctrl-C after some parts; returns what was predicted."""
-    original, calls = raydec.inference.prediction_files.predict_files, []
+    original, calls = raydec.inference.work.predict_files, []
 
     def watched(predictor, files, *rest):
         if len(calls) == num_calls:
@@ -85,7 +86,7 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, num_calls: int) -> list[lis
         calls.append(list(files))
         return original(predictor, files, *rest)
 
-    monkeypatch.setattr(raydec.inference.prediction_files, "predict_files", watched)
+    monkeypatch.setattr(raydec.inference.work, "predict_files", watched)
     return calls
 
 
@@ -319,24 +320,24 @@ def test_many_files_go_to_ray_and_few_stay_here(
     recordings: Path, arguments: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(raydec.predict.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(raydec.ray_runtime.predict.os, "cpu_count", lambda: 2)
     ran: list[str] = []
-    monkeypatch.setattr(raydec.predict, "_run_here", lambda *rest: ran.append("here"))
-    monkeypatch.setattr(raydec.predict, "_run_on_ray", lambda *rest: ran.append("ray"))
+    monkeypatch.setattr(raydec.inference.work, "run_here", lambda *rest: ran.append("here"))
+    monkeypatch.setattr(raydec.ray_runtime.predict.Spread, "_on_ray", lambda *rest: ran.append("ray"))
     assert predict("model", "in/a.wav", "--out", "few.csv", *arguments) == 0
-    monkeypatch.setattr(raydec.predict, "_FEW_FILES", 6)
+    monkeypatch.setattr(raydec.ray_runtime.predict, "FEW_FILES", 6)
     assert predict("model", "in", "--out", "many.csv", *arguments) == 0
     assert ran == ["here" if not arguments else expected, expected]
 
 
 def test_parts_are_limited_by_files_and_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(raydec.predict, "_BYTES_PER_PART", 100)
-    monkeypatch.setattr(raydec.predict, "_FILES_PER_PART", 3)
+    monkeypatch.setattr(raydec.inference.work, "_BYTES_PER_PART", 100)
+    monkeypatch.setattr(raydec.inference.work, "_FILES_PER_PART", 3)
     sizes = [10, 10, 10, 10, 200, 50, 50, 1]
     files = [str(tmp_path / f"{number}") for number in range(len(sizes))]
     for file, size in zip(files, sizes, strict=True):
         Path(file).write_bytes(bytes(size))
-    parts = list(raydec.predict._parts([*files, "s3://bucket/x", str(tmp_path / "missing")]))
+    parts = list(raydec.inference.work.divide([*files, "s3://bucket/x", str(tmp_path / "missing")]))
     assert [[Path(file).name for file in part] for part in parts] == [
         ["0", "1", "2"], ["3"], ["4"], ["5", "6"], ["7", "x", "missing"]
     ]  # fmt: skip

@@ -1,0 +1,95 @@
+"""What a person gives to ``raydec.evaluate``, and sees of it."""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from raydec.console.arguments import Parser, natural
+from raydec.console.terminal import out
+
+if TYPE_CHECKING:
+    from raydec.evaluation.result import Evaluation
+
+_WIDEST_TABLE = 160
+
+
+def evaluate_parser() -> Parser:
+    """The command line."""
+    parser = Parser(
+        prog="python -m raydec.evaluate",
+        description="Score a model on labeled splits of a feature store: CCC per attribute with a 95% "
+        "interval over speakers, what the clusters say about emotion, and scores by speaker and duration.",
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL_DIR", help="a model directory, or hf:owner/name")
+    parser.add_argument("store", type=Path, metavar="STORE_DIR", help="a feature store")
+    parser.add_argument(
+        "--split",
+        nargs="+",
+        action="extend",
+        metavar="NAME",
+        help="splits to score; case does not matter; default: all named test*, else validation",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE.json", help="write everything there, and as Markdown beside it"
+    )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="MODEL_DIR",
+        help="another model: differences of CCC on the same utterances, with a paired test",
+    )
+    parser.add_argument(
+        "--seed", type=natural, default=0, metavar="N", help="of resamples and permutations (default: 0)"
+    )
+    parser.add_argument(
+        "--resamples",
+        type=_resamples,
+        default=2000,
+        metavar="N",
+        help="bootstrap samples and permutations (default: 2000)",
+    )
+    return parser
+
+
+def _resamples(text: str) -> int:
+    number = natural(text)
+    if not 100 <= number <= 1_000_000:
+        raise ArgumentTypeError(f"{text} is out of range; from 100 to 1000000 make sense")
+    return number
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    """Print the tables, and what to know when reading them."""
+    from raydec.evaluation.output import comparison_rows, result_rows
+
+    subject = evaluation.model.run or evaluation.model.path
+    _print_table(f"{subject} on {evaluation.corpus}", *result_rows(evaluation))
+    if evaluation.against is not None:
+        _print_table(f"against {evaluation.against.path}", *comparison_rows(evaluation))
+    for split in evaluation.splits:
+        if split.emotion is not None:
+            out.print(
+                f"{split.split}: emotion class and cluster share "
+                f"{split.emotion.mutual_information_nats:.4f} nats "
+                f"(normalised {split.emotion.normalized:.4f}, {split.emotion.num_utterances} utterances)",
+                markup=False,
+            )
+        for remark in split.notes:
+            out.print(f"note on {split.split}: {remark}", markup=False)
+
+
+def _print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(title=Text(title), title_justify="left")
+    for number, name in enumerate(header):
+        table.add_column(name, justify="left" if number < 2 else "right")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    # As wide as it needs: in a pipe rich takes 80 columns for granted and would cut numbers off.
+    table.width = out.measure(table, options=out.options.update(width=_WIDEST_TABLE)).maximum
+    out.print(table)
