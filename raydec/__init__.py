@@ -1,23 +1,54 @@
 """raydec: train, search and serve DeepEmoCluster models on Ray.
 
-Importing the package costs nothing: torch and Ray are loaded by the modules that use them.
+Importing the package costs nothing: torch and Ray are loaded by the functions that use them.
 """
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from raydec.version import __version__
 
 if TYPE_CHECKING:
+    from raydec.api import report as report
+    from raydec.api import search as search
+    from raydec.api import train as train
+    from raydec.errors import UserError as UserError
     from raydec.inference.prediction import load as load
 
-__all__ = ["__version__", "load"]
+_HOMES = {
+    "UserError": "raydec.errors",
+    "load": "raydec.inference.prediction",
+    "report": "raydec.api",
+    "search": "raydec.api",
+    "train": "raydec.api",
+}
+__all__ = ["__version__", *_HOMES]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "load":
-        from raydec.inference.prediction import load
+class _Package(ModuleType):
+    """The package as a namespace of its public functions, each imported when it is first asked for.
 
-        return load
-    raise AttributeError(f"module 'raydec' has no attribute {name!r}")
+    ``raydec.train`` is a function here and a module on disk, for ``python -m raydec.train``. Importing that
+    module would put it in the function's place, so such an assignment is passed over; the module itself is
+    found by ``import raydec.train``'s own way, in ``sys.modules``.
+    """
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _HOMES:
+            import importlib
+
+            return getattr(importlib.import_module(_HOMES[name]), name)
+        return super().__getattribute__(name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *__all__})
+
+
+sys.modules[__name__].__class__ = _Package

@@ -236,19 +236,21 @@ def load_config(
     path: str | Path | None = None,
     overrides: Sequence[str] = (),
     schema: type[Config] = Config,
+    settings: Sequence[Mapping[str, Any]] = (),
 ) -> Config:
-    """Merge defaults, a YAML file and ``dotted.key=value`` overrides into one validated config.
+    """Merge defaults, a YAML file, mappings and ``dotted.key=value`` overrides into one validated config.
 
     Args:
         path: a YAML file, or None.
         overrides: for example ``["training.epochs=3", "data.attributes=[arousal]"]``; values are YAML.
         schema: the pydantic model to validate against (``tune`` extends it with ``search``).
+        settings: mappings whose keys may be dotted; a later one wins.
 
     Raises:
         UserError: unreadable file, malformed override, unknown key (with the nearest known one) or a value
             out of range.
     """
-    given = OmegaConf.merge(_read_yaml(path), _read_overrides(overrides))
+    given = OmegaConf.merge(_read_yaml(path), _nested(settings), _read_overrides(overrides))
     user = OmegaConf.to_container(given, resolve=True)
     assert isinstance(user, dict)
     return config_from_dict(typing.cast("dict[str, Any]", user), schema)
@@ -292,6 +294,13 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def _nested(settings: Sequence[Mapping[str, Any]]) -> Any:
+    tree = OmegaConf.create()
+    for key, value in (item for mapping in settings for item in mapping.items()):
+        OmegaConf.update(tree, key, dict(value) if isinstance(value, Mapping) else value, merge=True)
+    return tree
 
 
 def _read_yaml(path: str | Path | None) -> Any:

@@ -7,6 +7,8 @@ workers train: they are what a start waits for, and this process would import it
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from raydec.features.store_cache import absolute_store
 from raydec.files.storage import is_uri, storage_explained
 from raydec.learning.host import WORKER_ENVIRONMENT, import_ahead
 from raydec.learning.selection import check_data
+from raydec.placement import check_this_machine
 from raydec.runs.opening import begin, train_on_worker
 from raydec.runs.run_folder import (
     CONFIG_FILE,
@@ -27,7 +30,10 @@ from raydec.runs.run_folder import (
 from raydec.runs.tracking import check_trackers
 
 if TYPE_CHECKING:
+    from raydec.search.config import TuneConfig
     from raydec.search.events import SearchEvents
+    from raydec.search.plan import SearchPlan
+    from raydec.search.results import SearchResults
     from raydec.search.state import Study
     from raydec.search.trial_job import Remaining
 
@@ -88,16 +94,55 @@ def train_run(config: Config) -> RunResult:
     assert config.name is not None
     local = folder.local if not is_uri(folder.location) else Path(config.output_dir) / config.name
     folder.fetch(local)
-    return RunResult(local, summary, already_finished)
+    return RunResult(config, local, summary, already_finished)
 
 
-def search_on_ray(study: Study, remaining: Remaining, events: SearchEvents) -> None:
-    """Train what is left of a search under Ray Tune, which is started or joined.
+def search_run(
+    config: TuneConfig,
+    watch: Callable[[SearchPlan, int], AbstractContextManager[SearchEvents]] | None = None,
+) -> SearchResults:
+    """Run a search to its end, or resume an unfinished one, and write down what came of it.
+
+    Args:
+        config: the search's settings.
+        watch: makes what is told of every trial, from the plan and the number of trials that ended before.
 
     Raises:
-        UserError: the feature store cannot be opened or lacks what is asked for; and see
-            :func:`raydec.search.run.run_study`.
+        UserError: the search makes no sense, does not fit on the machines, or exists with other settings.
+        KeyboardInterrupt: it was interrupted; what was finished is kept.
     """
+    from raydec.ray_runtime.session import check_address
+    from raydec.search.events import NullEvents
+    from raydec.search.plan import plan_search
+
+    plan = plan_search(config)
+    search = config.search
+    check_this_machine(
+        config.ray,
+        plan.num_trials,
+        gpus_per_worker=search.gpus_per_worker,
+        max_concurrent=search.max_concurrent,
+    )
+    if not Path(config.output_dir, config.search_name, "results.json").exists():
+        check_address(config.ray.address)
+    # torch and Ray take seconds to import: not before the search is known to make sense.
+    from raydec.pages.search_report import write_search_pages
+    from raydec.search.results import conclude
+    from raydec.search.state import find_remaining, open_study
+
+    study = open_study(plan)
+    remaining = find_remaining(study)
+    if remaining.num_trials:
+        watching = nullcontext(NullEvents()) if watch is None else watch(plan, len(remaining.past))
+        with watching as events:
+            _train_trials(study, remaining, events)
+    results = conclude(study, already_finished=not remaining.num_trials)
+    write_search_pages(results)
+    return results
+
+
+def _train_trials(study: Study, remaining: Remaining, events: SearchEvents) -> None:
+    """Train what is left of a search under Ray Tune, which is started or joined."""
     from raydec.ray_runtime.session import start_ray
 
     config = study.plan.config

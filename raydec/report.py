@@ -6,29 +6,24 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from raydec.api import report
 from raydec.console.arguments import Parser
-from raydec.console.terminal import note, progress_bar, run_entry_point, waiting
+from raydec.console.terminal import note, progress_bar, run_entry_point
 
 
 def main(arguments: Sequence[str]) -> None:
     """Analyse the run, write the file and say where it is."""
     options = _parser().parse_args(arguments)
-    # torch takes seconds to import: not before the arguments are known to be good.
-    from raydec.pages.analysis import analyse
-    from raydec.pages.run_report import report_path, write_report
-
-    if options.run.is_dir():
-        report_path(options.run, options.out)
     with progress_bar("utterances") as progress:
         task = progress.add_task("predict", total=None)
-        analysis = analyse(
+        path = report(
             options.run,
-            store=options.store,
+            out=options.out,
             split=options.split,
+            store=options.store,
+            audio=options.audio,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
-    with waiting("drawing"):
-        path = write_report(analysis, options.out, audio=options.audio)
     note(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB); open it in a browser")
 
 

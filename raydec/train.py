@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
+from raydec.api import train
+from raydec.config import Config
 from raydec.console.command_line import parse_config_arguments
 from raydec.console.terminal import progress_output, run_entry_point
 
@@ -16,14 +19,18 @@ def main(arguments: Sequence[str]) -> None:
         verb="train",
         summary="Train a model. Without a feature store, on the built-in synthetic demo corpus.",
     )
-    # torch takes seconds to import: not before the arguments are known to be good.
-    from raydec.console.progress import following, print_result
-    from raydec.experiment import resolve, train_run
+    result = train(config, watch=_watching)
+    from raydec.console.progress import print_result
 
-    resolved = resolve(config)
-    with progress_output(), following(resolved):
-        result = train_run(resolved)
-    print_result(resolved, result)
+    print_result(result)
+
+
+@contextmanager
+def _watching(config: Config) -> Iterator[None]:
+    from raydec.console.progress import following
+
+    with progress_output(), following(config):
+        yield
 
 
 if __name__ == "__main__":

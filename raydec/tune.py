@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
+from raydec.api import search
 from raydec.console.command_line import parse_config_arguments
-from raydec.console.terminal import note, progress_output, run_entry_point
-from raydec.experiment import search_on_ray
-from raydec.placement import check_this_machine
-from raydec.ray_runtime.session import check_address
+from raydec.console.terminal import progress_output, run_entry_point
 from raydec.search.config import TuneConfig
-from raydec.search.plan import plan_search
+
+if TYPE_CHECKING:
+    from raydec.console.trial_lines import TrialLines
+    from raydec.search.plan import SearchPlan
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Search, or go on with an interrupted search of the same name; then print what came of it.
+    """Search, or resume an interrupted search of the same name; then print what came of it.
 
     Raises:
         SystemExit: with status 1 when every trial failed.
@@ -24,39 +26,23 @@ def main(arguments: Sequence[str]) -> None:
     config = parse_config_arguments(
         arguments,
         verb="tune",
-        summary="Search for good settings; an interrupted search of the same name is gone on with.",
+        summary="Search for good settings; an interrupted search of the same name is resumed.",
         schema=TuneConfig,
     )
-    assert isinstance(config, TuneConfig)
-    plan = plan_search(config)
-    search = config.search
-    check_this_machine(
-        config.ray,
-        plan.num_trials,
-        gpus_per_worker=search.gpus_per_worker,
-        max_concurrent=search.max_concurrent,
-    )
-    if not Path(config.output_dir, config.search_name, "results.json").exists():
-        check_address(config.ray.address)
-    # torch and Ray take seconds to import: not before the search is known to make sense.
+    results = search(config, watch=_watching)
     from raydec.console.search_results import print_search
-    from raydec.console.trial_lines import TrialLines
-    from raydec.pages.search_report import write_search_pages
-    from raydec.search.results import conclude
-    from raydec.search.state import find_remaining, open_study
 
-    study = open_study(plan)
-    remaining = find_remaining(study)
-    if remaining.num_trials:
-        with progress_output(), TrialLines(plan, num_ended=len(remaining.past)) as lines:
-            search_on_ray(study, remaining, lines)
-    else:
-        note(f"search {study.name} had already finished; its results:")
-    results = conclude(study)
-    write_search_pages(study, results)
-    print_search(study, results)
+    print_search(results)
     if results.all_failed:
         sys.exit(1)
+
+
+@contextmanager
+def _watching(plan: SearchPlan, num_ended: int) -> Iterator[TrialLines]:
+    from raydec.console.trial_lines import TrialLines
+
+    with progress_output(), TrialLines(plan, num_ended=num_ended) as lines:
+        yield lines
 
 
 if __name__ == "__main__":

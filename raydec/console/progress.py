@@ -85,8 +85,9 @@ def _number(value: float | None, form: str) -> str:
     return f"{'-':>{form.split('.')[0]}}" if value is None else f"{value:{form}}"
 
 
-def print_result(config: Config, result: RunResult) -> None:
+def print_result(result: RunResult) -> None:
     """The CCC table, and the paths of what was written."""
+    config = result.config
     if result.already_finished:
         note(f"run {config.name} had already finished; its results:")
     table = Table(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from raydec.console.terminal import out
+from raydec.console.terminal import note, out
 from raydec.search.ranking import RankedSetting, describe_setting, table, to_text
 from raydec.search.results import (
     BEST_LINK,
@@ -14,11 +14,13 @@ from raydec.search.results import (
     SearchResults,
     retraining_command,
 )
-from raydec.search.state import Study
 
 
-def print_search(study: Study, results: SearchResults) -> None:
+def print_search(results: SearchResults) -> None:
     """The ranked table, the failures, the best model and the paths of what was written."""
+    study = results.study
+    if results.already_finished:
+        note(f"search {study.name} had already finished; its results:")
     ranking, best, mode = results.ranking, results.best, study.plan.config.search.mode
     header, rows = table(ranking, study.plan.keys, study.plan.config.search.metric)
     title = f"Search {study.name}: {mode} {study.plan.config.search.metric}"

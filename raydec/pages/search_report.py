@@ -20,15 +20,15 @@ from raydec.search.ranking import (
     table,
 )
 from raydec.search.results import HPARAMS_FOLDER, REPORT_FILE, SearchResults
-from raydec.search.state import Study
 from raydec.version import __version__
 
 NUM_CLUSTERS = "clustering.num_clusters"
 _MAX_SCATTERS = 8
 
 
-def write_search_pages(study: Study, results: SearchResults) -> None:
+def write_search_pages(results: SearchResults) -> None:
     """Write a search's HTML report and its TensorBoard hyperparameters into its directory."""
+    study = results.study
     metric = study.plan.config.search.metric
     write_search_report(study.local / REPORT_FILE, study.name, metric, study.plan.keys, results.ranking)
     write_hparams(study.local / HPARAMS_FOLDER, metric, results.ranking)

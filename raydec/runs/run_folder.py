@@ -42,14 +42,26 @@ class RunResult:
     """A finished run.
 
     Attributes:
+        config: its settings, resolved.
         folder: the run directory, on this machine.
         summary: the content of ``summary.json``: best epoch and CCC by split and attribute.
         already_finished: nothing was trained, because an earlier call had finished it.
     """
 
+    config: Config
     folder: Path
     summary: dict[str, Any]
     already_finished: bool
+
+    @property
+    def model(self) -> Path:
+        """The model directory of the best epoch."""
+        return self.folder / MODEL_FOLDER
+
+    @property
+    def ccc(self) -> dict[str, dict[str, float]]:
+        """CCC of the best epoch, by split and attribute."""
+        return self.summary["ccc"]
 
 
 class RunFolder:

@@ -26,3 +26,19 @@ class SearchEvents(Protocol):
     def ended(self, entry: Entry, score: float | None) -> None:
         """A trial finished, was stopped or failed for good: ``entry.state`` says which."""
         ...
+
+
+class NullEvents:
+    """Watches nothing."""
+
+    def begun(self, entry: Entry) -> None:
+        """See :class:`SearchEvents`."""
+
+    def advanced(self, entry: Entry, epoch: int, score: float | None) -> None:
+        """See :class:`SearchEvents`."""
+
+    def retried(self, entry: Entry, problem: str) -> None:
+        """See :class:`SearchEvents`."""
+
+    def ended(self, entry: Entry, score: float | None) -> None:
+        """See :class:`SearchEvents`."""

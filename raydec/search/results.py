@@ -32,14 +32,23 @@ class SearchResults:
     """What came of a search.
 
     Attributes:
+        study: the search, and where it is kept.
         ranking: all settings, best first.
         best: the best run; None when none finished.
         comparisons: the paper's table for every test split, if a baseline was among the settings.
+        already_finished: nothing was trained, because earlier calls had finished it.
     """
 
+    study: Study
     ranking: list[RankedSetting]
     best: RunOutcome | None
     comparisons: list[Path]
+    already_finished: bool = False
+
+    @property
+    def best_model(self) -> Path | None:
+        """The best model directory."""
+        return None if self.best is None else self.study.local / BEST_LINK
 
     @property
     def all_failed(self) -> bool:
@@ -47,7 +56,7 @@ class SearchResults:
         return all(run.state == "failed" for entry in self.ranking for run in entry.runs)
 
 
-def conclude(study: Study) -> SearchResults:
+def conclude(study: Study, *, already_finished: bool = False) -> SearchResults:
     """Rank what was trained, and write it down."""
     search = study.plan.config.search
     ranking = rank_settings(collect(study), search.mode)
@@ -55,7 +64,7 @@ def conclude(study: Study) -> SearchResults:
     if best is not None:
         _link_best(study, best)
     _write(study, ranking, best)
-    return SearchResults(ranking, best, write_comparison(study, ranking))
+    return SearchResults(study, ranking, best, write_comparison(study, ranking), already_finished)
 
 
 def _write(study: Study, ranking: Sequence[RankedSetting], best: RunOutcome | None) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from raydec.config import config_from_dict, config_yaml
 from raydec.errors import UserError
+from raydec.pages.search_report import write_search_pages
 from raydec.runs.run_folder import RunFolder
 from raydec.search.config import TuneConfig
 from raydec.search.ledger import LEDGER_FILE, Entry, Ledger, run_name
@@ -153,7 +154,7 @@ def test_results_of_a_search_on_a_shared_folder_go_there(tmp_path: Path) -> None
     for entry in find_remaining(study).entries:
         for seed in entry.seeds:
             write_run(study, run_name(entry.number, seed), [0.1 * entry.number], finished=True)
-    conclude(study)
+    write_search_pages(conclude(study))
     assert (study.local / "best").resolve() == shared / "s" / "trials" / "0001-s1" / "model"
     assert {"results.json", "results.md", "report.html"} <= {path.name for path in study.local.iterdir()}
     assert not output_dir.exists()

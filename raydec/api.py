@@ -1,0 +1,132 @@
+"""raydec as a library: what the commands do, as functions with typed results.
+
+Every function raises :class:`raydec.errors.UserError` for a mistake of the caller's, with the message that
+the command would print. Settings are a mapping whose keys may be dotted, a YAML file, or keyword arguments;
+they are checked as the command line's are::
+
+    raydec.train({"data.store": "stores/mine", "training.epochs": 30}, name="mine")
+    raydec.train("mine.yaml", training={"epochs": 30})
+
+A process that already runs Ray, such as a notebook, trains on the Ray that it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from raydec.config import Config, load_config
+
+if TYPE_CHECKING:
+    from raydec.runs.run_folder import RunResult
+    from raydec.search.events import SearchEvents
+    from raydec.search.plan import SearchPlan
+    from raydec.search.results import SearchResults
+
+Settings = Config | Mapping[str, Any] | str | Path | None
+"""A config, a mapping from keys to values, or the path of a YAML file."""
+
+C = TypeVar("C", bound=Config)
+
+
+def train(
+    settings: Settings = None,
+    /,
+    *,
+    watch: Callable[[Config], AbstractContextManager[object]] | None = None,
+    **more: Any,
+) -> RunResult:
+    """Train one model, or resume an unfinished run of the same name.
+
+    Args:
+        settings: the run's settings; without a feature store, the synthetic demo corpus is trained on.
+        watch: makes what shows progress while the run trains, from the resolved settings.
+        more: further settings, over those in ``settings``.
+
+    Returns:
+        The run directory, and the scores of its best epoch.
+
+    Raises:
+        UserError: a setting is wrong, the store lacks what is asked for, or the run exists with others.
+    """
+    from raydec.experiment import resolve, train_run
+
+    config = resolve(_config(settings, more, Config))
+    with nullcontext() if watch is None else watch(config):
+        return train_run(config)
+
+
+def search(
+    settings: Settings = None,
+    /,
+    *,
+    watch: Callable[[SearchPlan, int], AbstractContextManager[SearchEvents]] | None = None,
+    **more: Any,
+) -> SearchResults:
+    """Search for good settings with Ray Tune, or resume an unfinished search of the same name.
+
+    Args:
+        settings: the search's settings, with a section ``search``.
+        watch: makes what shows progress, from the plan and the number of trials that have ended before.
+        more: further settings, over those in ``settings``.
+
+    Returns:
+        The ranked settings, and the best run.
+
+    Raises:
+        UserError: a setting is wrong, the trials do not fit on the machines, or the search exists
+            with other settings.
+        KeyboardInterrupt: it was interrupted; what was finished is kept.
+    """
+    from raydec.experiment import search_run
+    from raydec.search.config import TuneConfig
+
+    return search_run(_config(settings, more, TuneConfig), watch)
+
+
+def report(
+    run: str | Path,
+    *,
+    out: str | Path | None = None,
+    split: str | None = None,
+    store: str | Path | None = None,
+    audio: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write the HTML report of a finished run.
+
+    Args:
+        run: the run directory.
+        out: the file; default: ``report.html`` in the run directory.
+        split: the split to look at closely; default: the first test split, or ``validation``.
+        store: where the run's feature store is, if it was moved.
+        audio: embed a second of audio of the utterances nearest each centroid.
+        progress: is told how many predictions are made, and how many there will be.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: no finished run, a changed store, or a file that cannot be written.
+    """
+    from raydec.pages.analysis import analyse
+    from raydec.pages.run_report import report_path, write_report
+
+    if Path(run).is_dir():
+        report_path(run, out)
+    analysis = analyse(run, store=store, split=split, progress=progress)
+    return write_report(analysis, out, audio=audio)
+
+
+def _config(settings: Settings, more: Mapping[str, Any], schema: type[C]) -> C:
+    if isinstance(settings, schema) and not more:
+        return settings
+    if isinstance(settings, Config):
+        settings = settings.model_dump(mode="json")
+    path = settings if isinstance(settings, str | Path) else None
+    given = settings if isinstance(settings, Mapping) else {}
+    config = load_config(path, schema=schema, settings=[given, more])
+    assert isinstance(config, schema)
+    return config
