@@ -6,6 +6,7 @@ downstream sees an unvalidated value. ``None`` means "not set": the code that us
 
 from __future__ import annotations
 
+import itertools
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from yaml import YAMLError
 
 from raydec.config_keys import explain_validation, keys_of
 from raydec.errors import UserError
+from raydec.splits import UNLABELED_SPLIT, OptionalSplits, Splits, joint_name
 from raydec.worker_count import WorkerCount
 
 Attribute = Literal["arousal", "dominance", "valence"]
@@ -41,9 +43,41 @@ class DataConfig(Section):
         None, ge=0, description="unlabeled utterances to use; 0: fully supervised, unset: all"
     )
     unlabeled_seed: int = Field(99, description="seed of the one draw of the unlabeled subset")
-    train_split: str = Field("train", description="split whose labels are learned from")
-    validation_split: str = Field("validation", description="split that chooses the best epoch")
-    test_split: str | None = Field(None, description="split scored at the end; unset: all named test*")
+    train_split: Splits = Field(
+        ("train",), description="split whose labels are learned from, or a list of splits"
+    )
+    validation_split: Splits = Field(
+        ("validation",), description="split that chooses the best epoch, or a list that does so as one"
+    )
+    test_split: OptionalSplits = Field(
+        None, description="split scored at the end, or a list; unset: all named test* that have no other use"
+    )
+
+    @property
+    def validation_name(self) -> str:
+        """The name of what chooses the best epoch: ``validation``, or ``fold0+fold1`` for several splits."""
+        return joint_name(self.validation_split)
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> DataConfig:
+        parts = {
+            "data.train_split": self.train_split,
+            "data.validation_split": self.validation_split,
+            "data.test_split": self.test_split or (),
+        }
+        for key, names in parts.items():
+            if UNLABELED_SPLIT in names:
+                raise ValueError(
+                    f"{key} names {UNLABELED_SPLIT!r}, which is used without labels; name a labeled split"
+                )
+        for (first, ours), (second, theirs) in itertools.combinations(parts.items(), 2):
+            shared = [name for name in ours if name in theirs]
+            if shared:
+                raise ValueError(
+                    f"{first} and {second} both name {', '.join(map(repr, shared))}; "
+                    "training, validation and test must not share utterances: name other splits"
+                )
+        return self
 
 
 class FeatureConfig(Section):
@@ -198,11 +232,6 @@ class Config(Section):
     def _consistent(self) -> Config:
         if len(set(self.data.attributes)) != len(self.data.attributes):
             raise ValueError(f"data.attributes names an attribute twice: {', '.join(self.data.attributes)}")
-        if self.data.train_split == self.data.validation_split:
-            raise ValueError(
-                f"data.train_split and data.validation_split are both {self.data.train_split!r}; "
-                "validation must not see training utterances"
-            )
         if self.model.kind != "deepemocluster" and self.model.temporal == "triplet":
             raise ValueError("model.temporal=triplet needs model.kind=deepemocluster")
         return self

@@ -61,14 +61,14 @@ def _lines(folder: RunFolder) -> list[str]:
 def _header(config: Config) -> str:
     attributes = " ".join(f"{name[:9]:>9}" for name in config.data.attributes)
     return (
-        f"{'epoch':>9}  CCC on {config.data.validation_split}: {attributes}   "
+        f"{'epoch':>9}  CCC on {config.data.validation_name}: {attributes}   "
         f"{'loss':>7} {'NMI':>5} {'empty':>5} {'largest':>7}  {'kmeans':>7} {'epoch':>7} {'chunks/s':>8}"
     )
 
 
 def _row(metrics: Mapping[str, Any], config: Config) -> str:
     scores = " ".join(f"{metrics[f'valid/ccc_{name}']:9.4f}" for name in config.data.attributes)
-    indent = " " * (len(f"  CCC on {config.data.validation_split}: "))
+    indent = " " * (len(f"  CCC on {config.data.validation_name}: "))
     return (
         f"{metrics['epoch']:>4}/{config.training.epochs:<4}{indent}{scores}   "
         f"{_number(metrics.get('train/loss_emotion'), '7.4f')} "

@@ -12,8 +12,9 @@ from pathlib import Path
 from raydec.corpus.audio_files import AudioFile, AudioRoot, RowProblem, is_file, is_folder, visible_entries
 from raydec.corpus.label_file import MANIFEST_SUFFIXES, has_file_column, read_label_file
 from raydec.corpus.rows import Reading, RowCollector
-from raydec.corpus.table import CANONICAL_SPLITS, canonical_split, name_some
+from raydec.corpus.table import name_some
 from raydec.errors import UserError
+from raydec.splits import CANONICAL_SPLITS, canonical_split
 
 # In order of preference, where a folder has several tables.
 _KNOWN_STEMS = ("metadata", "manifest")

@@ -6,7 +6,6 @@ Readers fill it, :func:`validate_table` checks it once, and everything downstrea
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ import pyarrow.compute as pc
 
 from raydec.config import ATTRIBUTES
 from raydec.errors import UserError
+from raydec.splits import UNLABELED_SPLIT, canonical_split
 
 SCHEMA = pa.schema(
     [
@@ -33,19 +33,6 @@ SCHEMA = pa.schema(
 """Columns of an utterance table. Unique ``utterance_id``, absolute ``path``, canonical ``split``; a null
 speaker is unknown, a null attribute is unlabeled for that attribute."""
 
-UNLABELED_SPLIT = "unlabeled"
-CANONICAL_SPLITS = ("train", "validation", "test", "test1", "test2", "test3", UNLABELED_SPLIT)
-
-_SPLIT_ALIASES = {
-    "training": "train",
-    "development": "validation",
-    "devel": "validation",
-    "dev": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "testing": "test",
-    "unlabelled": UNLABELED_SPLIT,
-}
 _MAX_NAMED = 5
 
 
@@ -83,29 +70,6 @@ class Corpus:
     format: str
     synthetic: bool = False
     label_range: tuple[float, float] | None = None
-
-
-@functools.lru_cache(maxsize=1024)
-def canonical_split(name: str) -> str:
-    """The canonical spelling of a split name: ``Development`` is ``validation``, ``Test 1`` is ``test1``.
-
-    Case and blanks do not matter. Other names are kept in lower case.
-
-    Raises:
-        UserError: the name holds something else than letters, digits, ``_`` and ``-``.
-    """
-    folded = "".join(name.split()).casefold()
-    plain = folded.replace("_", "").replace("-", "")
-    if plain in CANONICAL_SPLITS:
-        return plain
-    if plain in _SPLIT_ALIASES:
-        return _SPLIT_ALIASES[plain]
-    if not re.fullmatch(r"[a-z0-9_-]+", folded):
-        raise UserError(
-            f"split name {name!r} is not made of letters, digits, '_' and '-'; "
-            "use for example Train, Validation, Test or unlabeled"
-        )
-    return folded
 
 
 def table_from_columns(columns: Mapping[str, Sequence[Any]]) -> pa.Table:

@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 from jaxtyping import Bool, Float64, Int64
 
 from raydec.config import ATTRIBUTES
-from raydec.corpus.table import canonical_split
 from raydec.errors import UserError
 from raydec.evaluation.result import (
     AttributeResult,
@@ -36,6 +35,7 @@ from raydec.inference.prediction import Predictions, Predictor, load, model_fing
 from raydec.learning.ccc import concordance
 from raydec.learning.dependency import EmotionInformation, cluster_dependency, emotion_information
 from raydec.learning.randomness import generator_for
+from raydec.splits import canonical_split, joint_name
 
 DURATION_EDGES_S = (0.0, 1.0, 2.0, 4.0, 6.0, 8.0, 11.0)
 """Where bins of utterance duration begin. Below 1 s an utterance is repeated to fill a chunk, above 11 s its
@@ -180,6 +180,7 @@ class _Scored:
     clusters: Int64[np.ndarray, " utterance"] | None
     other_scores: dict[str, Float64[np.ndarray, " utterance"]]
     resampler: str
+    train_splits: tuple[str, ...]
 
     @property
     def speakers(self) -> list[str | None]:
@@ -198,7 +199,16 @@ def _score_split(store: FeatureStore, split: str, predictors: Sequence[Predictor
     labels = {name: table[name].to_numpy().astype(np.float64) for name in first.attributes}
     labels = {name: values for name, values in labels.items() if not np.isnan(values).all()}
     other_scores = {} if len(scores) < 2 else scores[1]
-    return _Scored(split, table, labels, scores[0], results[0].clusters, other_scores, first.saved.resampler)
+    return _Scored(
+        split,
+        table,
+        labels,
+        scores[0],
+        results[0].clusters,
+        other_scores,
+        first.saved.resampler,
+        _train_splits(first),
+    )
 
 
 def _predict(
@@ -320,13 +330,19 @@ def _notes(store: FeatureStore, scored: _Scored) -> tuple[str, ...]:
             f"the store's audio was resampled by soxr, where the model's own way is {scored.resampler}: for "
             f"recordings of other rates than {store.parameters.sample_rate} Hz its own scores differ slightly"
         )
-    trained = set(
-        store.utterances.filter(pc.equal(store.utterances["split"], "train"))["speaker"].to_pylist()
-    )
-    shared = known & trained
-    if shared and scored.split != "train":
+    trained = store.utterances.take(store.rows(scored.train_splits))["speaker"]
+    shared = known & set(trained.to_pylist())
+    if shared and scored.split not in scored.train_splits:
         notes.append(
-            f"{len(shared)} of {len(known)} speakers are in the store's train split too: "
-            "scores are not speaker-independent"
+            f"{len(shared)} of {len(known)} speakers are in the store's {joint_name(scored.train_splits)} "
+            "split too: scores are not speaker-independent"
         )
     return tuple(notes)
+
+
+def _train_splits(predictor: Predictor) -> tuple[str, ...]:
+    """The splits that a model says it was trained on; ``train`` for one that does not say."""
+    match predictor.saved.extra.get("splits"):
+        case {"train": [*names]}:
+            return tuple(map(str, names))
+    return ("train",)

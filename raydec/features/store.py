@@ -27,10 +27,11 @@ import pyarrow.compute as pc
 from jaxtyping import Bool, Float16, Float32, Int64
 
 from raydec.config import ATTRIBUTES
-from raydec.corpus.table import CANONICAL_SPLITS, canonical_split, labeled_mask
+from raydec.corpus.table import labeled_mask
 from raydec.errors import UserError
 from raydec.features.parameters import FeatureParameters, Scale
 from raydec.files.atomic import file_sha256
+from raydec.splits import CANONICAL_SPLITS, canonical_split
 
 SCHEMA_VERSION = 1
 STORE_FILE, UTTERANCES_FILE, SKIPPED_FILE = "store.json", "utterances.arrow", "skipped.csv"
@@ -139,17 +140,19 @@ class FeatureStore:
         return (*known, *sorted(set(present) - set(known)))
 
     def rows(
-        self, split: str | None = None, labeled_for: Sequence[str] | None = None
+        self, split: str | Sequence[str] | None = None, labeled_for: Sequence[str] | None = None
     ) -> Int64[np.ndarray, " row"]:
         """Row numbers of utterances, in the store's order.
 
         Args:
-            split: only this split; a split without utterances has no rows.
+            split: only this split, or these; a split without utterances has no rows.
             labeled_for: only utterances with a label for at least one of these attributes.
         """
         chosen: Bool[np.ndarray, " utterance"] = np.ones(len(self), dtype=bool)
         if split is not None:
-            chosen &= pc.equal(self.utterances["split"], canonical_split(split)).to_numpy()
+            names = [split] if isinstance(split, str) else split
+            wanted = pa.array([canonical_split(name) for name in names], pa.string())
+            chosen &= pc.is_in(self.utterances["split"], wanted).to_numpy()
         if labeled_for is not None:
             chosen &= labeled_mask(self.utterances, labeled_for).to_numpy()
         return np.flatnonzero(chosen)

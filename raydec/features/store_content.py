@@ -55,7 +55,7 @@ def store_content(
         },
         "notices": [
             *corpus.warnings,
-            *_normalization_notices(normalization["frames_of"]),
+            *_normalization_notices(table, normalization["frames_of"]),
             *_leak_notices(table),
         ],
         "shards": [
@@ -85,9 +85,15 @@ def _normalization(results: Sequence[ShardResult], parameters: FeatureParameters
     return entry
 
 
-def _normalization_notices(source: str) -> list[str]:
+def _normalization_notices(table: pa.Table, source: str) -> list[str]:
     if source == "labeled_train":
         return []
+    labeled = pc.unique(table.filter(labeled_mask(table))["split"]).to_pylist()
+    if labeled and source == "all":
+        return [
+            f"no utterance of split train is labeled; labeled splits are {', '.join(sorted(labeled))}: "
+            "say with data.train_split which of them to train on"
+        ]
     whose = "unlabeled utterances" if source == "unlabeled" else "all utterances, held-out ones included"
     return [f"no labeled training utterance is usable, so features are normalised by statistics of {whose}"]
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from raydec.config import Config
-from raydec.features.chunk_set import ChunkSet, normalizer_of
+from raydec.features.chunk_set import ChunkSet
+from raydec.features.frame_statistics import band_statistics
 from raydec.features.mel import FrameNormalizer
 from raydec.features.store import FeatureStore
 from raydec.learning.selection import select_rows
@@ -25,7 +26,7 @@ class TrainingData:
     tests: dict[str, ChunkSet]
     attributes: tuple[str, ...]
     label_mean: np.ndarray
-    """float64 ``[attribute]``, of the labeled training split."""
+    """float64 ``[attribute]``, of the labeled utterances."""
     label_std: np.ndarray
     """float64 ``[attribute]``, population standard deviation."""
     normalizer: FrameNormalizer
@@ -37,12 +38,13 @@ def select_data(config: Config, store: FeatureStore) -> TrainingData:
     Raises:
         UserError: see :func:`raydec.learning.selection.select_rows`.
     """
-    normalizer = normalizer_of(store, config.features.scale, config.features.clip)
+    rows = select_rows(config, store)
+    scale = config.features.scale
+    normalizer = FrameNormalizer(*band_statistics(store, rows.labeled, scale), scale, config.features.clip)
 
     def chunk_set(rows: np.ndarray) -> ChunkSet:
         return ChunkSet(store, rows, normalizer, config.features.num_chunks, config.features.chunk_frames)
 
-    rows = select_rows(config, store)
     return TrainingData(
         labeled=chunk_set(rows.labeled),
         unlabeled=chunk_set(rows.unlabeled) if len(rows.unlabeled) else None,

@@ -168,7 +168,7 @@ class Training:
             self._run_epoch(state)
         self.network.load_state_dict(state.best_network)
         centroids = self._final_centroids(state)
-        splits = {"validation": self._data.validation, **self._data.tests}
+        splits = {self._config.data.validation_name: self._data.validation, **self._data.tests}
         scores = {name: self._score(chunk_set, centroids) for name, chunk_set in splits.items()}
         self._recorder.finished(self.network, state, centroids, scores)
         return state, scores

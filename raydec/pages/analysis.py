@@ -69,7 +69,7 @@ def analyse(
     if split is not None:
         (looked_at,) = choose_splits(run.store, run.attributes, [split])
     names = list(dict.fromkeys((*run.scored_splits, looked_at)))
-    total = sum(len(run.store.rows(name, run.attributes)) for name in names)
+    total = sum(len(run.rows(name)) for name in names)
     done = 0
 
     def advance(count: int) -> None:
@@ -80,7 +80,7 @@ def analyse(
 
     estimates, looked = {}, None
     for name in names:
-        num_chunks = len(run.store.rows(name, run.attributes)) * run.saved.chunks.num_chunks
+        num_chunks = len(run.rows(name)) * run.saved.chunks.num_chunks
         keep = choose_chunks(num_chunks, SEED) if name == looked_at else None
         view = score_split(run, name, keep=keep, progress=advance)
         estimates[name] = _estimates(view)

@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Float32, Float64, Int64
 
 from raydec.config import Config, load_config
-from raydec.corpus.table import canonical_split
 from raydec.errors import UserError
 from raydec.features.chunk_set import ChunkSet
 from raydec.features.mel import FrameNormalizer
@@ -28,6 +27,7 @@ from raydec.learning.worker import LocalWorker
 from raydec.model.directory import load_model
 from raydec.model.saved import SavedModel
 from raydec.runs.run_folder import CONFIG_FILE, METRICS_FILE, MODEL_FOLDER, SIZES_FILE, SUMMARY_FILE
+from raydec.splits import parts_of
 
 _UTTERANCES_PER_STEP = 64
 
@@ -75,18 +75,21 @@ class FinishedRun:
     @property
     def validation_split(self) -> str:
         """The split that chose the best epoch."""
-        return canonical_split(self.config.data.validation_split)
+        return self.config.data.validation_name
+
+    def rows(self, split: str) -> Int64[np.ndarray, " utterance"]:
+        """Labeled rows of the store in a split, or in several by their joint name."""
+        return self.store.rows(parts_of(split), self.attributes)
 
     @property
     def scored_splits(self) -> tuple[str, ...]:
         """The splits that the run scored, validation first."""
-        names = (canonical_split(name) for name in self.summary["ccc"] if name != "validation")
-        return (self.validation_split, *names)
+        names = dict.fromkeys((self.validation_split, *self.summary["ccc"]))
+        return tuple(names)
 
     def recorded_ccc(self, split: str) -> dict[str, float] | None:
         """The CCC that the run itself found on a split, by attribute."""
-        name = "validation" if split == self.validation_split else split
-        return self.summary["ccc"].get(name)
+        return self.summary["ccc"].get(split)
 
 
 def open_run(folder: Path, store: Path | None = None) -> FinishedRun:
@@ -155,8 +158,8 @@ def _open_store(config: Config, saved: SavedModel, moved_to: Path | None) -> Fea
 def _check_same_store(run: FinishedRun) -> None:
     counts = run.summary["num_utterances"]
     for split in run.scored_splits:
-        found = len(run.store.rows(split, run.attributes))
-        trained = counts.get("validation" if split == run.validation_split else split)
+        found = len(run.rows(split))
+        trained = counts.get(split)
         if found != trained:
             raise UserError(
                 f"{run.store.path} is not the store that the run was trained on: split {split} has {found} "
@@ -221,11 +224,11 @@ def score_split(
 
     Args:
         run: the run.
-        split: canonical name.
+        split: canonical name, or the joint name of several.
         keep: numbers of the chunks whose embeddings are wanted, rising; all would be a gigabyte per million.
         progress: told about each step.
     """
-    rows = run.store.rows(split, run.attributes)
+    rows = run.rows(split)
     num_chunks = run.saved.chunks.num_chunks
     kept = np.empty(0, np.int64) if keep is None else keep
     parts = []

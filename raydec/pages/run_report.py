@@ -6,9 +6,7 @@ import os
 from pathlib import Path
 
 import numpy as np
-import pyarrow.compute as pc
 
-from raydec.corpus.table import canonical_split
 from raydec.errors import UserError
 from raydec.pages.analysis import NUM_RESAMPLES, SEED, Analysis, labeled_columns
 from raydec.pages.cluster_map import cluster_map
@@ -41,6 +39,7 @@ from raydec.pages.training_figures import (
     sizes_by_epoch,
     validation_curves,
 )
+from raydec.splits import joint_name
 from raydec.version import __version__
 
 REPORT_FILE = "report.html"
@@ -144,7 +143,7 @@ def _notices(analysis: Analysis, audio: bool) -> list[str]:
             f"SYNTHETIC speech: the corpus ({run.store.corpus_name}) was made by a program. These numbers "
             "show that the software runs; they say nothing about human speech."
         )
-    if view.split == canonical_split(run.config.data.train_split):
+    if view.split in run.config.data.train_split:
         notices.append(
             f"Split {view.split} was trained on: what this page says of it does not carry over to new speech."
         )
@@ -238,15 +237,15 @@ def _scores(analysis: Analysis) -> Section:
 def _shared_speakers(analysis: Analysis) -> str:
     """A sentence if the split looked at has voices that were trained on."""
     run, view = analysis.run, analysis.view
-    split = canonical_split(run.config.data.train_split)
-    trained = run.store.utterances.filter(pc.equal(run.store.utterances["split"], split))["speaker"]
+    splits = run.config.data.train_split
+    trained = run.store.utterances.take(run.store.rows(splits))["speaker"]
     known = set(view.column("speaker")) - {None}
     shared = known & set(trained.to_pylist())
-    if not shared or view.split == split:
+    if not shared or view.split in splits:
         return ""
     return (
-        f" Mind that {len(shared)} of its {len(known)} speakers are in split {split} too: these scores are "
-        "not about new voices."
+        f" Mind that {len(shared)} of its {len(known)} speakers are in split {joint_name(splits)} too: these "
+        "scores are not about new voices."
     )
 
 

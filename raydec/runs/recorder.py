@@ -111,7 +111,9 @@ class RunRecorder:
         self._folder.check_claim()
         last = state.history[-1]
         scores = {
-            "validation": {name: last[f"valid/ccc_{name}"] for name in self._data.attributes},
+            self._config.data.validation_name: {
+                name: last[f"valid/ccc_{name}"] for name in self._data.attributes
+            },
         }
         save_model(self._model(network, state, None, scores), self._folder.local / MODEL_FOLDER)
 
@@ -133,6 +135,7 @@ class RunRecorder:
             "finished": True,
             "epochs": state.epoch,
             "best_epoch": state.best_epoch,
+            "splits": self._splits(),
             "ccc": by_split,
             "dependency": {
                 split: {name: dataclasses.asdict(found) for name, found in result.dependency.items()}
@@ -163,13 +166,21 @@ class RunRecorder:
             return None
         return centroid_drift(before, state.centroids)
 
+    def _splits(self) -> dict[str, list[str]]:
+        """Which splits of the store played which part."""
+        data = self._config.data
+        return {
+            "train": list(data.train_split),
+            "validation": list(data.validation_split),
+            "test": list(self._data.tests),
+        }
+
     def _predictions(self, scores: Mapping[str, SplitScores]) -> pa.Table:
         """Every scored utterance: who and what it is, its labels, and what was predicted."""
         parts = []
-        for split, result in scores.items():
+        for result in scores.values():
             rows = self._store.utterances.take(result.rows)
-            part = rows.select(["utterance_id", "speaker"])
-            part = part.append_column("split", pa.array([split] * len(rows), pa.string()))
+            part = rows.select(["utterance_id", "speaker", "split"])
             for column, name in enumerate(self._data.attributes):
                 part = part.append_column(name, pa.array(result.targets[:, column]))
                 part = part.append_column(f"{name}_predicted", pa.array(result.predictions[:, column]))
@@ -210,6 +221,7 @@ class RunRecorder:
                 "synthetic": self._store.synthetic,
                 "label_range": self._store.label_range,
                 "best_epoch": state.best_epoch,
+                "splits": self._splits(),
                 "scores": dict(scores),
                 "raydec_version": __version__,
             },

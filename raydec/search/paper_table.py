@@ -54,5 +54,4 @@ def _predictions(study: Study, run: str) -> Path:
 
 
 def _test_splits(ranking: Sequence[RankedSetting]) -> list[str]:
-    scored = {split for entry in ranking for run in entry.runs for split in run.ccc or {}}
-    return sorted(scored - {"validation"})
+    return sorted({split for entry in ranking for run in entry.runs for split in run.test_splits})

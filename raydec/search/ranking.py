@@ -54,6 +54,7 @@ class RunOutcome:
         best_epoch: the epoch whose model is kept, from 1.
         train_s: seconds that the epochs took.
         ccc: split to attribute to CCC, when finished.
+        test_splits: those of them that chose nothing.
         problem: why it failed, in one line.
     """
 
@@ -67,6 +68,7 @@ class RunOutcome:
     best_epoch: int | None = None
     train_s: float = 0.0
     ccc: dict[str, dict[str, float]] | None = None
+    test_splits: tuple[str, ...] = ()
     problem: str | None = None
 
 
@@ -149,9 +151,9 @@ def _summarize(runs: Sequence[RunOutcome]) -> RankedSetting:
     scores = [run.score for run in runs if run.score is not None]
     by_split: dict[str, list[float]] = {}
     for run in runs:
-        for split, ccc in (run.ccc or {}).items():
-            if split.startswith("test"):
-                by_split.setdefault(split, []).append(math.fsum(ccc.values()) / len(ccc))
+        for split in run.test_splits:
+            ccc = (run.ccc or {})[split]
+            by_split.setdefault(split, []).append(math.fsum(ccc.values()) / len(ccc))
     return RankedSetting(
         rank=0,
         number=runs[0].number,
@@ -272,7 +274,9 @@ def from_json(document: Mapping[str, Any]) -> list[RankedSetting]:
                 **entry,
                 "score": Interval(**entry["score"]) if entry["score"] else None,
                 "test": {split: Interval(**value) for split, value in entry["test"].items()},
-                "runs": tuple(RunOutcome(**run) for run in entry["runs"]),
+                "runs": tuple(
+                    RunOutcome(**{**run, "test_splits": tuple(run["test_splits"])}) for run in entry["runs"]
+                ),
             }
         )
         for entry in document["settings"]

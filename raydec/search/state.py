@@ -163,7 +163,7 @@ def _outcome(study: Study, entry: Entry, seed: int, run: str) -> RunOutcome:
     state = _state(entry, summary is not None, scored is not None)
     outcome = RunOutcome(run, entry.number, entry.setting, seed, state)
     if summary is not None:
-        outcome = replace(outcome, ccc=summary["ccc"])
+        outcome = replace(outcome, ccc=summary["ccc"], test_splits=tuple(summary["splits"]["test"]))
     if state == "failed":
         outcome = replace(outcome, problem=entry.problem)
     if scored is None:

@@ -8,9 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raydec.corpus.table import (
-    CANONICAL_SPLITS,
     SCHEMA,
-    canonical_split,
     labeled_mask,
     name_some,
     table_from_columns,
@@ -18,6 +16,7 @@ from raydec.corpus.table import (
     validate_table,
 )
 from raydec.errors import UserError
+from raydec.splits import CANONICAL_SPLITS, canonical_split
 
 
 def _table(**columns: list[object]) -> pa.Table:

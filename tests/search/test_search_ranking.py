@@ -42,6 +42,7 @@ def run(number: int, seed: int, score: float | None, state: Any = "finished") ->
         best_epoch=2,
         train_s=1.5,
         ccc={"test": {"arousal": 0.25, "valence": 0.75}} if state == "finished" else None,
+        test_splits=("test",) if state == "finished" else (),
         problem="it broke | badly" if state == "failed" else None,
     )
 
