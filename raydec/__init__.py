@@ -12,15 +12,19 @@ from typing import TYPE_CHECKING, Any
 from raydec.version import __version__
 
 if TYPE_CHECKING:
+    from raydec.api import predict as predict
     from raydec.api import report as report
     from raydec.api import search as search
     from raydec.api import train as train
     from raydec.errors import UserError as UserError
+    from raydec.evaluation.scoring import evaluate as evaluate
     from raydec.inference.prediction import load as load
 
 _HOMES = {
     "UserError": "raydec.errors",
+    "evaluate": "raydec.evaluation.scoring",
     "load": "raydec.inference.prediction",
+    "predict": "raydec.api",
     "report": "raydec.api",
     "search": "raydec.api",
     "train": "raydec.api",

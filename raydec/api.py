@@ -12,7 +12,7 @@ A process that already runs Ray, such as a notebook, trains on the Ray that it r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from raydec.config import Config, load_config
 
 if TYPE_CHECKING:
+    from raydec.inference.prediction_output import PredictionCounts
     from raydec.runs.run_folder import RunResult
     from raydec.search.events import SearchEvents
     from raydec.search.plan import SearchPlan
@@ -84,6 +85,36 @@ def search(
     from raydec.search.config import TuneConfig
 
     return search_run(_config(settings, more, TuneConfig), watch)
+
+
+def predict(
+    model: str | Path,
+    paths: Sequence[str | Path],
+    out: str | Path,
+    *,
+    num_workers: int | None = None,
+    address: str | None = None,
+    **options: Any,
+) -> PredictionCounts:
+    """Predict recordings into a table, continuing where an earlier call stopped.
+
+    For a few recordings in memory, :func:`raydec.load` gives a model with ``predict``.
+
+    Args:
+        model: a model directory, or ``hf:owner/name``.
+        paths: audio files, folders, or lists of files.
+        out: a ``.csv`` or ``.parquet`` file.
+        num_workers: processes; 0: this one, without Ray; None: decided by how much there is to do.
+        address: Ray cluster to join; None: ``RAY_ADDRESS``, else this machine.
+        options: of :func:`raydec.inference.recordings.predict_recordings`, such as ``window_s``.
+
+    Raises:
+        UserError: a path or the model cannot be used, or ``out`` was made with other options.
+    """
+    from raydec.inference.recordings import predict_recordings
+    from raydec.ray_runtime.predict import Spread
+
+    return predict_recordings(model, paths, out, run=Spread(num_workers, address), **options)
 
 
 def report(

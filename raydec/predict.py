@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from raydec.api import predict
 from raydec.console.predict_command import PredictionProgress, parse_predict
 from raydec.console.terminal import note, run_entry_point
 
@@ -12,12 +13,8 @@ from raydec.console.terminal import note, run_entry_point
 def main(arguments: Sequence[str]) -> None:
     """Predict every file that has no row yet and write the table."""
     options = parse_predict(arguments)
-    # torch takes seconds to import: not before the arguments are known to be good.
-    from raydec.inference.recordings import predict_recordings
-    from raydec.ray_runtime.predict import Spread
-
     with PredictionProgress() as progress:
-        counts = predict_recordings(
+        counts = predict(
             options.model,
             options.paths,
             options.out,
@@ -27,7 +24,8 @@ def main(arguments: Sequence[str]) -> None:
             clip=options.clip,
             label_range=options.label_range and tuple(options.label_range),
             restart=options.restart,
-            run=Spread(options.workers, options.address),
+            num_workers=options.workers,
+            address=options.address,
             events=progress,
         )
     note(progress.summary(), verbose=True)

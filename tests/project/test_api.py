@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
 import json
 import subprocess
@@ -11,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import soundfile
+from corpus_support import voice
 from report_support import TINY, make_tiny_store
 
 import raydec
@@ -39,11 +42,12 @@ assert all(callable(getattr(raydec, name)) for name in raydec.__all__ if name !=
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("name", ["train", "search", "report"])
+@pytest.mark.parametrize("name", ["train", "search", "predict", "evaluate", "report"])
 def test_importing_a_verbs_module_leaves_the_function(name: str) -> None:
     module = importlib.import_module(f"raydec.{name}")
     assert module is sys.modules[f"raydec.{name}"]
-    assert getattr(raydec, name) is getattr(sys.modules["raydec.api"], name)
+    function = getattr(raydec, name)
+    assert callable(function) and function.__name__ == name and function.__module__ != module.__name__
     assert importlib.reload(module) is module and callable(getattr(raydec, name))
 
 
@@ -60,6 +64,16 @@ def test_a_function_and_the_command_train_the_same_run(store: Path, tmp_path: Pa
     assert again.already_finished and again.ccc == result.ccc
     page = raydec.report(result.folder, out=tmp_path / "page.html")
     assert page.stat().st_size > 1_000_000
+    [split] = raydec.evaluate(result.model, store).splits
+    assert {name: found.estimate.ccc for name, found in split.attributes.items()} == pytest.approx(
+        result.ccc[split.split], abs=1e-5
+    )
+    recording = tmp_path / "a.wav"
+    soundfile.write(recording, voice(1, 1.2), 16_000)
+    counts = raydec.predict(result.model, [recording], tmp_path / "rows.csv", num_workers=0)
+    [row] = csv.DictReader((tmp_path / "rows.csv").open())
+    assert (counts.rows, counts.failed) == (1, 0)
+    assert float(row["arousal"]) == pytest.approx(raydec.load(result.model).predict(recording)["arousal"])
 
 
 def test_a_file_a_mapping_and_keywords_come_in_this_order(store: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
+import yaml
 from corpus_support import voice
 from report_support import TINY
 
@@ -160,8 +161,9 @@ def test_the_notebook_runs_from_the_first_cell_to_the_last(
     cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert all(not cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code")
     small = [f"data.store={finished / 'stores' / 'mine'}", *SMALL]
-    assert "training.epochs=3" in cells[0]
-    cells[0] = cells[0].replace('"training.epochs=3"', ", ".join(map(repr, small)))
+    settings = {key: yaml.safe_load(value) for key, value in (word.split("=", 1) for word in small)}
+    assert '"training.epochs": 3}' in cells[0]
+    cells[0] = cells[0].replace('"training.epochs": 3}', f"**{settings!r}}}")
     names: dict[str, object] = {}
     for number, cell in enumerate(cells):
         exec(compile(cell, f"cell {number}", "exec"), names)
@@ -186,7 +188,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     page = (tmp_path / "site" / "api" / "index.html").read_text(encoding="utf-8")
     for name in (
         "raydec.inference.prediction.load",
-        "raydec.experiment.train_run",
+        "raydec.api.train",
         "raydec.errors.UserError",
     ):
         assert f'id="{name}"' in page, name
