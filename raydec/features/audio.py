@@ -1,25 +1,27 @@
 """Decode any speech file to one channel at one rate; every failure names the file and says why.
 
-soundfile (libsndfile) recognises the format by content, so an MP3 named ``.wav`` decodes. Samples are
-averaged over channels and resampled by soxr (HQ). Nothing here normalises the level.
+Files are decoded, averaged over channels and resampled in blocks, so that memory does not grow with their
+length unless all samples are asked for. soxr (HQ) resamples: in blocks it gives the very samples that it
+gives for the whole. Nothing here normalises the level.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-import soundfile
 import soxr
 from jaxtyping import Float32, Num
 
+from raydec.corpus.segments import WHOLE, Segment
 from raydec.errors import AudioError
+from raydec.features.decoders import BLOCK_FRAMES, FINE_BLOCK_FRAMES, open_decoder
+from raydec.features.levels import LevelMeter, Levels
 
 SAMPLE_RATE = 16_000
 _MIN_RATE_HZ, _MAX_RATE_HZ = 1_000, 1_000_000
@@ -27,13 +29,28 @@ _MIN_RATE_HZ, _MAX_RATE_HZ = 1_000, 1_000_000
 _MAX_PEAK = 2.0**31
 # 60 dB: channels that cancel this well in the mean are copies of opposite sign.
 _CANCELLED = 1e-3
-_BLOCK_FRAMES, _FINE_BLOCK_FRAMES = 1 << 14, 1 << 8
-_GIT_LFS = b"version https://git-lfs"
-# Writers that cannot seek back leave one of these in the header's length field.
-_STREAMED_LENGTH = 0x7FFFF000
-_OPEN_LENGTH = 1 << 62
-# Headers that are wrong by a few bytes, and MP3 lengths, which are estimates, are not worth a warning.
-_WHOLE = 0.99
+# Recordings up to this long are decoded once and kept; longer ones are decoded again when they are read.
+_KEPT_S = 120.0
+_CANCEL_WARNING = "the channels cancel each other; the louder one was used alone"
+
+_Samples = Float32[np.ndarray, "_"]
+
+
+@runtime_checkable
+class BlockResampler(Protocol):
+    """Resamples one channel that comes in blocks; together they give what the whole would give."""
+
+    def resample_chunk(self, x: _Samples, last: bool = False) -> _Samples:
+        """What can be given after the next block; everything that is left after the last."""
+        ...
+
+
+ResamplerFactory = Callable[[int, int], BlockResampler]
+
+
+def soxr_resampler(rate_in: int, rate: int) -> BlockResampler:
+    """The resampler of raydec (soxr, HQ), from ``rate_in`` to ``rate`` Hz."""
+    return soxr.ResampleStream(rate_in, rate, 1, dtype="float32", quality="HQ")
 
 
 @dataclass(frozen=True)
@@ -45,35 +62,107 @@ class DecodedAudio:
         warnings: what is odd about the file although it was kept.
     """
 
-    samples: Float32[np.ndarray, " sample"]
+    samples: _Samples
     warnings: tuple[str, ...] = ()
 
 
-def load_audio(path: str | Path, sample_rate: int = SAMPLE_RATE) -> Float32[np.ndarray, " sample"]:
-    """Decode a file to mono samples at ``sample_rate`` Hz.
+@dataclass(frozen=True)
+class Recording:
+    """A recording that has been read once, whatever its length; reading it again takes little memory.
+
+    Attributes:
+        path: the file.
+        sample_rate: of its samples in Hz.
+        levels: number, extremes and mean of its samples.
+        warnings: what is odd about the file although it can be used. ``levels.warnings()`` has more.
+    """
+
+    path: str
+    sample_rate: int
+    levels: Levels
+    warnings: tuple[str, ...]
+    _way: _Way
+    _kept: tuple[_Samples, ...] | None
+
+    def blocks(self) -> Iterator[_Samples]:
+        """Its samples in blocks of no fixed length: one channel, as loud as in the file.
+
+        Raises:
+            AudioError: the file cannot be read any more.
+        """
+        return iter(self._kept) if self._kept is not None else self._way.blocks(_Heard())
+
+    def samples(self) -> _Samples:
+        """All of its samples. Four bytes each: 230 MB per hour at 16 kHz.
+
+        Raises:
+            AudioError: the file cannot be read any more, or has become longer.
+        """
+        samples, place = np.empty(self.levels.num_samples, np.float32), 0
+        for block in self.blocks():
+            if place + len(block) > len(samples):
+                raise AudioError(self.path, "has changed while it was read; run again")
+            samples[place : place + len(block)] = block
+            place += len(block)
+        return samples
+
+
+def measure_audio(
+    path: str | Path,
+    sample_rate: int = SAMPLE_RATE,
+    segment: Segment = WHOLE,
+    *,
+    resampler: ResamplerFactory = soxr_resampler,
+) -> Recording:
+    """Read a recording once, in blocks, and keep what is known of it; short ones are kept whole.
 
     The channels' mean is taken; where it cancels (two channels of opposite sign) the louder channel is.
+
+    Args:
+        path: the file.
+        sample_rate: wanted, in Hz.
+        segment: the part of it that is meant: what comes out is what a file with only that part would give.
+        resampler: makes the resampler.
 
     Raises:
         AudioError: missing, not audio, empty, silent, NaN or infinite samples, or an impossible peak.
     """
-    return decode_audio(path, sample_rate).samples
+    name = os.fspath(path)
+    _refuse_non_files(name)
+    way = _Way(name, sample_rate, segment, resampler)
+    heard, levels, kept = _listen(way)
+    if heard.failure:  # and with it the whole block it fell into: once more, to lose as little as possible
+        way = replace(way, block_frames=FINE_BLOCK_FRAMES)
+        heard, levels, kept = _listen(way)
+    heard.check(name, segment)
+    warnings = [heard.warning] if heard.warning else []
+    if heard.is_cancelled:
+        way = replace(way, channel=heard.loudest_channel)
+        _, levels, kept = _listen(way)
+        warnings.append(_CANCEL_WARNING)
+    _check_resampled(levels, heard.num_frames, heard.rate, sample_rate, name)
+    return Recording(name, sample_rate, levels, tuple(warnings), way, kept)
 
 
-def decode_audio(path: str | Path, sample_rate: int = SAMPLE_RATE) -> DecodedAudio:
+def load_audio(
+    path: str | Path, sample_rate: int = SAMPLE_RATE, segment: Segment = WHOLE
+) -> Float32[np.ndarray, " sample"]:
+    """Decode a file, or a segment of one, to mono samples at ``sample_rate`` Hz.
+
+    Raises:
+        AudioError: as :func:`measure_audio`.
+    """
+    return measure_audio(path, sample_rate, segment).samples()
+
+
+def decode_audio(path: str | Path, sample_rate: int = SAMPLE_RATE, segment: Segment = WHOLE) -> DecodedAudio:
     """Like :func:`load_audio`, with the warnings: data cut short, channels that cancel.
 
     Raises:
-        AudioError: as :func:`load_audio`.
+        AudioError: as :func:`measure_audio`.
     """
-    name = os.fspath(path)
-    _refuse_non_audio(name)
-    samples, rate, warning = _read_samples(name)
-    warnings = [warning] if warning else []
-    mono, cancelled = _mix_down(samples, name)
-    if cancelled:
-        warnings.append("the channels cancel each other; the louder one was used alone")
-    return DecodedAudio(_resample(mono, rate, sample_rate, name), tuple(warnings))
+    recording = measure_audio(path, sample_rate, segment)
+    return DecodedAudio(recording.samples(), recording.warnings)
 
 
 def prepare_waveform(
@@ -94,129 +183,133 @@ def prepare_waveform(
     Raises:
         AudioError: no samples, silence, NaN or infinite samples, or an impossible rate or peak.
     """
-    columns = samples[:, None] if samples.ndim == 1 else samples
-    mono, _ = _mix_down(columns.astype(np.float32), name)
-    return _resample(mono, sample_rate_in, sample_rate, name)
+    columns = (samples[:, None] if samples.ndim == 1 else samples).astype(np.float32)
+    heard = _Heard(rate=sample_rate_in)
+    mono = heard.mix(columns, None)
+    heard.check(name, WHOLE)
+    if heard.is_cancelled:
+        mono = np.ascontiguousarray(columns[:, heard.loudest_channel])
+    _check_rate(sample_rate_in, name)
+    if sample_rate_in == sample_rate:
+        return mono
+    resampled = soxr.resample(mono, sample_rate_in, sample_rate, quality="HQ")
+    meter = LevelMeter(sample_rate)
+    meter.add(resampled)
+    _check_resampled(meter.levels(), len(mono), sample_rate_in, sample_rate, name)
+    return resampled
 
 
-def _refuse_non_audio(name: str) -> None:
+@dataclass
+class _Heard:
+    """What one pass over a recording's own samples has found."""
+
+    rate: int = 0
+    num_frames: int = 0
+    num_values: int = 0
+    num_bad: int = 0
+    peaks: Float32[np.ndarray, " channel"] = field(default_factory=lambda: np.zeros(1, np.float32))
+    mean_peak: float = 0.0
+    failure: str | None = None
+    warning: str | None = None
+
+    def mix(self, block: Float32[np.ndarray, "frame channel"], channel: int | None) -> _Samples:
+        """Take note of a block, and give its mean over channels, or one of them."""
+        self.num_frames += len(block)
+        self.num_values += block.size
+        self.num_bad += int(block.size - np.isfinite(block).sum())
+        self.peaks = np.maximum(self.peaks, np.abs(block).max(axis=0, initial=0))
+        if channel is not None:
+            return np.ascontiguousarray(block[:, channel])
+        mono = block.mean(axis=1, dtype=np.float32)
+        self.mean_peak = max(self.mean_peak, float(np.abs(mono).max(initial=0)))
+        return mono
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the mean has to be given up because the channels cancel."""
+        return not self.mean_peak > _CANCELLED * self.peaks.max()
+
+    @property
+    def loudest_channel(self) -> int:
+        """The channel with the highest peak."""
+        return int(self.peaks.argmax())
+
+    def check(self, name: str, segment: Segment) -> None:
+        """Refuse samples of which nothing can be made."""
+        if not self.num_values and self.failure:
+            raise AudioError(name, self.failure)
+        if not self.num_values and segment.start_s:
+            raise AudioError(name, f"the segment starts at {segment.start_s:g} s, where it has ended already")
+        if not self.num_values:
+            raise AudioError(name, "holds no samples")
+        if self.num_bad:
+            raise AudioError(name, f"{self.num_bad} of {self.num_values} samples are NaN or infinite")
+        if self.peaks.max() > _MAX_PEAK:
+            raise AudioError(name, f"a peak of {self.peaks.max():.3g} is no sound; the file is damaged")
+        if self.peaks.max() == 0:
+            raise AudioError(name, "silent: every sample is zero")
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How a recording is read: enough to read it again, to the same samples."""
+
+    name: str
+    sample_rate: int
+    segment: Segment
+    resampler: ResamplerFactory
+    channel: int | None = None
+    block_frames: int = BLOCK_FRAMES
+
+    def blocks(self, heard: _Heard) -> Iterator[_Samples]:
+        with open_decoder(self.name, self.segment, self.block_frames) as decoder:
+            heard.rate = decoder.rate
+            _check_rate(decoder.rate, self.name)
+            resampler = (
+                None if decoder.rate == self.sample_rate else self.resampler(decoder.rate, self.sample_rate)
+            )
+            for block in decoder.blocks():
+                mono = heard.mix(block, self.channel)
+                yield mono if resampler is None else resampler.resample_chunk(mono)
+            if resampler is not None:
+                yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
+            heard.failure, heard.warning = decoder.failure, decoder.warning(heard.num_frames)
+
+
+def _listen(way: _Way) -> tuple[_Heard, Levels, tuple[_Samples, ...] | None]:
+    """Read a recording: what was heard, the levels of its samples, and the samples themselves if few."""
+    heard, meter = _Heard(), LevelMeter(way.sample_rate)
+    kept: list[_Samples] | None = []
+    for block in way.blocks(heard):
+        meter.add(block)
+        if kept is not None:
+            kept.append(block)
+            if meter.count > _KEPT_S * way.sample_rate:
+                kept = None
+    return heard, meter.levels(), None if kept is None else tuple(kept)
+
+
+def _refuse_non_files(name: str) -> None:
     try:
         status = os.stat(name)
-        if not stat.S_ISREG(status.st_mode):
-            raise AudioError(name, "not a regular file")
-        if status.st_size == 0:
-            raise AudioError(name, "the file is empty (0 bytes)")
-        with open(name, "rb") as file:
-            head = file.read(len(_GIT_LFS))
     except FileNotFoundError:
         raise AudioError(name, "the file does not exist") from None
     except OSError as error:
         raise AudioError(name, f"cannot be read: {error.strerror or error}") from None
-    if head == _GIT_LFS:
-        raise AudioError(name, "a Git LFS pointer, not the audio itself; fetch it with 'git lfs pull'")
+    if not stat.S_ISREG(status.st_mode):
+        raise AudioError(name, "not a regular file")
+    if status.st_size == 0:
+        raise AudioError(name, "the file is empty (0 bytes)")
 
 
-def _read_samples(name: str) -> tuple[Float32[np.ndarray, "sample channel"], int, str | None]:
-    """All samples that can be decoded, their rate, and a warning when the file promised more."""
-    try:
-        blocks, failure, rate, num_declared = _read_blocks(name, _BLOCK_FRAMES)
-        if failure:  # and with it the whole block it fell into: once more, to lose as little as possible
-            blocks, failure, rate, num_declared = _read_blocks(name, _FINE_BLOCK_FRAMES)
-    except soundfile.LibsndfileError as error:
-        raise AudioError(name, _explain(error)) from None
-    except (TypeError, ValueError):  # soundfile wants to be told the rate of *.raw
-        raise AudioError(name, "headerless raw samples of unknown rate; convert them to WAV") from None
-    samples = np.concatenate(blocks)
-    if failure and not len(samples):
-        raise AudioError(name, failure)
-    # libsndfile gives a length past all reason when the header leaves it open.
-    declared_share = len(samples) / num_declared if 0 < num_declared < _OPEN_LENGTH else 1.0
-    share = min(_wav_data_share(name), declared_share)
-    warning = f"cut short: {share:.0%} of the promised samples are there" if share < _WHOLE else failure
-    return samples, rate, warning
-
-
-def _read_blocks(
-    name: str, block_frames: int
-) -> tuple[list[Float32[np.ndarray, "_ channel"]], str | None, int, int]:
-    """Blocks of samples, what stopped the decoder early, the rate, and the promised number of frames."""
-    # In blocks, because a damaged header may promise terabytes and a damaged tail must not cost the rest.
-    with soundfile.SoundFile(name) as file:
-        blocks = [np.empty((0, file.channels), np.float32)]
-        failure = None
-        try:
-            while len(block := file.read(block_frames, dtype="float32", always_2d=True)):
-                blocks.append(block)
-        except soundfile.LibsndfileError as error:
-            failure = _explain(error)
-        return blocks, failure, file.samplerate, file.frames
-
-
-def _explain(error: soundfile.LibsndfileError) -> str:
-    message = error.error_string.strip().rstrip(".").removeprefix("Error : ")
-    return f"cannot be decoded: {message}"
-
-
-def _mix_down(
-    samples: Float32[np.ndarray, "sample channel"], name: str
-) -> tuple[Float32[np.ndarray, " sample"], bool]:
-    """One channel, and whether the mean had to be given up because the channels cancel."""
-    if not samples.size:
-        raise AudioError(name, "holds no samples")
-    num_bad = int(samples.size - np.isfinite(samples).sum())
-    if num_bad:
-        raise AudioError(name, f"{num_bad} of {samples.size} samples are NaN or infinite")
-    peaks = np.abs(samples).max(axis=0)
-    if peaks.max() > _MAX_PEAK:
-        raise AudioError(name, f"a peak of {peaks.max():.3g} is no sound; the file is damaged")
-    if peaks.max() == 0:
-        raise AudioError(name, "silent: every sample is zero")
-    mono = samples.mean(axis=1, dtype=np.float32)
-    if np.abs(mono).max() > _CANCELLED * peaks.max():
-        return mono, False
-    return np.ascontiguousarray(samples[:, peaks.argmax()]), True
-
-
-def _resample(
-    mono: Float32[np.ndarray, " sample"], rate_in: int, rate: int, name: str
-) -> Float32[np.ndarray, " resampled"]:
-    if not _MIN_RATE_HZ <= rate_in <= _MAX_RATE_HZ:
+def _check_rate(rate: int, name: str) -> None:
+    if not _MIN_RATE_HZ <= rate <= _MAX_RATE_HZ:
         limits = f"{_MIN_RATE_HZ} to {_MAX_RATE_HZ} Hz"
-        raise AudioError(name, f"a sample rate of {rate_in} Hz is outside {limits}; the header is damaged")
-    if rate_in == rate:
-        return mono
-    resampled = soxr.resample(mono, rate_in, rate, quality="HQ")
-    if not resampled.size:
-        raise AudioError(name, f"{len(mono)} samples at {rate_in} Hz are too few to resample to {rate} Hz")
-    if not resampled.any():
+        raise AudioError(name, f"a sample rate of {rate} Hz is outside {limits}; the header is damaged")
+
+
+def _check_resampled(levels: Levels, num_frames: int, rate_in: int, rate: int, name: str) -> None:
+    if not levels.num_samples:
+        raise AudioError(name, f"{num_frames} samples at {rate_in} Hz are too few to resample to {rate} Hz")
+    if not levels.peak > 0:
         raise AudioError(name, f"silent at {rate} Hz: it holds no sound below {rate // 2} Hz")
-    return resampled
-
-
-def _wav_data_share(name: str) -> float:
-    """How much of the data a WAV header promises is in the file; 1 for other and streamed formats.
-
-    libsndfile clips the length to the file without a word, so a file cut short looks like a short one.
-    """
-    with open(name, "rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        for chunk, length in _riff_chunks(file, size):
-            if chunk == b"data" and 0 < length < _STREAMED_LENGTH:
-                return min(1.0, (size - file.tell()) / length)
-    return 1.0
-
-
-def _riff_chunks(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int]]:
-    """Yield ``(id, length)`` of each chunk with the file placed at the chunk's first byte."""
-    header = file.read(12)
-    if header[:4] not in (b"RIFF", b"RIFX") or header[8:] != b"WAVE":
-        return
-    layout = "<4sI" if header[:4] == b"RIFF" else ">4sI"
-    while len(head := file.read(8)) == 8:
-        chunk, length = struct.unpack(layout, head)
-        start = file.tell()
-        yield chunk, length
-        if start + length > size:
-            return
-        file.seek(start + length + length % 2)

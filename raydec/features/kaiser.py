@@ -6,48 +6,89 @@ raydec itself resamples by soxr. The published network hears the difference betw
 
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 
 import numpy as np
 import scipy.signal
-import soundfile
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 
-from raydec.features.audio import load_audio
+from raydec.corpus.segments import WHOLE, Segment
+from raydec.features.audio import measure_audio
 
 # The parameters known as "kaiser_best", of resampy since 0.4.
 _NUM_ZEROS = 50
 _BETA = 12.984585247040012
 _ROLLOFF = 0.9173471685018284
+# Samples that are resampled together, at least.
+_BLOCK = 1 << 16
 
 
-def load_audio_kaiser(path: str | Path, sample_rate: int) -> Float32[np.ndarray, " sample"]:
-    """As :func:`raydec.features.audio.load_audio`, resampled by :func:`resample_kaiser`.
+def load_audio_kaiser(
+    path: str | Path, sample_rate: int, segment: Segment = WHOLE
+) -> Float32[np.ndarray, " sample"]:
+    """As :func:`raydec.features.audio.load_audio`, resampled as :func:`resample_kaiser` does.
 
     Raises:
         AudioError: as :func:`raydec.features.audio.load_audio`.
     """
-    try:
-        native_rate = soundfile.info(str(path)).samplerate
-    except (soundfile.LibsndfileError, OSError, TypeError, ValueError):
-        native_rate = sample_rate  # load_audio knows how to say what is wrong
-    return resample_kaiser(load_audio(path, native_rate), native_rate, sample_rate)
+    return measure_audio(path, sample_rate, segment, resampler=KaiserResampler).samples()
 
 
 def resample_kaiser(
     samples: Float32[np.ndarray, " sample"], rate_in: int, rate: int
 ) -> Float32[np.ndarray, " resampled"]:
     """Band-limited interpolation at ``rate`` Hz of samples at ``rate_in`` Hz."""
-    if rate_in == rate:
-        return samples
+    return samples if rate_in == rate else _resampled(samples, *_ratio(rate_in, rate))
+
+
+class KaiserResampler:
+    """:func:`resample_kaiser` of samples that come in blocks, to the same samples.
+
+    Args:
+        rate_in: rate of what comes in, in Hz.
+        rate: rate wanted, in Hz.
+    """
+
+    def __init__(self, rate_in: int, rate: int) -> None:
+        self._up, self._down = _ratio(rate_in, rate)
+        # What an output sample depends on, to both sides; blocks begin where input and output samples meet.
+        reach = -(-_NUM_ZEROS * max(self._up, self._down) // self._up) + 1
+        self._margin = -(-reach // self._down) * self._down
+        self._waiting = np.zeros(0, np.float32)
+        self._num_done = 0  # of the waiting samples, those that only later ones depend on
+
+    def resample_chunk(self, x: Float32[np.ndarray, "_"], last: bool = False) -> Float32[np.ndarray, "_"]:
+        """What can be given after the next block; everything that is left after the last."""
+        self._waiting = np.concatenate([self._waiting, x])
+        ready = len(self._waiting) - self._num_done - (0 if last else self._margin)
+        ready = ready if last else ready // self._down * self._down
+        if ready < (1 if last else _BLOCK):
+            return np.empty(0, np.float32)
+        resampled = _resampled(self._waiting, self._up, self._down)
+        first = self._num_done // self._down * self._up
+        end = None if last else first + ready // self._down * self._up
+        keep_from = max(self._num_done + ready - self._margin, 0)
+        self._num_done += ready - keep_from
+        self._waiting = self._waiting[keep_from:]
+        return resampled[first:end]
+
+
+def _ratio(rate_in: int, rate: int) -> tuple[int, int]:
     common = math.gcd(rate_in, rate)
-    up, down = rate // common, rate_in // common
-    # The filter at the rate that both rates divide; its zero crossings are those of the lower rate.
-    spacing = max(up, down)
+    return rate // common, rate_in // common
+
+
+def _resampled(samples: Float32[np.ndarray, "_"], up: int, down: int) -> Float32[np.ndarray, "_"]:
+    # resample_poly multiplies a given filter by `up`; at unit gain the taps sum to the spacing.
+    taps = _taps(max(up, down)) / max(up, down)
+    return scipy.signal.resample_poly(samples.astype(np.float64), up, down, window=taps).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=8)
+def _taps(spacing: int) -> Float64[np.ndarray, " tap"]:
+    """The filter at the rate that both rates divide; its zero crossings are those of the lower rate."""
     half = _NUM_ZEROS * spacing
     zeros = np.arange(-half, half + 1) / spacing
-    taps = _ROLLOFF * np.sinc(_ROLLOFF * zeros) * np.kaiser(2 * half + 1, _BETA)
-    # resample_poly multiplies a given filter by `up`; at unit gain the taps sum to `spacing`.
-    resampled = scipy.signal.resample_poly(samples.astype(np.float64), up, down, window=taps / spacing)
-    return resampled.astype(np.float32)
+    return _ROLLOFF * np.sinc(_ROLLOFF * zeros) * np.kaiser(2 * half + 1, _BETA)

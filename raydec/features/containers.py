@@ -1,0 +1,222 @@
+"""What the headers of audio files promise: where the samples begin and how many bytes of them there are.
+
+libsndfile clips a promised length to the file without a word, so a file cut short looks like a short one; and
+it takes a length that was never written (0) for an empty recording. Both are found here.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+# Writers that cannot seek back leave 0xFFFFFFFF, 0x7FFFFFFF or 0x7FFFF000 where the length should be.
+_STREAMED_LENGTH = 0x7FFFF000
+_OGG_PAGE = 65_307  # bytes, at most
+_W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
+
+
+@dataclass(frozen=True)
+class SampleData:
+    """The bytes of samples in a container.
+
+    Attributes:
+        start: where they begin in the file.
+        available: bytes from there to the end of the file.
+        promised: bytes that the header promises; None where it leaves the length open.
+        field: where the length is written.
+        layout: how it is written, for :mod:`struct`.
+        extra: what the written length counts besides the samples.
+    """
+
+    start: int
+    available: int
+    promised: int | None
+    field: int
+    layout: str
+    extra: int = 0
+
+    @property
+    def share(self) -> float:
+        """How much of the promised data is there, at most 1."""
+        return min(1.0, self.available / self.promised) if self.promised else 1.0
+
+
+def find_samples(file: BinaryIO) -> SampleData | None:
+    """The samples of a WAV, RF64, Wave64, AIFF, 8SVX, CAF, AU or NIST file; None for anything else."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(40)
+    if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE":
+        return _riff(file, size, ">" if head[:4] == b"RIFX" else "<")
+    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC", b"8SVX", b"16SV"):
+        return _form(file, size)
+    if head[:4] == b"caff":
+        return _caf(file, size)
+    if head[:4] in (b".snd", b"dns."):
+        return _au(head, size)
+    if head[:4] == b"riff" and head[24:28] == b"wave":
+        return _wave64(file, size)
+    return _nist(file, size) if head[:7] == b"NIST_1A" else None
+
+
+def with_length(file: BinaryIO) -> io.RawIOBase | None:
+    """The same file with its length filled in, if the header has none although samples follow; else None."""
+    data = find_samples(file)
+    if data is None or data.promised != 0 or not data.available or _is_chunks(file, data):
+        return None
+    length = struct.pack(data.layout, data.available + data.extra)
+    return _Patched(file, data.field, length)
+
+
+def ogg_end_missing(file: BinaryIO) -> bool:
+    """Whether a file in Ogg pages lacks the page that ends its stream, or part of it."""
+    file.seek(0)
+    if file.read(4) != b"OggS":
+        return False
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - 2 * _OGG_PAGE))
+    tail = file.read()
+    place = tail.rfind(b"OggS\0")
+    if place < 0 or len(tail) < place + 27:
+        return True
+    is_last, num_lengths = tail[place + 5] & 4, tail[place + 26]
+    body = place + 27 + num_lengths
+    return not is_last or len(tail) < body + sum(tail[place + 27 : body])
+
+
+def _chunks(
+    file: BinaryIO, start: int, size: int, layout: str, align: int = 2
+) -> Iterator[tuple[bytes, int, int]]:
+    """Yield ``(id, length, start of content)`` of each chunk."""
+    head_bytes = struct.calcsize(layout)
+    while start + head_bytes <= size:
+        file.seek(start)
+        name, length = struct.unpack(layout, file.read(head_bytes))
+        yield name, length, start + head_bytes
+        start += head_bytes + length + -length % align
+
+
+def _riff(file: BinaryIO, size: int, order: str) -> SampleData | None:
+    long_length = None
+    for name, length, start in _chunks(file, 12, size, f"{order}4sI"):
+        if name == b"ds64":
+            file.seek(start + 8)
+            long_length = (struct.unpack("<Q", file.read(8))[0], start + 8)
+        if name == b"data" and long_length and length == 0xFFFFFFFF:
+            return SampleData(start, size - start, long_length[0], long_length[1], "<Q")
+        if name == b"data":
+            promised = None if length >= _STREAMED_LENGTH else length
+            return SampleData(start, size - start, promised, start - 4, f"{order}I")
+    return None
+
+
+def _form(file: BinaryIO, size: int) -> SampleData | None:
+    for name, length, start in _chunks(file, 12, size, ">4sI"):
+        if name == b"SSND":  # its content begins with an offset and a block size
+            promised = max(length - 8, 0) if length < _STREAMED_LENGTH else None
+            return SampleData(start + 8, max(size - start - 8, 0), promised, start - 4, ">I", 8)
+        if name == b"BODY":
+            return SampleData(start, size - start, length, start - 4, ">I")
+    return None
+
+
+def _caf(file: BinaryIO, size: int) -> SampleData | None:
+    for name, length, start in _chunks(file, 8, size, ">4sq", align=1):
+        if name == b"data":  # its content begins with a count of edits
+            # A recorder that never came back leaves -1, which libsndfile does not read.
+            promised = max(length - 4, 0)
+            return SampleData(start + 4, max(size - start - 4, 0), promised, start - 8, ">q", 4)
+        if length < 0:
+            break
+    return None
+
+
+def _au(head: bytes, size: int) -> SampleData | None:
+    order = ">" if head[:4] == b".snd" else "<"
+    if len(head) < 12:
+        return None
+    start, promised = struct.unpack(f"{order}II", head[4:12])
+    return SampleData(
+        start,
+        max(size - start, 0),
+        None if promised >= _STREAMED_LENGTH else promised,
+        8,
+        f"{order}I",
+    )
+
+
+def _wave64(file: BinaryIO, size: int) -> SampleData | None:
+    for name, length, start in _chunks_of_wave64(file, size):
+        if name == _W64_DATA:
+            return SampleData(start, size - start, max(length - 24, 0), start - 8, "<Q", 24)
+    return None
+
+
+def _chunks_of_wave64(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
+    start = 40
+    while start + 24 <= size:
+        file.seek(start)
+        name, length = struct.unpack("<16sQ", file.read(24))
+        yield name, length, start + 24
+        # Lengths include their own 24 bytes, and chunks are aligned to 8.
+        start += max(length + -length % 8, 24)
+
+
+def _nist(file: BinaryIO, size: int) -> SampleData | None:
+    file.seek(0)
+    lines = file.read(4096).split(b"\n")
+    try:
+        start = int(lines[1])
+        values = {words[0]: words[2] for words in map(bytes.split, lines[2:]) if len(words) == 3}
+        channels = int(values.get(b"channel_count", b"1"))
+        promised = int(values[b"sample_count"]) * channels * int(values[b"sample_n_bytes"])
+    except (IndexError, KeyError, ValueError):
+        return None
+    if values.get(b"sample_coding", b"pcm") not in (b"pcm", b"ulaw", b"alaw"):
+        return None  # compressed: the number of bytes says nothing
+    return SampleData(start, max(size - start, 0), promised or None, 0, "")
+
+
+def _is_chunks(file: BinaryIO, data: SampleData) -> bool:
+    """Whether what follows the header is further chunks, so that the recording is empty indeed."""
+    if data.layout not in ("<I", ">I"):
+        return False
+    size, end = data.start + data.available, data.start
+    for name, length, start in _chunks(file, data.start, size, f"{data.layout[0]}4sI"):
+        if not (name.isascii() and name.decode("ascii").isprintable()):
+            return False
+        end = start + length + length % 2
+    return end in (size, size + 1)
+
+
+class _Patched(io.RawIOBase):
+    """A file of which a few bytes read otherwise."""
+
+    def __init__(self, file: BinaryIO, place: int, content: bytes) -> None:
+        self._file, self._place, self._content = file, place, content
+        file.seek(0)
+
+    def readinto(self, buffer: Any) -> int:
+        start, view = self._file.tell(), memoryview(buffer).cast("B")
+        data = self._file.read(len(view))
+        view[: len(data)] = data
+        for i, byte in enumerate(self._content, self._place - start):
+            if 0 <= i < len(data):
+                view[i] = byte
+        return len(data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True

@@ -1,0 +1,109 @@
+"""Levels of a recording, measured block by block, and what they say is odd about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float32
+
+_STEP_S = 0.01
+# Measured on recorded speech: see docs/own-data.md.
+_LARGE_OFFSET = 0.05
+_QUIET, _MAX_LOUD_SHARE, _MAX_LOUD_STEPS, _MIN_STEPS = 0.25, 0.002, 3, 30
+
+
+@dataclass(frozen=True)
+class Levels:
+    """What the samples of a recording amount to.
+
+    Attributes:
+        num_samples: their number.
+        lowest: the smallest sample.
+        highest: the largest sample.
+        mean: of all samples, in float64; the DC offset.
+        step_peaks: the largest magnitude of each 10 ms.
+    """
+
+    num_samples: int
+    lowest: float
+    highest: float
+    mean: float
+    step_peaks: Float32[np.ndarray, " step"]
+
+    @property
+    def peak(self) -> float:
+        """The largest magnitude."""
+        return max(-self.lowest, self.highest)
+
+    def warnings(self) -> tuple[str, ...]:
+        """What moves predictions although nobody would hear it: a DC offset, and clicks.
+
+        A click is told by 10 ms pieces: fewer than three of them (0.2% of a long recording) are louder than a
+        quarter of the peak.
+        """
+        return (*self._offset_warning(), *self._click_warning())
+
+    def _offset_warning(self) -> tuple[str, ...]:
+        share = abs(self.mean) / self.peak if self.peak > 0 else 0.0
+        if share < _LARGE_OFFSET:
+            return ()
+        return (f"{OFFSET_WARNING}{share:.0%} of the peak; {_OFFSET_REMEDY}",)
+
+    def _click_warning(self) -> tuple[str, ...]:
+        num_steps = len(self.step_peaks)
+        if num_steps < _MIN_STEPS:
+            return ()
+        num_loud = int((self.step_peaks > _QUIET * self.peak).sum())
+        if num_loud > max(_MAX_LOUD_STEPS, _MAX_LOUD_SHARE * num_steps):
+            return ()
+        loudest_s = int(self.step_peaks.argmax()) * _STEP_S
+        usual_db = 20 * np.log10(self.peak / max(float(np.quantile(self.step_peaks, 0.95)), 1e-9))
+        return (
+            f"a click at {loudest_s:.2f} s is {usual_db:.0f} dB above the rest, which is taken for quiet "
+            "speech; remove the click",
+        )
+
+
+OFFSET_WARNING = "a DC offset of "
+_OFFSET_REMEDY = "it moves predictions; remove it, or prepare with --remove-dc"
+
+
+@dataclass
+class LevelMeter:
+    """Measures the levels of samples that come in blocks of any length.
+
+    Attributes:
+        sample_rate: of the samples in Hz.
+        count: samples so far.
+    """
+
+    sample_rate: int
+    count: int = 0
+    _sum: float = 0.0
+    _lowest: float = np.inf
+    _highest: float = -np.inf
+    _peaks: list[Float32[np.ndarray, "_"]] = field(default_factory=list)
+    _rest: Float32[np.ndarray, "_"] = field(default_factory=lambda: np.empty(0, np.float32))
+
+    def add(self, samples: Float32[np.ndarray, " sample"]) -> None:
+        """Take in the samples that follow."""
+        if not len(samples):
+            return
+        self.count += len(samples)
+        self._sum += float(samples.sum(dtype=np.float64))
+        self._lowest = min(self._lowest, float(samples.min()))
+        self._highest = max(self._highest, float(samples.max()))
+        magnitudes = np.concatenate([self._rest, np.abs(samples)])
+        step = max(round(self.sample_rate * _STEP_S), 1)
+        num_steps = len(magnitudes) // step
+        self._peaks.append(magnitudes[: num_steps * step].reshape(num_steps, step).max(axis=1, initial=0))
+        self._rest = magnitudes[num_steps * step :]
+
+    def levels(self) -> Levels:
+        """The levels of all samples so far; all are 0 where there were none."""
+        rest = [self._rest.max(keepdims=True)] if len(self._rest) else []
+        peaks = np.concatenate([np.empty(0, np.float32), *self._peaks, *rest])
+        if not self.count:
+            return Levels(0, 0.0, 0.0, 0.0, peaks)
+        return Levels(self.count, self._lowest, self._highest, self._sum / self.count, peaks)
