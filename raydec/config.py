@@ -279,10 +279,23 @@ def load_config(
         UserError: unreadable file, malformed override, unknown key (with the nearest known one) or a value
             out of range.
     """
-    given = OmegaConf.merge(_read_yaml(path), _nested(settings), _read_overrides(overrides))
-    user = OmegaConf.to_container(given, resolve=True)
+    given = (_read_yaml(path), _nested(settings), _read_overrides(overrides))
+    return config_from_dict(_merged(given), schema)
+
+
+def _merged(given: Sequence[Any]) -> dict[str, Any]:
+    """One mapping of all, whose ``${...}`` are replaced by what they mean."""
+    try:
+        user = OmegaConf.to_container(OmegaConf.merge(*given), resolve=True)
+    except OmegaConfBaseException as error:
+        text = " ".join(str(error).partition("full_key:")[0].split())
+        reason = text.rpartition("while resolving interpolation:")[2].strip(' ."')
+        key = f"{error.full_key}: " if error.full_key else ""
+        raise UserError(
+            f"{key}{reason}; set what it names, or give a default as in ${{oc.env:NAME,default}}"
+        ) from None
     assert isinstance(user, dict)
-    return config_from_dict(typing.cast("dict[str, Any]", user), schema)
+    return typing.cast("dict[str, Any]", user)
 
 
 def config_from_dict(user: Mapping[str, Any], schema: type[Config] = Config) -> Config:

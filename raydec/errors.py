@@ -7,8 +7,16 @@ Everything else that escapes is a defect of raydec and keeps its traceback.
 class UserError(Exception):
     """A mistake the user can mend: the message names the file or key, the value, the limit and the remedy.
 
-    Entry points print it as one line on stderr and exit with status 2.
+    Entry points print it as one line on stderr and exit with status ``exit_status``.
     """
+
+    exit_status = 2
+
+
+class FailedError(UserError):
+    """The work was asked for correctly, was done, and came to nothing; the message says what to do."""
+
+    exit_status = 1
 
 
 class TakenOverError(UserError):

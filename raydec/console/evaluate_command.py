@@ -69,9 +69,9 @@ def print_evaluation(evaluation: Evaluation) -> None:
     from raydec.evaluation.output import comparison_rows, result_rows
 
     subject = evaluation.model.run or evaluation.model.path
-    _print_table(f"{subject} on {evaluation.corpus}", *result_rows(evaluation))
+    print_table(f"{subject} on {evaluation.corpus}", *result_rows(evaluation))
     if evaluation.against is not None:
-        _print_table(f"against {evaluation.against.path}", *comparison_rows(evaluation))
+        print_table(f"against {evaluation.against.path}", *comparison_rows(evaluation))
     for split in evaluation.splits:
         if split.emotion is not None:
             out.print(
@@ -84,7 +84,8 @@ def print_evaluation(evaluation: Evaluation) -> None:
             out.print(f"note on {split.split}: {remark}", markup=False)
 
 
-def _print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table as wide as it needs, in a pipe too."""
     table = Table(title=Text(title), title_justify="left")
     for number, name in enumerate(header):
         table.add_column(name, justify="left" if number < 2 else "right")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -71,18 +72,26 @@ def run_entry_point(main: Callable[[Sequence[str]], None], arguments: Sequence[s
     for name, value in OPENMP_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     set_verbosity(0)
+    _replace_unprintable()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         main(sys.argv[1:] if arguments is None else arguments)
     except UserError as error:
         err.print(f"error: {' '.join(str(error).split())}", markup=False)
-        return 2
+        return error.exit_status
     except KeyboardInterrupt:
         err.print("interrupted; what was finished is kept, run the same command again to go on", markup=False)
         return 130
     except BrokenPipeError:
         return 0
     return 0
+
+
+def _replace_unprintable() -> None:
+    """Print ``?`` for what the terminal's encoding lacks, such as η in Latin-1, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
 
 
 def progress_bar(unit: str) -> Progress:

@@ -11,7 +11,6 @@ import csv
 import json
 import os
 import shutil
-import tempfile
 import wave
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from jaxtyping import Float
 
 from raydec.corpus.synthesis import SAMPLE_RATE, Emotion, Speaker, draw_speaker, synthesize, voice_of
 from raydec.errors import UserError
+from raydec.files.atomic import temporary_folder
 
 # Raise it whenever a byte of the corpus changes: folders of another version are made anew.
 DEMO_VERSION = 1
@@ -181,14 +181,9 @@ def _emotion_class(labels: dict[str, float]) -> str:
 
 def _build(folder: Path, made_with: dict[str, Any], utterances: Iterable[Utterance]) -> None:
     """Write beside the folder, then rename, so that nobody ever sees half a corpus."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with temporary_folder(folder) as part:
         _write(part, made_with, utterances)
-        os.chmod(part, 0o755)
         _move_into_place(part, folder, made_with)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _write(folder: Path, made_with: dict[str, Any], utterances: Iterable[Utterance]) -> None:

@@ -6,6 +6,8 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,14 +62,37 @@ def publish(file: BinaryIO, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def full_disk_explained(folder: Path) -> Iterator[None]:
-    """Turn a full disk into a message that names the folder and the remedy."""
+def temporary_folder(target: Path) -> Iterator[Path]:
+    """A new folder beside ``target``, to be filled and then renamed; what was not renamed is removed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{target.name}-", dir=target.parent))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def point_link(link: Path, target: Path) -> None:
+    """Point a link at a folder; a reader sees the old or the new target, never a missing link."""
+    arriving = link.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+    arriving.symlink_to(target, target_is_directory=True)
+    os.replace(arriving, link)
+
+
+@contextlib.contextmanager
+def full_disk_explained(folder: Path, kept: str = "finished shards are kept") -> Iterator[None]:
+    """Turn a full disk into a message that names the folder and the remedy.
+
+    Args:
+        folder: what is written to.
+        kept: what is not lost, for the message.
+    """
     try:
         yield
     except OSError as error:
         if error.errno not in _FULL_DISK:
             raise
         raise UserError(
-            f"no space left in {folder} ({error.strerror}); free some and run the same command again: "
-            "finished shards are kept"
+            f"no space left in {folder} ({error.strerror}); free some and run the same command again: {kept}"
         ) from None

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from raydec.errors import UserError
+from raydec.files.atomic import write_text
 from raydec.pages.analysis import NUM_RESAMPLES, SEED, Analysis, labeled_columns
 from raydec.pages.cluster_map import cluster_map
 from raydec.pages.figures import (
@@ -70,12 +71,9 @@ def write_report(analysis: Analysis, out: str | Path | None = None, *, audio: bo
     """
     path = report_path(analysis.run.folder, out)
     text = report_html(analysis, audio=audio)
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        write_text(path, text)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise UserError(
             f"cannot write report {path}: {error.strerror or error}; name another with --out"
         ) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import tempfile
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pyarrow import fs
 
 from raydec.config import Config
 from raydec.errors import TakenOverError, UserError
+from raydec.files.atomic import write_text
 from raydec.files.storage import is_uri
 
 CONFIG_FILE, SUMMARY_FILE = "config.yaml", "summary.json"
@@ -128,9 +128,7 @@ class RunFolder:
 
     def write(self, name: str, text: str) -> None:
         """Write a file so that a reader sees the old or the new one, never a part."""
-        partial = self.local / f".{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, self.local / name)
+        write_text(self.local / name, text)
 
     def write_json(self, name: str, document: Any) -> None:
         """Write a JSON file; see :meth:`write`."""

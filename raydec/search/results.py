@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from raydec.files.atomic import point_link
 from raydec.runs.run_folder import CONFIG_FILE, MODEL_FOLDER, RunFolder
 from raydec.search.paper_table import write_comparison
 from raydec.search.ranking import (
@@ -99,10 +99,7 @@ def _link_best(study: Study, best: RunOutcome) -> None:
     """Point ``best`` at the best model directory; whoever looks sees the old or the new one."""
     run = study.local / TRIALS_FOLDER / best.run
     study.run_folder(best.run).fetch(run)
-    arriving = study.local / f".{BEST_LINK}.arriving"
-    arriving.unlink(missing_ok=True)
-    arriving.symlink_to(Path(TRIALS_FOLDER, best.run, MODEL_FOLDER), target_is_directory=True)
-    os.replace(arriving, study.local / BEST_LINK)
+    point_link(study.local / BEST_LINK, Path(TRIALS_FOLDER, best.run, MODEL_FOLDER))
 
 
 def retraining_command(study: Study, best: RunOutcome) -> str:
