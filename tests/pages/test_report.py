@@ -504,7 +504,7 @@ def test_the_command_writes_into_the_run_directory_or_where_told(
     assert "split validation" in (run_copy / "report.html").read_text()
     main([str(run_copy), "--out", str(tmp_path / "mine.html"), "--audio"])
     assert "<audio" in (tmp_path / "mine.html").read_text()
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob(".partial-*"))
 
 
 def test_a_place_that_cannot_be_written_is_named(analysis: Analysis, tmp_path: Path) -> None:

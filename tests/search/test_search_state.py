@@ -55,7 +55,7 @@ def test_the_ledger_survives_its_writer(tmp_path: Path) -> None:
     assert [entry.key for entry in entries] == ["0000-s1", "0001"]
     assert (entries[0].state, entries[0].attempts, entries[0].wall_s) == ("finished", 1, 5.0)
     assert entries[1].run_names == ("0001-s1", "0001-s2")
-    assert not list((tmp_path / "s").glob("*.partial"))
+    assert not list((tmp_path / "s").glob(".partial-*"))
 
 
 def test_a_new_search_has_everything_left(tmp_path: Path) -> None:
