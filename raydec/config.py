@@ -7,20 +7,22 @@ downstream sees an unvalidated value. ``None`` means "not set": the code that us
 from __future__ import annotations
 
 import itertools
-import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from yaml import YAMLError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from raydec.config_keys import explain_validation, keys_of
+from raydec.config_files import expand_home, read_settings
+from raydec.config_keys import explain_validation, keys_of, text_keys, tolerated
 from raydec.errors import UserError
 from raydec.splits import UNLABELED_SPLIT, OptionalSplits, Splits, joint_name
 from raydec.worker_count import WorkerCount
+
+LocationText = Annotated[str, BeforeValidator(expand_home)]
+"""A path or URI; a leading ``~`` is written out."""
+OptionalLocation = Annotated[str | None, BeforeValidator(expand_home)]
 
 Attribute = Literal["arousal", "dominance", "valence"]
 ATTRIBUTES: tuple[Attribute, ...] = ("arousal", "dominance", "valence")
@@ -31,11 +33,18 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _tolerate(cls, given: Any) -> Any:
+        return tolerated(cls, given)
+
 
 class DataConfig(Section):
     """What is trained on."""
 
-    store: str | None = Field(None, description="feature store made by raydec.prepare; unset: demo corpus")
+    store: OptionalLocation = Field(
+        None, description="feature store made by raydec.prepare; unset: demo corpus"
+    )
     attributes: tuple[Attribute, ...] = Field(
         ("arousal", "dominance", "valence"), min_length=1, description="emotional attributes to learn"
     )
@@ -212,8 +221,8 @@ class Config(Section):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
         description="run name; unset: from the data's name",
     )
-    output_dir: str = Field("runs", description="folder of run directories")
-    storage_path: str | None = Field(
+    output_dir: LocationText = Field("runs", description="folder of run directories")
+    storage_path: OptionalLocation = Field(
         None,
         description="shared storage for run directories, any URI Ray accepts; "
         "unset: $RAYDEC_STORAGE, else output_dir",
@@ -279,23 +288,7 @@ def load_config(
         UserError: unreadable file, malformed override, unknown key (with the nearest known one) or a value
             out of range.
     """
-    given = (_read_yaml(path), _nested(settings), _read_overrides(overrides))
-    return config_from_dict(_merged(given), schema)
-
-
-def _merged(given: Sequence[Any]) -> dict[str, Any]:
-    """One mapping of all, whose ``${...}`` are replaced by what they mean."""
-    try:
-        user = OmegaConf.to_container(OmegaConf.merge(*given), resolve=True)
-    except OmegaConfBaseException as error:
-        text = " ".join(str(error).partition("full_key:")[0].split())
-        reason = text.rpartition("while resolving interpolation:")[2].strip(' ."')
-        key = f"{error.full_key}: " if error.full_key else ""
-        raise UserError(
-            f"{key}{reason}; set what it names, or give a default as in ${{oc.env:NAME,default}}"
-        ) from None
-    assert isinstance(user, dict)
-    return typing.cast("dict[str, Any]", user)
+    return config_from_dict(read_settings(path, settings, overrides, text_keys(schema)), schema)
 
 
 def config_from_dict(user: Mapping[str, Any], schema: type[Config] = Config) -> Config:
@@ -336,34 +329,3 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _nested(settings: Sequence[Mapping[str, Any]]) -> Any:
-    tree = OmegaConf.create()
-    for key, value in (item for mapping in settings for item in mapping.items()):
-        OmegaConf.update(tree, key, dict(value) if isinstance(value, Mapping) else value, merge=True)
-    return tree
-
-
-def _read_yaml(path: str | Path | None) -> Any:
-    if path is None:
-        return OmegaConf.create()
-    try:
-        loaded = OmegaConf.load(path)
-    except OSError as error:
-        raise UserError(f"cannot read config {path}: {error.strerror or error}") from None
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not OmegaConf.is_dict(loaded):
-        raise UserError(f"{path} must hold a mapping of config keys, not a list or a single value")
-    return loaded
-
-
-def _read_overrides(overrides: Sequence[str]) -> Any:
-    for item in overrides:
-        if "=" not in item or item.startswith(("=", "-")):
-            raise UserError(f"{item!r} is neither a config file nor an override like training.epochs=3")
-    try:
-        return OmegaConf.from_dotlist(list(overrides))
-    except (YAMLError, OmegaConfBaseException, ValueError) as error:
-        raise UserError(f"cannot read override: {' '.join(str(error).split())}") from None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
@@ -21,6 +22,55 @@ def keys_of(schema: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, st
             yield f"{prefix}{name}", _type_name(annotation), field.get_default(), field.description or ""
 
 
+def text_keys(schema: type[BaseModel]) -> set[str]:
+    """Dotted keys of the settings that are text."""
+    found = set()
+    for name, field in schema.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            found |= {f"{name}.{key}" for key in text_keys(annotation)}
+        elif _is_text(annotation):
+            found.add(name)
+    return found
+
+
+def tolerated(section: type[BaseModel], given: Any) -> Any:
+    """A section's values, those that can mean only one thing brought to the type that is wanted.
+
+    A number where text is wanted becomes text; a single value where a list is wanted becomes a list, and
+    ``a,b`` one of two.
+
+    Raises:
+        ValueError: a text is empty.
+    """
+    if not isinstance(given, Mapping):
+        return given
+    values = dict(given)
+    for name, field in section.model_fields.items():
+        value = values.get(name)
+        if _is_text(field.annotation):
+            if isinstance(value, int | Path) and not isinstance(value, bool):
+                values[name] = str(value)
+            elif value == "":
+                raise ValueError(f"{name} is empty; give a value, or leave the key out")
+        elif _is_list(field.annotation) and isinstance(value, str | int | float):
+            values[name] = [part.strip() for part in value.split(",")] if isinstance(value, str) else [value]
+    return values
+
+
+def _is_text(annotation: Any) -> bool:
+    return annotation is str or set(typing.get_args(annotation)) == {str, types.NoneType}
+
+
+def _is_list(annotation: Any) -> bool:
+    members = typing.get_args(annotation) if _is_union(annotation) else (annotation,)
+    return all(member is types.NoneType or typing.get_origin(member) is tuple for member in members)
+
+
+def _is_union(annotation: Any) -> bool:
+    return typing.get_origin(annotation) in (typing.Union, types.UnionType)
+
+
 def explain_validation(error: ValidationError, schema: type[BaseModel]) -> str:
     """One line for the first problem: key, value, limit, remedy."""
     problem = error.errors(include_url=False)[0]
@@ -31,6 +81,13 @@ def explain_validation(error: ValidationError, schema: type[BaseModel]) -> str:
     key = ".".join(location)
     if not key:
         return message
+    if isinstance(problem["input"], Mapping) and problem["type"] == "value_error":
+        # Of a whole section, which is too long to be shown.
+        return message if message.startswith(f"{key}.") else f"{key}.{message}"
+    if problem["type"] == "missing":
+        return f"{'.'.join(location[:-1])}={problem['input']!r}: that is too few values"
+    if problem["type"] == "string_type":
+        return f"{key}={problem['input']!r}: must be text; if it is meant as text, write it in quotes"
     return f"{key}={problem['input']!r}: {message[0].lower()}{message[1:]}"
 
 
@@ -48,7 +105,7 @@ def _type_name(annotation: Any) -> str:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
         return "|".join(str(value) for value in arguments)
-    if origin in (typing.Union, types.UnionType):
+    if _is_union(annotation):
         return "|".join(_type_name(part) for part in arguments if part is not type(None))
     if origin is tuple:
         return f"list of {_type_name(arguments[0])}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from raydec.console.terminal import waiting
+from raydec.console.terminal import note, waiting
 from raydec.corpus.demo import DEMO_VERSION, write_demo_corpus
 from raydec.corpus.readers import read_corpus
 
@@ -17,6 +17,10 @@ def demo_store(output_dir: Path) -> Path:
     """
     from raydec.prepare import prepare_store
 
+    note(
+        "no data.store is given: training on the synthetic demo corpus, whose scores say nothing about human "
+        "speech"
+    )
     base = output_dir / f"synthetic-demo-v{DEMO_VERSION}"
     with waiting("making the synthetic demo corpus"):
         corpus_dir = write_demo_corpus(base / "corpus")

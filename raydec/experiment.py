@@ -7,18 +7,20 @@ workers train: they are what a start waits for, and this process would import it
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raydec.config import Config
+from raydec.errors import UserError
 from raydec.features.store_cache import absolute_store
 from raydec.files.storage import is_uri, storage_explained
 from raydec.learning.host import WORKER_ENVIRONMENT, import_ahead
 from raydec.learning.selection import check_data
 from raydec.placement import check_this_machine
-from raydec.runs.opening import begin, train_on_worker
+from raydec.runs.opening import begin, changed_settings, refuse_other_kind, train_on_worker
 from raydec.runs.run_folder import (
     CONFIG_FILE,
     SUMMARY_FILE,
@@ -39,7 +41,9 @@ if TYPE_CHECKING:
 
 
 def resolve(config: Config) -> Config:
-    """Give the run its data and name: the demo store where none is named, a free name where none is given.
+    """Give the run its data and name: the demo store where none is named, a name where none is given.
+
+    Without a name, an unfinished run of the same settings is resumed if there is one.
 
     Raises:
         UserError: the store cannot be opened or does not have what the config asks for.
@@ -51,13 +55,13 @@ def resolve(config: Config) -> Config:
         from raydec.demo import demo_store
 
         data = data.model_copy(update={"store": str(demo_store(Path(config.output_dir).absolute()))})
-        updates["name"] = config.name or _free_name(config, "demo")
     else:
         data = data.model_copy(update={"store": absolute_store(data.store)})
-        updates["name"] = config.name or _free_name(config, Path(data.store or "").name)
     resolved = config.model_copy(update={**updates, "data": data})
     check_data(resolved)
-    return resolved
+    if config.name is not None:
+        return resolved
+    return _named(resolved, "demo" if config.data.store is None else Path(data.store or "").name)
 
 
 def train_run(config: Config) -> RunResult:
@@ -162,15 +166,19 @@ def _train_trials(study: Study, remaining: Remaining, events: SearchEvents) -> N
     run_study(study, remaining, events, TuneRunner(), store)
 
 
-def _free_name(config: Config, stem: str) -> str:
-    """``stem``, or ``stem-2`` and so on where finished runs have taken the names before.
+def _named(config: Config, stem: str) -> Config:
+    """The config named ``stem``, or ``stem-2`` and so on where that is taken by anything but this very run.
 
-    An unfinished run of the same settings is gone on with.
+    A run of the same settings that has not finished is this very run: it is to be resumed.
     """
-    number = 1
-    while True:
-        name = stem if number == 1 else f"{stem}-{number}"
-        folder = RunFolder(run_location(config.model_copy(update={"name": name})))
-        if folder.read(CONFIG_FILE) is None:
-            return name
-        number += 1
+    for number in itertools.count(1):
+        named = config.model_copy(update={"name": stem if number == 1 else f"{stem}-{number}"})
+        folder = RunFolder(run_location(named))
+        try:
+            refuse_other_kind(folder, CONFIG_FILE)
+            is_same = not changed_settings(named, folder)
+        except UserError:
+            continue
+        if is_same and finished_summary(folder) is None:
+            return named
+    raise AssertionError("the numbers have run out")

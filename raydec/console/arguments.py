@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
+from raydec.config_files import expand_home
 from raydec.errors import UserError
 from raydec.verbosity import set_verbosity
 
@@ -35,13 +37,27 @@ class Parser(ArgumentParser):
         Raises:
             UserError: naming what is wrong.
         """
+        if any(text == "" or (text.startswith("--") and text.endswith("=")) for text in arguments):
+            raise UserError("an argument is empty (is a variable of the shell unset?); give it a value")
         options = super().parse_args(list(arguments))
+        for name, value in vars(options).items():
+            setattr(options, name, _at_home(value))
         set_verbosity(int(options.verbose) - int(options.quiet))
         return options
 
     def error(self, message: str) -> NoReturn:
         """Called by argparse with what is wrong."""
         raise UserError(f"{message}; {self.prog} --help explains")
+
+
+def _at_home(value: Any) -> Any:
+    """Paths with their ``~`` written out, which a shell leaves in ``--out=~/scores.csv``."""
+    if isinstance(value, list):
+        return [_at_home(item) for item in value]
+    try:
+        return Path(expand_home(str(value))) if isinstance(value, Path) else expand_home(value)
+    except ValueError as error:
+        raise UserError(f"{value}: {error}") from None
 
 
 def natural(text: str) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raydec.config import Config, iterate_keys, load_config
+from raydec.config_files import expand_home
 from raydec.console.arguments import Parser
 from raydec.errors import UserError
 
@@ -36,12 +37,27 @@ def parse_config_arguments(
     path: str | None = None
     if settings and "=" not in settings[0]:
         path, *settings = settings
-        if not Path(path).is_file():
+        if not Path(path).expanduser().is_file():
             raise UserError(f"{path!r} is neither a config file nor an override like training.epochs=3")
+    _refuse_late_file(path, settings, verb)
     config = load_config(path, settings, schema)
     if config.storage_path is None and os.environ.get(STORAGE_VARIABLE):
-        return config.model_copy(update={"storage_path": os.environ[STORAGE_VARIABLE]})
+        return config.model_copy(update={"storage_path": expand_home(os.environ[STORAGE_VARIABLE])})
     return config
+
+
+def _refuse_late_file(path: str | None, overrides: Sequence[str], verb: str) -> None:
+    """A config file among the overrides: whether it or they should win is not for us to guess."""
+    for item in overrides:
+        if "=" in item or not (Path(item).is_file() or item.endswith((".yaml", ".yml"))):
+            continue
+        if path is not None:
+            raise UserError(f"two config files are named, {path} and {item}; name one, and override its keys")
+        others = " ".join(other for other in overrides if other != item)
+        raise UserError(
+            f"config file {item} comes after an override, and must come first: "
+            f"python -m raydec.{verb} {item} {others}"
+        )
 
 
 def _key_list(schema: type[Config]) -> str:

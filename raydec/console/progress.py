@@ -90,9 +90,9 @@ def print_result(result: RunResult) -> None:
     config = result.config
     if result.already_finished:
         note(f"run {config.name} had already finished; its results:")
-    table = Table(
-        title=f"CCC of {config.name}, best epoch {result.summary['best_epoch']}", title_justify="left"
-    )
+    corpus = " on the synthetic demo corpus" if result.summary.get("synthetic") else ""
+    title = f"CCC of {config.name}{corpus}, best epoch {result.summary['best_epoch']}"
+    table = Table(title=title, title_justify="left")
     table.add_column("split")
     table.add_column("utterances", justify="right")
     for attribute in config.data.attributes:

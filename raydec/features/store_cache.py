@@ -59,7 +59,8 @@ def absolute_store(location: str) -> str:
 
 def cache_folder() -> Path:
     """Where fetched stores are kept: ``RAYDEC_CACHE``, else ``~/.cache/raydec``, each with ``/stores``."""
-    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "raydec") / "stores"
+    named = os.environ.get(CACHE_VARIABLE)
+    return (Path(named).expanduser() if named else Path.home() / ".cache" / "raydec") / "stores"
 
 
 def _fetch(storage: fs.FileSystem, root: str, document: bytes, folder: Path, location: str) -> None:

@@ -37,6 +37,8 @@ __all__ = ["ChunkFormat", "NetworkSpec", "SavedModel", "check_tensors", "load_mo
 FORMAT = "raydec-model"
 SCHEMA_VERSION = 1
 WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
+_HOLDERS = {"model": "a run directory", "best": "a search"}
+"""Folders that hold a model directory of this name."""
 CENTROIDS_FILE, CARD_FILE = "centroids.npy", "README.md"
 _FILES = frozenset((WEIGHTS_FILE, CONFIG_FILE, CENTROIDS_FILE, CARD_FILE))
 
@@ -197,6 +199,9 @@ def _read_config(folder: Path) -> tuple[_ConfigFile, FeatureParameters]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
+        for name, kind in _HOLDERS.items():
+            if (folder / name / CONFIG_FILE).is_file():
+                raise UserError(f"{folder} is {kind}, not a model directory; name {folder / name}") from None
         raise UserError(f"{folder} is not a model directory: {CONFIG_FILE}: {error.strerror}") from None
     except (ValueError, RecursionError):
         raise UserError(f"{path} is not JSON; the model directory is damaged") from None

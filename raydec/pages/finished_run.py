@@ -26,7 +26,14 @@ from raydec.learning.inference import predict_utterances
 from raydec.learning.worker import LocalWorker
 from raydec.model.directory import load_model
 from raydec.model.saved import SavedModel
-from raydec.runs.run_folder import CONFIG_FILE, METRICS_FILE, MODEL_FOLDER, SIZES_FILE, SUMMARY_FILE
+from raydec.runs.run_folder import (
+    CONFIG_FILE,
+    METRICS_FILE,
+    MODEL_FOLDER,
+    SEARCH_FILE,
+    SIZES_FILE,
+    SUMMARY_FILE,
+)
 from raydec.splits import parts_of
 
 _UTTERANCES_PER_STEP = 64
@@ -104,9 +111,7 @@ def open_run(folder: Path, store: Path | None = None) -> FinishedRun:
             or not the one the run was trained on.
     """
     if not (folder / CONFIG_FILE).is_file():
-        raise UserError(
-            f"{folder} is not a run directory: it has no {CONFIG_FILE}; name one that training made"
-        )
+        raise UserError(_why_no_run(folder))
     config = load_config(folder / CONFIG_FILE)
     history = _read_lines(folder / METRICS_FILE)
     if not (folder / SUMMARY_FILE).is_file():
@@ -124,6 +129,14 @@ def open_run(folder: Path, store: Path | None = None) -> FinishedRun:
     run = FinishedRun(folder, config, history, sizes, summary, saved, _open_store(config, saved, store))
     _check_same_store(run)
     return run
+
+
+def _why_no_run(folder: Path) -> str:
+    if (folder / SEARCH_FILE).is_file():
+        return f"{folder} is a search and has its own report.html; name a run under {folder}/trials"
+    if (folder.parent / CONFIG_FILE).is_file():
+        return f"{folder} is not a run directory, but part of one; name {folder.parent}"
+    return f"{folder} is not a run directory: it has no {CONFIG_FILE}; name one that training made"
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

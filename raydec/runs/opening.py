@@ -10,9 +10,17 @@ from typing import Any
 
 from raydec.config import Config, changed_keys, config_from_dict, config_yaml
 from raydec.errors import UserError
-from raydec.runs.run_folder import CONFIG_FILE, RunFolder, run_location
+from raydec.runs.run_folder import CONFIG_FILE, SEARCH_FILE, RunFolder, run_location
 
 # Keys that decide where a run computes and is recorded, not what it computes: it may be resumed with others.
+_KINDS = {
+    CONFIG_FILE: "a training run",
+    SEARCH_FILE: "a search",
+    "store.json": "a feature store",
+    "config.json": "a model directory",
+}
+"""The file that tells what a folder is."""
+
 PLACEMENT_KEYS = ("ray.", "tracking.", "output_dir", "storage_path", "training.keep_checkpoints")
 
 
@@ -20,9 +28,10 @@ def begin(config: Config) -> RunFolder:
     """Create a run's directory, or open the one it goes on in, and claim it for this process.
 
     Raises:
-        UserError: another run has that name, with other settings.
+        UserError: something else has that name: a run with other settings, or what is no run.
     """
     folder = RunFolder(run_location(config))
+    refuse_other_kind(folder, CONFIG_FILE)
     changed = changed_settings(config, folder)
     if changed:
         raise UserError(
@@ -34,6 +43,21 @@ def begin(config: Config) -> RunFolder:
     folder.take()
     folder.sync()
     return folder
+
+
+def refuse_other_kind(folder: RunFolder, own: str) -> None:
+    """See that a name is free, or taken by the same kind of thing: two kinds in one folder spoil each other.
+
+    Args:
+        folder: what has the name.
+        own: the file that every folder of the wanted kind has.
+
+    Raises:
+        UserError: it is something else.
+    """
+    for marker, kind in _KINDS.items():
+        if marker != own and folder.read(own) is None and folder.read(marker) is not None:
+            raise UserError(f"{folder.location} is {kind}; choose another name")
 
 
 def changed_settings(config: Config, folder: RunFolder) -> list[str]:

@@ -135,6 +135,7 @@ class RunRecorder:
             "finished": True,
             "epochs": state.epoch,
             "best_epoch": state.best_epoch,
+            "synthetic": self._store.synthetic,
             "splits": self._splits(),
             "ccc": by_split,
             "dependency": {

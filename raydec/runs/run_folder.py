@@ -18,6 +18,7 @@ from raydec.files.atomic import write_text
 from raydec.files.storage import is_uri
 
 CONFIG_FILE, SUMMARY_FILE = "config.yaml", "summary.json"
+SEARCH_FILE = "search.yaml"
 CLAIM_FILE = "owner"
 METRICS_FILE, STEPS_FILE = "metrics.jsonl", "steps.jsonl"
 SIZES_FILE = "clusters.jsonl"

@@ -10,11 +10,11 @@ from raydec.config import Config, config_yaml
 from raydec.files.storage import is_uri
 from raydec.learning.selection import check_data
 from raydec.placement import Node, Placement, share_cluster
-from raydec.runs.run_folder import RunFolder
+from raydec.runs.run_folder import SEARCH_FILE, RunFolder
 from raydec.search.events import SearchEvents
 from raydec.search.ledger import Ledger
 from raydec.search.plan import SearchPlan
-from raydec.search.state import SEARCH_FILE, TRIALS_FOLDER, Study, all_entries
+from raydec.search.state import TRIALS_FOLDER, Study, all_entries
 from raydec.search.trial_job import Remaining, TrialJob
 
 TUNE_FOLDER = "tune"

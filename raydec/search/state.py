@@ -12,8 +12,15 @@ from raydec.config import changed_keys, config_from_dict
 from raydec.errors import UserError
 from raydec.features.store_cache import absolute_store
 from raydec.files.storage import is_uri
-from raydec.runs.opening import PLACEMENT_KEYS
-from raydec.runs.run_folder import CONFIG_FILE, METRICS_FILE, RunFolder, finished_summary, run_location
+from raydec.runs.opening import PLACEMENT_KEYS, refuse_other_kind
+from raydec.runs.run_folder import (
+    CONFIG_FILE,
+    METRICS_FILE,
+    SEARCH_FILE,
+    RunFolder,
+    finished_summary,
+    run_location,
+)
 from raydec.search.config import TuneConfig
 from raydec.search.ledger import Entry, Ledger
 from raydec.search.plan import SearchPlan
@@ -21,7 +28,7 @@ from raydec.search.ranking import RunOutcome, TrialState
 from raydec.search.score import score_run, trial_curve
 from raydec.search.trial_job import Remaining
 
-SEARCH_FILE, TRIALS_FOLDER = "search.yaml", "trials"
+TRIALS_FOLDER = "trials"
 
 # Keys of the search that decide how it is run, not what it finds.
 _SEARCH_PLACEMENT_KEYS = ("search.max_concurrent", "search.max_retries", "search.gpus_per_worker")
@@ -66,7 +73,7 @@ def open_study(plan: SearchPlan) -> Study:
     """Find what there is of a search.
 
     Raises:
-        UserError: it exists with other settings.
+        UserError: it exists with other settings, or something else has its name.
     """
     config = plan.config
     name = config.search_name
@@ -74,7 +81,9 @@ def open_study(plan: SearchPlan) -> Study:
     location = run_location(config.model_copy(update={"name": name, "output_dir": str(output_dir)}))
     local = output_dir / name if is_uri(location) else Path(location).absolute()
     study = Study(plan, name, location, local)
-    written = RunFolder(location).read(SEARCH_FILE)
+    folder = RunFolder(location)
+    refuse_other_kind(folder, SEARCH_FILE)
+    written = folder.read(SEARCH_FILE)
     if written is not None:
         _refuse_changes(study, written)
     return study
