@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import torch
 from jaxtyping import Float16, Float32, Float64, Int64
 from torch import Tensor
@@ -121,6 +122,11 @@ class ChunkSet:
     def utterance_of(self, chunk_indices: Int64[np.ndarray, " chunk"]) -> Int64[np.ndarray, " chunk"]:
         """The place in this set (not the store's row) of the utterance each chunk belongs to."""
         return chunk_indices // self.num_chunks
+
+    @property
+    def table(self) -> pa.Table:
+        """The store's row of each utterance."""
+        return self._table
 
     def labels(self, attributes: Sequence[str]) -> Float64[np.ndarray, "utterance attribute"]:
         """Labels in the corpus's scale; NaN where an utterance has none."""

@@ -6,7 +6,6 @@ loss over the global batch of several workers, give the number that one process 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -110,31 +109,6 @@ class CccMoments:
         offset = (self.mean_prediction - self.mean_target).square()
         denominator = squares + self.count * offset
         return 2 * self.co_moment / torch.where(denominator == 0, 1, denominator)
-
-
-def global_moments(
-    local: CccMoments,
-    all_gather: Callable[[Tensor], Tensor],
-    rank: int,
-) -> CccMoments:
-    """Moments of the global batch, differentiable in this worker's predictions.
-
-    Every worker computes the same loss from the result, and differentiates it through its own rows only.
-    The sum of the workers' parameter gradients is then the gradient of the global loss: it must be summed
-    over workers, not averaged.
-
-    Args:
-        local: moments of this worker's rows, possibly none.
-        all_gather: stacks a tensor of every worker to [worker, ...], without a gradient.
-        rank: this worker's place in what ``all_gather`` returns.
-    """
-    gathered = all_gather(local.stack().detach())
-    shares = [CccMoments.unstack(stacked) for stacked in gathered]
-    shares[rank] = local
-    total = shares[0]
-    for share in shares[1:]:
-        total = total.merge(share)
-    return total
 
 
 def concordance(prediction: np.ndarray, target: np.ndarray) -> float:

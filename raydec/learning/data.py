@@ -12,11 +12,12 @@ from raydec.features.frame_statistics import band_statistics
 from raydec.features.mel import FrameNormalizer
 from raydec.features.store import FeatureStore
 from raydec.learning.selection import select_rows
+from raydec.learning.targets.registry import Targets
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The chunk sets of a run and the scale of its labels."""
+    """The chunk sets of a run, and what is learned from their labels."""
 
     labeled: ChunkSet
     unlabeled: ChunkSet | None
@@ -24,11 +25,8 @@ class TrainingData:
     """Labeled utterances, then unlabeled ones, as one set."""
     validation: ChunkSet
     tests: dict[str, ChunkSet]
-    attributes: tuple[str, ...]
-    label_mean: np.ndarray
-    """float64 ``[attribute]``, of the labeled utterances."""
-    label_std: np.ndarray
-    """float64 ``[attribute]``, population standard deviation."""
+    targets: Targets
+    """What is learned from labels."""
     normalizer: FrameNormalizer
 
 
@@ -51,8 +49,6 @@ def select_data(config: Config, store: FeatureStore) -> TrainingData:
         pooled=chunk_set(np.concatenate([rows.labeled, rows.unlabeled])),
         validation=chunk_set(rows.validation),
         tests={name: chunk_set(chosen) for name, chosen in rows.tests.items()},
-        attributes=config.data.attributes,
-        label_mean=rows.label_mean,
-        label_std=rows.label_std,
+        targets=rows.targets,
         normalizer=normalizer,
     )

@@ -36,7 +36,7 @@ class Stage:
     Attributes:
         name: ``unlabeled``, ``labeled`` or ``pooled``.
         chunk_set: what is embedded, clustered and drawn from.
-        supervised: whether the emotion loss takes part.
+        supervised: whether the losses of the targets take part.
     """
 
     name: str
@@ -98,7 +98,7 @@ class EpochRunner:
         self._worker = worker
         self._clusterer = clusterer
         self._on_step = on_step
-        self._steps = StepRunner(config, network, optimizers, worker)
+        self._steps = StepRunner(config, network, optimizers, worker, data.targets)
         self._clock: dict[str, float] = {}
 
     def run(self, epoch: int, stages: tuple[Stage, ...], state: RunState) -> dict[str, float | None]:
@@ -182,7 +182,7 @@ class EpochRunner:
             stage.chunk_set,
             self._worker,
             labels,
-            self._targets(stage.chunk_set) if stage.supervised else None,
+            self._data.targets.encode(stage.chunk_set.table) if stage.supervised else None,
             by_utterance=draws_by_utterance(self._config),
         )
         self._network.train()
@@ -223,9 +223,6 @@ class EpochRunner:
         if draws_by_utterance(self._config):
             return utterance_draw(labels, stage.chunk_set.num_chunks, num_draws, rng)
         return balanced_draw(labels, num_draws, rng)
-
-    def _targets(self, chunk_set: ChunkSet) -> np.ndarray:
-        return (chunk_set.labels(self._data.attributes) - self._data.label_mean) / self._data.label_std
 
     def _cluster_metrics(
         self, stage: Stage, assignment: ClusterAssignment, state: RunState

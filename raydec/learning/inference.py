@@ -12,7 +12,8 @@ from torch import Tensor
 from raydec.features.chunk_set import ChunkSet
 from raydec.learning.worker import Worker, gather_rows, share_of
 from raydec.model.folding import folded
-from raydec.model.network import Network
+from raydec.model.network import Network, activated
+from raydec.model.outputs import Outputs
 
 # Whole utterances per block, so that temporal layers see every sequence complete. Small blocks stay in a
 # CPU's cache; a GPU wants large ones.
@@ -46,8 +47,8 @@ class Predictions:
     """What a network says of every utterance of a set.
 
     Attributes:
-        values: float64 ``[utterance, attribute]`` in the scale of the labels: the mean over an utterance's
-            chunk predictions.
+        values: float64 ``[utterance, output]``, attributes in the scale of the labels, then probabilities
+            of classes: the mean over an utterance's chunk predictions.
         embeddings: float32 ``[chunk, dimension]``, in order.
         clusters: int64 ``[chunk]``, the cluster head's choice; None without a cluster head.
     """
@@ -59,7 +60,7 @@ class Predictions:
 
 @torch.inference_mode()
 def predict_utterances(
-    network: Network, chunk_set: ChunkSet, worker: Worker, label_mean: np.ndarray, label_std: np.ndarray
+    network: Network, chunk_set: ChunkSet, worker: Worker, outputs: Outputs
 ) -> Predictions:
     """Predict a whole set; every worker takes its share and gets the whole.
 
@@ -67,24 +68,24 @@ def predict_utterances(
         network: evaluated without dropout, with running batch-norm statistics.
         chunk_set: utterances to predict.
         worker: the collective that joins the shares.
-        label_mean: float64 ``[attribute]``, undoes the normalisation.
-        label_std: float64 ``[attribute]``.
+        outputs: what the network predicts.
     """
     network = folded(network)
     share = share_of(chunk_set.num_utterances, worker.rank, worker.world_size)
     num_own, num_chunks = share.stop - share.start, chunk_set.num_chunks
-    values = np.zeros((num_own, len(label_mean)))
+    values = np.zeros((num_own, len(outputs)))
     embeddings = np.zeros((num_own * num_chunks, _width(network, chunk_set)), np.float32)
     clusters = np.zeros(num_own * num_chunks, np.int64)
     for first, block in _blocks(chunk_set, share, worker.device):
         output = network(block)
-        by_chunk = output.emotion.double().cpu().numpy().reshape(-1, num_chunks, len(label_mean))
+        predicted = activated(output.emotion.double(), outputs)
+        by_chunk = predicted.cpu().numpy().reshape(-1, num_chunks, len(outputs))
         values[first : first + len(by_chunk)] = by_chunk.mean(axis=1)
         embeddings[first * num_chunks :][: len(block)] = output.embedding.float().cpu().numpy()
         if output.cluster_logits is not None:
             clusters[first * num_chunks :][: len(block)] = output.cluster_logits.argmax(1).cpu().numpy()
     return Predictions(
-        gather_rows(worker, values, chunk_set.num_utterances) * label_std + label_mean,
+        outputs.in_label_scale(gather_rows(worker, values, chunk_set.num_utterances)),
         gather_rows(worker, embeddings, len(chunk_set)),
         gather_rows(worker, clusters, len(chunk_set)) if network.has_cluster_head else None,
     )

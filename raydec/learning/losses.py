@@ -1,10 +1,13 @@
 """The terms of the training loss.
 
 Terms that are means over rows come as sums, so that a worker divides by the count of the global batch and
-gradients summed over workers are exact. The emotion term is a function of the global batch's moments.
+gradients summed over workers are exact. The terms that labels teach are functions of statistics of the global
+batch, which merge over workers.
 """
 
 from __future__ import annotations
+
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -12,13 +15,55 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from raydec.learning.ccc import CccKind, CccMoments
+from raydec.learning.mergeable import Mergeable
+
+S = TypeVar("S", bound=Mergeable)
+
+
+@runtime_checkable
+class Criterion(Protocol[S]):
+    """The loss of a target over a batch that several workers share."""
+
+    def statistics(self, output: Float[Tensor, "chunk output"], labels: Float[Tensor, "chunk column"]) -> S:
+        """What the loss needs to know of some chunks, differentiable in ``output``.
+
+        Args:
+            output: the target's columns of the network's output; any number of chunks, none included.
+            labels: encoded by the target; NaN where a chunk has none.
+        """
+        ...
+
+    def loss(self, statistics: S) -> Tensor:
+        """The loss of all chunks that the statistics are of; 0 if none is labeled."""
+        ...
+
+
+class CccLoss:
+    """The mean of 1 - CCC over attributes, a :class:`Criterion`.
+
+    Args:
+        kind: see :meth:`raydec.learning.ccc.CccMoments.ccc`.
+    """
+
+    def __init__(self, kind: CccKind = "exact") -> None:
+        self._kind: CccKind = kind
+
+    def statistics(
+        self, output: Float[Tensor, "chunk attribute"], labels: Float[Tensor, "chunk attribute"]
+    ) -> CccMoments:
+        """See :class:`Criterion`."""
+        return CccMoments.of(output, labels)
+
+    def loss(self, statistics: CccMoments) -> Float64[Tensor, ""]:
+        """See :func:`emotion_loss`."""
+        return emotion_loss(statistics, self._kind)
 
 
 def emotion_loss(moments: CccMoments, kind: CccKind = "exact") -> Float64[Tensor, ""]:
     """Mean of 1 - CCC over the attributes that some row of the batch is labeled for; 0 if there is none.
 
     Args:
-        moments: of the global batch, see :func:`raydec.learning.ccc.global_moments`.
+        moments: of the global batch.
         kind: see :meth:`raydec.learning.ccc.CccMoments.ccc`.
     """
     labeled = moments.count > 0

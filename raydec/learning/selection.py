@@ -11,22 +11,20 @@ from raydec.config import Config
 from raydec.errors import UserError
 from raydec.features.store import FeatureStore
 from raydec.features.store_cache import local_store
+from raydec.learning.targets.registry import Targets, make_targets
 from raydec.splits import UNLABELED_SPLIT
 
 
 @dataclass(frozen=True)
 class SelectedRows:
-    """Rows of the store by their part, and the scale of the labels."""
+    """Rows of the store by their part, and what is learned from their labels."""
 
     labeled: np.ndarray
     """int64 ``[utterance]``, as the other rows."""
     unlabeled: np.ndarray
     validation: np.ndarray
     tests: dict[str, np.ndarray]
-    label_mean: np.ndarray
-    """float64 ``[attribute]``, of the labeled utterances."""
-    label_std: np.ndarray
-    """float64 ``[attribute]``, population standard deviation."""
+    targets: Targets
 
 
 def open_store(config: Config) -> FeatureStore:
@@ -51,32 +49,31 @@ def check_data(config: Config) -> None:
 def select_rows(config: Config, store: FeatureStore) -> SelectedRows:
     """Pick the labeled, unlabeled, validation and test utterances that a config asks for.
 
-    An utterance of the training splits with none of the chosen attributes labeled joins the unlabeled pool.
-    Statistics are those of the labeled utterances, whatever their splits are called.
+    An utterance of the training splits without a label for any target joins the unlabeled pool. Statistics
+    are those of the labeled utterances, whatever their splits are called.
 
     Raises:
         UserError: a split is missing or has no labels, or fewer unlabeled utterances than asked for.
     """
     data = config.data
-    labeled = _labeled_rows(store, data.train_split, data.attributes, "data.train_split")
-    validation = _labeled_rows(store, data.validation_split, data.attributes, "data.validation_split")
-    rest = np.setdiff1d(store.rows(split=data.train_split), labeled)
-    unlabeled = _unlabeled_rows(config, np.union1d(rest, store.rows(split=UNLABELED_SPLIT)))
-    means, stds = _label_scale(store, labeled, data.attributes)
-    return SelectedRows(labeled, unlabeled, validation, _test_rows(config, store), means, stds)
+    train_rows = store.rows(split=data.train_split)
+    targets = make_targets(config, store, train_rows)
+    labeled = _labeled_rows(store, data.train_split, targets, "data.train_split")
+    validation = _labeled_rows(store, data.validation_split, targets, "data.validation_split")
+    pool = np.union1d(np.setdiff1d(train_rows, labeled), store.rows(split=UNLABELED_SPLIT))
+    unlabeled = _unlabeled_rows(config, pool)
+    return SelectedRows(labeled, unlabeled, validation, _test_rows(config, store, targets), targets)
 
 
-def _labeled_rows(
-    store: FeatureStore, splits: Sequence[str], attributes: Sequence[str], key: str
-) -> np.ndarray:
+def _labeled_rows(store: FeatureStore, splits: Sequence[str], targets: Targets, key: str) -> np.ndarray:
     """Labeled rows of some splits, in the store's order; none of the splits may be without any."""
     for split in splits:
-        if not len(store.rows(split=split, labeled_for=attributes)):
+        if not len(targets.labeled_rows(store, [split])):
             raise UserError(
                 f"{key}={split}: store {store.path} has no utterance of that split labeled for "
-                f"{', '.join(attributes)}; its splits are {', '.join(store.splits)}"
+                f"{targets.label}; its splits are {', '.join(store.splits)}"
             )
-    return store.rows(split=splits, labeled_for=attributes)
+    return targets.labeled_rows(store, splits)
 
 
 def _unlabeled_rows(config: Config, pool: np.ndarray) -> np.ndarray:
@@ -92,35 +89,12 @@ def _unlabeled_rows(config: Config, pool: np.ndarray) -> np.ndarray:
     return np.sort(rng.choice(pool, size=wanted, replace=False))
 
 
-def _label_scale(
-    store: FeatureStore, labeled: np.ndarray, attributes: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and population standard deviation of each attribute's labels."""
-    table = store.utterances.take(labeled)
-    labels = {attribute: table[attribute].drop_null().to_numpy() for attribute in attributes}
-    missing = [attribute for attribute, values in labels.items() if not len(values)]
-    if missing:
-        raise UserError(
-            f"data.attributes: no training utterance of {store.path} is labeled for {', '.join(missing)}; "
-            "drop it"
-        )
-    constant = [attribute for attribute, values in labels.items() if not np.ptp(values) > 0]
-    if constant:
-        raise UserError(
-            f"data.attributes: the training labels of {', '.join(constant)} are all equal; drop it"
-        )
-    return np.array([np.mean(v) for v in labels.values()]), np.array([np.std(v) for v in labels.values()])
-
-
-def _test_rows(config: Config, store: FeatureStore) -> dict[str, np.ndarray]:
+def _test_rows(config: Config, store: FeatureStore, targets: Targets) -> dict[str, np.ndarray]:
     """Rows of each test split; unset, of every split named ``test*`` that has labels and no other use."""
     data = config.data
     if data.test_split is not None:
-        return {
-            split: _labeled_rows(store, [split], data.attributes, "data.test_split")
-            for split in data.test_split
-        }
+        return {split: _labeled_rows(store, [split], targets, "data.test_split") for split in data.test_split}
     used = (*data.train_split, *data.validation_split)
     free = [split for split in store.splits if split.startswith("test") and split not in used]
-    named = {split: store.rows(split=split, labeled_for=data.attributes) for split in free}
+    named = {split: targets.labeled_rows(store, [split]) for split in free}
     return {split: rows for split, rows in named.items() if len(rows)}

@@ -1,13 +1,13 @@
 """One optimiser step over a global batch, of which each worker holds a share.
 
 Whatever the number of workers, a step is the same function of the global batch: the cross-entropy is a sum
-over all chunks divided once, the CCC is that of the global batch, batch-norm statistics span it, dropout
-masks belong to places in it, and parameter gradients are summed over workers.
+over all chunks divided once, the losses of targets are functions of the global batch's statistics, batch-norm
+statistics span it, dropout masks belong to places in it, and parameter gradients are summed over workers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,15 +16,11 @@ from torch import Tensor, nn
 
 from raydec.config import Config
 from raydec.features.chunk_set import ChunkSet
-from raydec.learning.ccc import CccMoments, global_moments
-from raydec.learning.losses import (
-    cluster_loss_sum,
-    divergence_sum,
-    emotion_loss,
-    reconstruction_error_sum,
-)
+from raydec.learning.losses import cluster_loss_sum, divergence_sum, reconstruction_error_sum
+from raydec.learning.mergeable import merged_over_workers
 from raydec.learning.optimizers import Optimizers
 from raydec.learning.randomness import torch_generator_for
+from raydec.learning.targets.registry import Targets
 from raydec.learning.worker import Worker, share_of
 from raydec.model.batch_norm import biases_without_effect
 from raydec.model.network import Network, NetworkOutput
@@ -42,7 +38,7 @@ class Batch:
     Attributes:
         chunks: float32 ``[chunk, frame, mel]``.
         pseudo_labels: int64 ``[chunk]``, or None in a stage without clusters.
-        targets: float32 ``[chunk, attribute]`` z-normalised, NaN where unlabeled; None when unsupervised.
+        targets: float32 ``[chunk, column]``, encoded labels, NaN where unlabeled; None when unsupervised.
         num_draws: draws of the whole batch; a draw is a chunk, or an utterance with all its chunks.
         own: which of them are this worker's.
         chunks_per_draw: chunks that a draw stands for.
@@ -61,24 +57,13 @@ class Batch:
         return self.num_draws * self.chunks_per_draw
 
 
-@dataclass(frozen=True)
-class StepLosses:
-    """Losses of the global batch, before weighting; None where the stage has no such term.
-
-    They are scalars on the device: reading one waits for the step.
-    """
-
-    cluster: Tensor | None = None
-    emotion: Tensor | None = None
-    reconstruction: Tensor | None = None
-    divergence: Tensor | None = None
-    triplet: Tensor | None = None
+StepLosses = Mapping[str, Tensor]
+"""Losses of the global batch by name, before weighting. Scalars on the device: reading one waits for it."""
 
 
 def read_losses(records: Sequence[StepLosses]) -> list[dict[str, float]]:
     """The numbers of several steps, fetched from the device at once."""
-    present = [(row, name, value) for row, r in enumerate(records) for name, value in vars(r).items()]
-    named = [(row, name, value) for row, name, value in present if value is not None]
+    named = [(row, name, value) for row, losses in enumerate(records) for name, value in losses.items()]
     read: list[dict[str, float]] = [{} for _ in records]
     if named:
         values = torch.stack([value.double() for _, _, value in named]).tolist()
@@ -90,8 +75,11 @@ def read_losses(records: Sequence[StepLosses]) -> list[dict[str, float]]:
 class StepRunner:
     """Forward, backward, sum over workers, step."""
 
-    def __init__(self, config: Config, network: Network, optimizers: Optimizers, worker: Worker) -> None:
+    def __init__(
+        self, config: Config, network: Network, optimizers: Optimizers, worker: Worker, targets: Targets
+    ) -> None:
         self._config = config
+        self._targets = [(target, target.criterion(), *columns) for target, *columns in targets.parts()]
         self._network = network
         self._optimizers = optimizers
         self._worker = worker
@@ -111,7 +99,7 @@ class StepRunner:
         if self._config.training.recipe == "modern":
             nn.utils.clip_grad_norm_(parameters, self._config.training.gradient_clip)
         self._optimizers.step(global_step, supervised=batch.targets is not None)
-        return StepLosses(**totals, **{name: value.detach() for name, value in replicated.items()})
+        return totals | {name: value.detach() for name, value in replicated.items()}
 
     def _stepped_parameters(self, *, supervised: bool) -> list[nn.Parameter]:
         """Parameters that have a part in the loss, the same list on every worker.
@@ -150,17 +138,24 @@ class StepRunner:
         if output.sequence is not None and self._config.model.temporal == "triplet":
             summed["triplet"] = weights.triplet_weight, self._triplet_mean(output.sequence, batch, generator)
         if batch.targets is not None:
-            local = CccMoments.of(_wide(output.emotion), batch.targets)
-            moments = global_moments(local, self._worker.all_gather, self._worker.rank)
-            replicated["emotion"] = weights.emotion_weight, emotion_loss(moments, weights.ccc)
+            replicated = self._target_losses(_wide(output.emotion), batch.targets)
         terms = [weight * value for weight, value in [*summed.values(), *replicated.values()]]
-        # The CCC is a float64; it must not make float64 of every gradient.
+        # A target's loss is a float64; it must not make float64 of every gradient.
         loss = torch.stack([term.to(_wide(output.embedding).dtype) for term in terms]).sum()
         return (
             loss,
             {name: value for name, (_, value) in summed.items()},
             {name: value for name, (_, value) in replicated.items()},
         )
+
+    def _target_losses(self, output: Tensor, labels: Tensor) -> dict[str, tuple[float, Tensor]]:
+        """Weight and loss of every target over the global batch."""
+        losses = {}
+        for target, criterion, outputs, columns in self._targets:
+            local = criterion.statistics(output[:, outputs], labels[:, columns])
+            merged = merged_over_workers(local, self._worker.all_gather, self._worker.rank)
+            losses[target.loss_name] = target.loss_weight, criterion.loss(merged)
+        return losses
 
     def _triplet_mean(self, sequence: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
         """This worker's part of the mean over all triplets of the global batch."""
@@ -204,7 +199,7 @@ class BatchSource:
         chunk_set: what is drawn from.
         worker: whose share.
         pseudo_labels: int32 ``[chunk]`` over the whole set, or None.
-        targets: float ``[utterance, attribute]`` z-normalised, NaN where unlabeled, or None.
+        targets: float ``[utterance, column]``, encoded labels, NaN where unlabeled, or None.
         by_utterance: draws are utterances, each standing for its chunks in order; else chunks.
     """
 

@@ -15,7 +15,6 @@ import torch
 
 from raydec.config import Config
 from raydec.features.chunk_set import ChunkSet
-from raydec.learning.ccc import concordance
 from raydec.learning.checkpoint import RunState, load_state, save_state
 from raydec.learning.clustering import Clusterer, nearest_centroid
 from raydec.learning.data import TrainingData
@@ -106,17 +105,16 @@ class SplitScores:
 
     Attributes:
         rows: int64 ``[utterance]``, rows of the feature store.
-        predictions: float64 ``[utterance, attribute]``, label scale.
-        targets: float64 ``[utterance, attribute]``, NaN where unlabeled.
-        ccc: attribute to CCC over the labeled utterances.
+        predictions: float64 ``[utterance, output]``: attributes in the scale of the labels, then
+            probabilities of classes.
+        metrics: every metric of the targets over the labeled utterances, such as ``ccc_arousal``.
         dependency: attribute to what the utterances' clusters say about it; empty without clusters.
         emotion: what they say about the emotion class; None without clusters or classes.
     """
 
     rows: np.ndarray
     predictions: np.ndarray
-    targets: np.ndarray
-    ccc: dict[str, float]
+    metrics: dict[str, float]
     dependency: dict[str, Dependency]
     emotion: EmotionInformation | None
 
@@ -142,7 +140,7 @@ class Training:
         self._recorder = recorder
         self._stages: tuple[Stage, ...] = plan_stages(config, data)
         self.network = build_network(
-            config.model, config.features, len(data.attributes), config.clustering.num_clusters
+            config.model, config.features, len(data.targets.outputs), config.clustering.num_clusters
         )
         self.network.initialize(torch_generator_for(config.seed, "initialization"))
         # Channels last is what convolution kernels want, on CPUs and GPUs alike.
@@ -201,7 +199,7 @@ class Training:
         state.history.append(metrics)
         state.network = _copy_of(self.network)
         state.optimizers = self._optimizers.state_dict()
-        score = metrics["valid/ccc"]
+        score = metrics[f"valid/{self._data.targets.selection}"]
         assert score is not None
         if state.best_score is None or score > state.best_score:
             state.best_score, state.best_epoch = score, state.epoch
@@ -212,8 +210,7 @@ class Training:
 
     def _validate(self, state: RunState) -> dict[str, float | None]:
         scores = self._score(self._data.validation, None)
-        metrics: dict[str, float | None] = {f"valid/ccc_{name}": value for name, value in scores.ccc.items()}
-        metrics["valid/ccc"] = float(np.mean(list(scores.ccc.values())))
+        metrics: dict[str, float | None] = {f"valid/{key}": value for key, value in scores.metrics.items()}
         for name, dependency in scores.dependency.items():
             metrics[f"cluster/eta2_{name}"] = dependency.eta_squared
             metrics[f"cluster/eta2_p_{name}"] = dependency.p_value
@@ -223,40 +220,35 @@ class Training:
         return metrics
 
     def _score(self, chunk_set: ChunkSet, centroids: np.ndarray | None) -> SplitScores:
-        """Exact utterance-level CCC over a whole split (SPEC "Test"), and what the clusters say of it.
+        """Score every target over a whole split (SPEC "Test"), and what the clusters say of it.
 
         Clusters are the nearest centroids where there are centroids of these weights, else the cluster
         head's choices.
         """
-        predictions = predict_utterances(
-            self.network, chunk_set, self._worker, self._data.label_mean, self._data.label_std
-        )
+        targets, config = self._data.targets, self._config
+        predictions = predict_utterances(self.network, chunk_set, self._worker, targets.outputs)
+        rng = generator_for(config.seed, "bootstrap")
+        metrics = targets.score(predictions.values, chunk_set.table, rng)
         chunk_clusters = predictions.clusters
         if centroids is not None:
             chunk_clusters, _ = nearest_centroid(predictions.embeddings, centroids)
-        targets = chunk_set.labels(self._data.attributes)
-        ccc = {}
-        for column, attribute in enumerate(self._data.attributes):
-            known = np.isfinite(targets[:, column])
-            ccc[attribute] = concordance(predictions.values[known, column], targets[known, column])
         if chunk_clusters is None:
-            return SplitScores(chunk_set.rows, predictions.values, targets, ccc, {}, None)
+            return SplitScores(chunk_set.rows, predictions.values, metrics, {}, None)
         clusters = most_frequent_clusters(chunk_clusters, chunk_set.num_chunks)
         dependency = {
             attribute: cluster_dependency(
-                targets[:, column],
+                chunk_set.labels([attribute])[:, 0],
                 clusters,
-                generator_for(self._config.seed, "permutation", attribute),
+                generator_for(config.seed, "permutation", attribute),
                 num_permutations=NUM_PERMUTATIONS,
             )
-            for column, attribute in enumerate(self._data.attributes)
+            for attribute in targets.outputs.attributes
         }
         emotion = emotion_information(chunk_set.emotions(), clusters)
         return SplitScores(
             chunk_set.rows,
             predictions.values,
-            targets,
-            ccc,
+            metrics,
             dependency,
             emotion if emotion.num_utterances else None,
         )

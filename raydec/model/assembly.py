@@ -20,7 +20,7 @@ _BASELINES: dict[str, type[Regressor | Autoencoder]] = {
 def build_network(
     model: ModelConfig,
     features: FeatureConfig,
-    num_attributes: int,
+    num_outputs: int,
     num_clusters: int,
     num_mels: int = NUM_MELS,
 ) -> Network:
@@ -29,7 +29,7 @@ def build_network(
     Args:
         model: architecture.
         features: chunk geometry.
-        num_attributes: emotional attributes to predict.
+        num_outputs: columns of the emotion branch.
         num_clusters: width of the cluster head, if the kind has one.
         num_mels: mel bands.
 
@@ -40,7 +40,7 @@ def build_network(
     with torch.random.fork_rng(devices=[]):
         if model.kind == "deepemocluster":
             return DeepEmoCluster(
-                model, features.num_chunks, features.chunk_frames, num_mels, num_attributes, num_clusters
+                model, features.num_chunks, features.chunk_frames, num_mels, num_outputs, num_clusters
             )
         baseline = _BASELINES[model.kind]
-        return baseline(model, features.num_chunks, features.chunk_frames, num_mels, num_attributes)
+        return baseline(model, features.num_chunks, features.chunk_frames, num_mels, num_outputs)

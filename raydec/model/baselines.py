@@ -22,17 +22,17 @@ class Regressor(Network):
     """Encoder and emotion head only. Arguments as for :class:`raydec.model.network.DeepEmoCluster`."""
 
     def __init__(
-        self, model: ModelConfig, num_chunks: int, chunk_frames: int, num_mels: int, num_attributes: int
+        self, model: ModelConfig, num_chunks: int, chunk_frames: int, num_mels: int, num_outputs: int
     ) -> None:
         super().__init__()
         self.num_chunks = num_chunks
         dim = model.embedding_dim
         self.encoder = Encoder(model.channels, dim, model.dropout, chunk_frames, num_mels)
         self.temporal = build_temporal(model.temporal, dim, num_chunks, model.temporal_dropout)
-        self.emotion_head = Head(dim, dim, num_attributes)
+        self.emotion_head = Head(dim, dim, num_outputs)
 
     def forward(self, chunks: Float[Tensor, "chunk frame mel"], noise: Noise | None = None) -> NetworkOutput:
-        """Attributes of every chunk."""
+        """The emotion branch for every chunk."""
         embedding = self.encoder(chunks, noise)
         return NetworkOutput(self.emotion_head(self._over_time(embedding, noise))[1], embedding)
 
@@ -84,7 +84,7 @@ class Autoencoder(Network):
     """Encoder, bottleneck and decoder; the emotion head reads the latent."""
 
     def __init__(
-        self, model: ModelConfig, num_chunks: int, chunk_frames: int, num_mels: int, num_attributes: int
+        self, model: ModelConfig, num_chunks: int, chunk_frames: int, num_mels: int, num_outputs: int
     ) -> None:
         super().__init__()
         self.num_chunks = num_chunks
@@ -92,11 +92,11 @@ class Autoencoder(Network):
         self.encoder = Encoder(model.channels, model.embedding_dim, model.dropout, chunk_frames, num_mels)
         self.bottleneck = nn.Linear(model.embedding_dim, latent_dim)
         self.temporal = build_temporal(model.temporal, latent_dim, num_chunks, model.temporal_dropout)
-        self.emotion_head = Head(latent_dim, model.embedding_dim, num_attributes)
+        self.emotion_head = Head(latent_dim, model.embedding_dim, num_outputs)
         self.decoder = Decoder(model, chunk_frames, num_mels)
 
     def forward(self, chunks: Float[Tensor, "chunk frame mel"], noise: Noise | None = None) -> NetworkOutput:
-        """Attributes and reconstruction of every chunk."""
+        """Emotion branch and reconstruction of every chunk."""
         latent = self.bottleneck(self.encoder(chunks, noise))
         return NetworkOutput(
             emotion=self.emotion_head(self._over_time(latent, noise))[1],
@@ -118,13 +118,13 @@ class VariationalAutoencoder(Autoencoder):
     """An autoencoder with a Gaussian latent, sampled only with noise; otherwise its mean is used."""
 
     def __init__(
-        self, model: ModelConfig, num_chunks: int, chunk_frames: int, num_mels: int, num_attributes: int
+        self, model: ModelConfig, num_chunks: int, chunk_frames: int, num_mels: int, num_outputs: int
     ) -> None:
-        super().__init__(model, num_chunks, chunk_frames, num_mels, num_attributes)
+        super().__init__(model, num_chunks, chunk_frames, num_mels, num_outputs)
         self.log_variance = nn.Linear(model.embedding_dim, model.latent_dim)
 
     def forward(self, chunks: Float[Tensor, "chunk frame mel"], noise: Noise | None = None) -> NetworkOutput:
-        """Attributes, reconstruction and the latent's distribution for every chunk."""
+        """Emotion branch, reconstruction and the latent's distribution for every chunk."""
         features = self.encoder(chunks, noise)
         mean, log_variance = self.bottleneck(features), self.log_variance(features)
         latent = mean

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -44,11 +44,12 @@ _FILES = frozenset((WEIGHTS_FILE, CONFIG_FILE, CENTROIDS_FILE, CARD_FILE))
 
 
 class _NetworkEntry(Section):
-    attributes: tuple[str, ...] = Field(min_length=1)
+    attributes: tuple[str, ...]
     num_clusters: int = Field(ge=1)
     model: ModelConfig
     label_mean: tuple[float, ...]
     label_std: tuple[float, ...]
+    classes: dict[str, Annotated[tuple[str, ...], Field(min_length=2)]] = Field({})
 
 
 class _ChunksEntry(Section):
@@ -148,11 +149,17 @@ def _config_dict(saved: SavedModel) -> dict[str, Any]:
             "mean": [float(value) for value in saved.feature_mean],
             "std": [float(value) for value in saved.feature_std],
         },
-        "networks": [asdict(spec) for spec, _ in saved.networks],
+        "networks": [_network_entry(spec) for spec, _ in saved.networks],
         "centroids": None if saved.centroids is None else CENTROIDS_FILE,
         "resampler": saved.resampler,
         "extra": _plain(saved.extra),
     }
+
+
+def _network_entry(spec: NetworkSpec) -> dict[str, Any]:
+    """One network of ``config.json``; raydecs before classes read it where it has none."""
+    entry = asdict(spec)
+    return entry if spec.classes else {key: value for key, value in entry.items() if key != "classes"}
 
 
 def _plain(value: Any) -> Any:
@@ -241,10 +248,14 @@ def _check_lengths(config: _ConfigFile, features: FeatureParameters, path: Path)
     normalization = config.feature_normalization
     if not len(normalization.mean) == len(normalization.std) == features.n_mels:
         raise UserError(f"{path}: feature_normalization must have {features.n_mels} means and deviations")
-    names = [name for entry in config.networks for name in entry.attributes]
+    names = [name for entry in config.networks for name in (*entry.attributes, *entry.classes)]
     if len(set(names)) != len(names):
         raise UserError(f"{path}: an attribute is predicted twice: {', '.join(names)}")
     for entry in config.networks:
+        if not entry.attributes and not entry.classes:
+            raise UserError(f"{path}: a network predicts nothing: it has neither attributes nor classes")
+        if any(len(set(classes)) != len(classes) for classes in entry.classes.values()):
+            raise UserError(f"{path}: classes names a class twice")
         if not len(entry.label_mean) == len(entry.label_std) == len(entry.attributes):
             raise UserError(f"{path}: label_mean and label_std must have one number per attribute")
 
@@ -280,6 +291,7 @@ def _spec(entry: _NetworkEntry) -> NetworkSpec:
         model=entry.model.model_dump(mode="json"),
         label_mean=entry.label_mean,
         label_std=entry.label_std,
+        classes=entry.classes,
     )
 
 
@@ -294,7 +306,7 @@ def _load_network(
 
     def build() -> Network:
         return build_network(
-            entry.model, geometry, len(entry.attributes), entry.num_clusters, features.n_mels
+            entry.model, geometry, len(_spec(entry).outputs), entry.num_clusters, features.n_mels
         )
 
     # First without memory: a config that asks for more than the weights hold must not allocate it.

@@ -15,6 +15,7 @@ from raydec.config import ModelConfig
 from raydec.model.batch_norm import GlobalBatchNorm2d
 from raydec.model.encoder import Encoder
 from raydec.model.noise import Noise
+from raydec.model.outputs import Outputs
 from raydec.model.temporal import NoTemporal, QueryKeyValue, build_temporal
 
 LINEAR_STD = 0.01
@@ -25,7 +26,8 @@ class NetworkOutput:
     """Everything one forward pass computes, for each chunk.
 
     Attributes:
-        emotion: attribute predictions in the normalised label scale.
+        emotion: attributes in the normalised label scale, then logits of classes; see
+            :class:`raydec.model.outputs.Outputs`.
         embedding: what K-means sees.
         cluster_logits: scores of the clusters; None without a cluster head.
         reconstruction: the decoded chunks of an autoencoder.
@@ -34,7 +36,7 @@ class NetworkOutput:
         sequence: chunk vectors by utterance for the triplet loss; None when that is not in use.
     """
 
-    emotion: Float[Tensor, "chunk attribute"]
+    emotion: Float[Tensor, "chunk output"]
     embedding: Float[Tensor, "chunk d"]
     cluster_logits: Float[Tensor, "chunk cluster"] | None = None
     reconstruction: Float[Tensor, "chunk frame mel"] | None = None
@@ -75,7 +77,7 @@ class Network(nn.Module):
         has_cluster_head: whether pseudo-labels can be learned.
         encoder: the convolutions and ``cnn_out``.
         temporal: the layer over the chunk sequence.
-        emotion_head: the branch that predicts attributes.
+        emotion_head: the branch that predicts what labels teach.
         num_chunks: chunks per utterance.
     """
 
@@ -146,7 +148,7 @@ class DeepEmoCluster(Network):
         num_chunks: chunks per utterance.
         chunk_frames: frames per chunk.
         num_mels: mel bands.
-        num_attributes: emotional attributes to predict.
+        num_outputs: columns of the emotion branch.
         num_clusters: width of the cluster head.
 
     Raises:
@@ -161,7 +163,7 @@ class DeepEmoCluster(Network):
         num_chunks: int,
         chunk_frames: int,
         num_mels: int,
-        num_attributes: int,
+        num_outputs: int,
         num_clusters: int,
     ) -> None:
         super().__init__()
@@ -173,7 +175,7 @@ class DeepEmoCluster(Network):
         self.encoder = Encoder(model.channels, dim, dropout, chunk_frames, num_mels)
         self.temporal = build_temporal(model.temporal, dim, num_chunks, model.temporal_dropout)
         self.cluster_head = Head(dim, dim, num_clusters)
-        self.emotion_head = Head(dim, dim, num_attributes)
+        self.emotion_head = Head(dim, dim, num_outputs)
 
     def forward(self, chunks: Float[Tensor, "chunk frame mel"], noise: Noise | None = None) -> NetworkOutput:
         """Both branches for every chunk."""
@@ -216,6 +218,15 @@ class DeepEmoCluster(Network):
 
     def _features(self, chunks: Tensor, noise: Noise | None) -> Tensor:
         return self._over_time(self.encoder(chunks, noise), noise)
+
+
+def activated(emotion: Float[Tensor, "*batch output"], outputs: Outputs) -> Float[Tensor, "*batch output"]:
+    """What is averaged over an utterance's chunks: attributes as they are, classes as probabilities."""
+    if not outputs.classes:
+        return emotion
+    numbers = emotion[..., : len(outputs.attributes)]
+    probabilities = [emotion[..., columns].softmax(dim=-1) for columns in outputs.groups.values()]
+    return torch.cat([numbers, *probabilities], dim=-1)
 
 
 def _initialize_module(module: nn.Module, generator: torch.Generator) -> None:

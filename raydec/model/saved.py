@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from raydec.features.parameters import FeatureParameters
 from raydec.model.network import Network
+from raydec.model.outputs import Outputs
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class NetworkSpec:
         model: dump of its :class:`raydec.config.ModelConfig`.
         label_mean: mean of each attribute's training labels, which undoes the normalisation.
         label_std: their population standard deviation.
+        classes: groups of classes whose logits follow the attributes; see
+            :class:`raydec.model.outputs.Outputs`.
     """
 
     attributes: tuple[str, ...]
@@ -29,6 +32,12 @@ class NetworkSpec:
     model: dict[str, Any]
     label_mean: tuple[float, ...]
     label_std: tuple[float, ...]
+    classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def outputs(self) -> Outputs:
+        """What the columns of its emotion branch are."""
+        return Outputs(self.attributes, self.label_mean, self.label_std, self.classes)
 
 
 @dataclass(frozen=True)

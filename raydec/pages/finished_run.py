@@ -272,13 +272,7 @@ def _score_rows(
     """Scores, the wanted embeddings, and of each chunk its cluster and the distance to its centroid."""
     spec, network = run.saved.networks[0]
     worker = LocalWorker(device="cuda" if torch.cuda.is_available() else "cpu")
-    found = predict_utterances(
-        network.to(worker.device),
-        _chunk_set(run, rows),
-        worker,
-        np.array(spec.label_mean),
-        np.array(spec.label_std),
-    )
+    found = predict_utterances(network.to(worker.device), _chunk_set(run, rows), worker, spec.outputs)
     embeddings = found.embeddings[keep]
     if run.saved.centroids is None:
         return found.values, embeddings, found.clusters, None

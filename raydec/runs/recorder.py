@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -109,13 +108,9 @@ class RunRecorder:
     def best(self, network: Network, state: RunState) -> None:
         """See :class:`raydec.learning.training.Recorder`."""
         self._folder.check_claim()
-        last = state.history[-1]
-        scores = {
-            self._config.data.validation_name: {
-                name: last[f"valid/ccc_{name}"] for name in self._data.attributes
-            },
-        }
-        save_model(self._model(network, state, None, scores), self._folder.local / MODEL_FOLDER)
+        metrics = {name: state.history[-1][f"valid/{name}"] for name in self._data.targets.metrics}
+        model = self._model(network, state, None, {self._config.data.validation_name: metrics})
+        save_model(model, self._folder.local / MODEL_FOLDER)
 
     def finished(
         self,
@@ -126,9 +121,12 @@ class RunRecorder:
     ) -> None:
         """See :class:`raydec.learning.training.Recorder`."""
         self._folder.check_claim()
-        by_split = {split: result.ccc for split, result in scores.items()}
+        by_split = {
+            split: {name: result.metrics[name] for name in self._data.targets.metrics}
+            for split, result in scores.items()
+        }
         save_model(self._model(network, state, centroids, by_split), self._folder.local / MODEL_FOLDER)
-        named = {f"{split}/ccc_{name}": ccc[name] for split, ccc in by_split.items() for name in ccc}
+        named = {f"{split}/{name}": metrics[name] for split, metrics in by_split.items() for name in metrics}
         self._events.finish(named)
         self._trackers.finish(named)
         summary = {
@@ -137,7 +135,7 @@ class RunRecorder:
             "best_epoch": state.best_epoch,
             "synthetic": self._store.synthetic,
             "splits": self._splits(),
-            "ccc": by_split,
+            "ccc": {split: _ccc(metrics) for split, metrics in by_split.items()},
             "dependency": {
                 split: {name: dataclasses.asdict(found) for name, found in result.dependency.items()}
                 for split, result in scores.items()
@@ -182,8 +180,8 @@ class RunRecorder:
         for result in scores.values():
             rows = self._store.utterances.take(result.rows)
             part = rows.select(["utterance_id", "speaker", "split"])
-            for column, name in enumerate(self._data.attributes):
-                part = part.append_column(name, pa.array(result.targets[:, column]))
+            for column, name in enumerate(self._data.targets.outputs.attributes):
+                part = part.append_column(name, pa.array(rows[name].to_numpy()))
                 part = part.append_column(f"{name}_predicted", pa.array(result.predictions[:, column]))
             parts.append(part)
         return pa.concat_tables(parts)
@@ -193,14 +191,16 @@ class RunRecorder:
         network: Network,
         state: RunState,
         centroids: np.ndarray | None,
-        scores: Mapping[str, Any],
+        metrics: Mapping[str, Mapping[str, float | None]],
     ) -> SavedModel:
+        outputs = self._data.targets.outputs
         spec = NetworkSpec(
-            attributes=self._data.attributes,
+            attributes=outputs.attributes,
             num_clusters=self._config.clustering.num_clusters,
             model=self._config.model.model_dump(mode="json"),
-            label_mean=tuple(float(value) for value in self._data.label_mean),
-            label_std=tuple(float(value) for value in self._data.label_std),
+            label_mean=outputs.label_mean,
+            label_std=outputs.label_std,
+            classes=outputs.classes,
         )
         features = self._config.features
         return SavedModel(
@@ -223,7 +223,12 @@ class RunRecorder:
                 "label_range": self._store.label_range,
                 "best_epoch": state.best_epoch,
                 "splits": self._splits(),
-                "scores": dict(scores),
+                "scores": {split: _ccc(found) for split, found in metrics.items()},
                 "raydec_version": __version__,
             },
         )
+
+
+def _ccc(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
+    """CCC by attribute, out of a split's metrics."""
+    return {name.removeprefix("ccc_"): value for name, value in metrics.items() if name.startswith("ccc_")}

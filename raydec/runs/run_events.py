@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +76,7 @@ class RunEvents:
             return  # by an attempt that was interrupted after it
         config, whole = self._config, self._data.validation
         network = build_network(
-            config.model, config.features, len(self._data.attributes), config.clustering.num_clusters
+            config.model, config.features, len(self._data.targets.outputs), config.clustering.num_clusters
         )
         network.load_state_dict(state.network)
         rows = whole.rows[:: max(1, len(whole.rows) // _MAPPED_UTTERANCES)][:_MAPPED_UTTERANCES]
@@ -84,16 +84,15 @@ class RunEvents:
             whole.store, rows, self._data.normalizer, config.features.num_chunks, config.features.chunk_frames
         )
         embeddings = embed_share(network, chunk_set, LocalWorker())
-        header = ["utterance", "speaker", *self._data.attributes]
+        header = ["utterance", "speaker", *config.data.attributes]
         self._writer.add_embedding(
-            embeddings, _about_chunks(chunk_set, self._data), None, state.epoch, tag, header
+            embeddings, _about_chunks(chunk_set, config.data.attributes), None, state.epoch, tag, header
         )
 
 
-def _about_chunks(chunk_set: ChunkSet, data: TrainingData) -> list[list[str]]:
+def _about_chunks(chunk_set: ChunkSet, attributes: Sequence[str]) -> list[list[str]]:
     """A row of metadata per chunk."""
-    table = chunk_set.store.utterances.take(chunk_set.rows)
-    labels = chunk_set.labels(data.attributes)
+    table, labels = chunk_set.table, chunk_set.labels(attributes)
     about = []
     for name, speaker, values in zip(
         table["utterance_id"].to_pylist(), table["speaker"].to_pylist(), labels, strict=True

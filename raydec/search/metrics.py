@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from raydec.config import Config
+from raydec.learning.targets.registry import target_metrics
 
 _PHASES = (
     "epoch",
@@ -19,8 +20,7 @@ _PHASES = (
 def known_metrics(config: Config) -> set[str]:
     """Every key that an epoch of this run may write, but for ``epoch`` itself."""
     clusters = config.model.kind == "deepemocluster"
-    names = {"valid/ccc", "throughput/chunks_per_s", "train/loss_emotion"}
-    names |= {f"valid/ccc_{attribute}" for attribute in config.data.attributes}
+    names = {"throughput/chunks_per_s"} | target_metrics(config)
     names |= {f"time/{phase}_s" for phase in _PHASES if clusters or not phase.startswith(("kmeans", "embed"))}
     by_stage = {f"train/loss_{term}" for term in _unsupervised_terms(config)}
     if clusters:

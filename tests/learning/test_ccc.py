@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from jaxtyping import TypeCheckError
 
-from raydec.learning.ccc import CccMoments, concordance, global_moments
+from raydec.learning.ccc import CccMoments, concordance
+from raydec.learning.mergeable import merged_over_workers
 
 
 def oracle(x: np.ndarray, y: np.ndarray) -> float:
@@ -197,7 +198,7 @@ def test_parameter_gradients_summed_over_workers_are_those_of_the_global_batch(s
     everything = torch.stack([share.stack().detach() for share in shares])
     gradients = []
     for rank, share in enumerate(shares):
-        result = global_moments(share, lambda _: everything, rank).ccc()
+        result = merged_over_workers(share, lambda _: everything, rank).ccc()
         torch.testing.assert_close(result, whole, rtol=1e-12, atol=1e-14)
         gradients.append(torch.autograd.grad(result.sum(), weight, retain_graph=True)[0])
     torch.testing.assert_close(sum(gradients), expected, rtol=1e-10, atol=1e-12)

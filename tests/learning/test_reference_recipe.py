@@ -10,8 +10,11 @@ from raydec.config import config_from_dict
 from raydec.learning.ccc import concordance
 from raydec.learning.optimizers import Optimizers
 from raydec.learning.step import Batch, StepRunner
+from raydec.learning.targets.attributes import AttributesTarget
+from raydec.learning.targets.registry import Targets
 from raydec.learning.worker import LocalWorker
 from raydec.model.assembly import build_network
+from raydec.model.outputs import Outputs
 
 NUM_CLUSTERS, NUM_CHUNKS, STEPS = 5, 8, 5
 
@@ -118,7 +121,8 @@ def test_ten_steps_follow_the_specification() -> None:
         theirs.copy_(ours)
 
     optimizers = Optimizers(config.training, network, total_steps=2 * STEPS)
-    runner = StepRunner(config, network, optimizers, LocalWorker())
+    arousal = AttributesTarget(Outputs(("arousal",), (0.0,), (1.0,)), 1.0, config.loss.ccc)
+    runner = StepRunner(config, network, optimizers, LocalWorker(), Targets((arousal,), "ccc"))
     network.train()
     fresh_top = nn.Linear(256, NUM_CLUSTERS).double()
     for step, (chunks, labels, target) in enumerate(make_data(7)):

@@ -87,8 +87,8 @@ def test_statistics_are_those_of_the_rows_trained_on(folds: FeatureStore) -> Non
     ]
     assert data.labeled.rows.tolist() == rows
     labels = np.array([folds.utterances["arousal"][row].as_py() for row in rows])
-    assert data.label_mean == pytest.approx([labels.mean()], rel=1e-12)
-    assert data.label_std == pytest.approx([labels.std()], rel=1e-12)
+    assert data.targets.outputs.mean.tolist() == pytest.approx([labels.mean()], rel=1e-12)
+    assert data.targets.outputs.std.tolist() == pytest.approx([labels.std()], rel=1e-12)
     frames = np.log(np.concatenate([folds.frames(row) for row in rows]).astype(np.float64) + 1e-6)
     np.testing.assert_allclose(data.normalizer.mean, frames.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(data.normalizer.std, frames.std(axis=0), rtol=1e-5)
@@ -102,8 +102,8 @@ def test_the_stores_own_statistics_are_found_again_from_its_frames(tmp_path: Pat
         (data.normalizer.mean, data.normalizer.std), store.band_statistics("log"), strict=True
     ):
         assert np.array_equal(found, stored), "the published numbers move"
-    assert data.label_mean == [store.label_stats["arousal"].mean]
-    assert data.label_std == [store.label_stats["arousal"].std]
+    assert data.targets.outputs.mean.tolist() == [store.label_stats["arousal"].mean]
+    assert data.targets.outputs.std.tolist() == [store.label_stats["arousal"].std]
     store.normalization_source = "unlabeled"
     again = select_data(settings(store), store)
     np.testing.assert_allclose(again.normalizer.mean, data.normalizer.mean, rtol=1e-6)

@@ -12,7 +12,7 @@ from stores import make_store
 from raydec.config import config_from_dict
 from raydec.learning import epoch
 from raydec.learning.clustering import LocalClusterer
-from raydec.learning.step import StepLosses, read_losses
+from raydec.learning.step import read_losses
 from raydec.learning.training import NullRecorder, Training
 from raydec.learning.worker import LocalWorker
 from raydec.runs.training_loop import open_data
@@ -53,9 +53,9 @@ def test_how_often_losses_are_read_changes_nothing(tmp_path: Path, monkeypatch: 
 
 def test_read_losses_keeps_steps_and_names_apart() -> None:
     records = [
-        StepLosses(cluster=torch.tensor(1.5)),
-        StepLosses(),
-        StepLosses(cluster=torch.tensor(2.5), emotion=torch.tensor(0.1, dtype=torch.float64)),
+        {"cluster": torch.tensor(1.5)},
+        {},
+        {"cluster": torch.tensor(2.5), "emotion": torch.tensor(0.1, dtype=torch.float64)},
     ]
     assert read_losses(records) == [{"cluster": 1.5}, {}, {"cluster": 2.5, "emotion": 0.1}]
     assert read_losses([]) == []

@@ -1,0 +1,109 @@
+"""Emotional attributes: numbers, learned by their concordance with the labels."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Bool, Float64
+
+from raydec.config import Config
+from raydec.corpus.table import labeled_mask
+from raydec.errors import UserError
+from raydec.features.store import FeatureStore
+from raydec.learning.targets.protocol import TargetKind
+from raydec.model.outputs import Outputs
+
+Kind = Literal["exact", "reference"]
+SELECTION = "ccc"
+LOSS_NAME = "emotion"
+
+
+class AttributesTarget:
+    """Some of arousal, dominance and valence. See :class:`raydec.learning.targets.protocol.Target`.
+
+    Args:
+        outputs: the attributes and the scale of their training labels.
+        loss_weight: factor on the loss.
+        ccc_kind: ``exact`` or ``reference``, see :meth:`raydec.learning.ccc.CccMoments.ccc`.
+    """
+
+    loss_name = LOSS_NAME
+
+    def __init__(self, outputs: Outputs, loss_weight: float = 1.0, ccc_kind: Kind = "exact") -> None:
+        self.outputs = outputs
+        self.label = ", ".join(outputs.attributes)
+        self.num_columns = len(outputs)
+        self.loss_weight = loss_weight
+        self.metrics = _metrics(outputs.attributes)
+        self._ccc_kind: Kind = ccc_kind
+
+    def labeled(self, table: pa.Table) -> Bool[np.ndarray, " utterance"]:
+        """Rows with a label for at least one attribute."""
+        return labeled_mask(table, self.outputs.attributes).to_numpy()
+
+    def encode(self, table: pa.Table) -> Float64[np.ndarray, "utterance column"]:
+        """Labels with mean 0 and standard deviation 1 over the training rows."""
+        return (self._labels(table) - self.outputs.mean) / self.outputs.std
+
+    def criterion(self) -> Any:
+        """The mean of 1 - CCC over the attributes."""
+        from raydec.learning.losses import CccLoss
+
+        return CccLoss(self._ccc_kind)
+
+    def score(
+        self, predictions: Float64[np.ndarray, "utterance output"], table: pa.Table, rng: np.random.Generator
+    ) -> dict[str, float]:
+        """CCC of each attribute over its labeled utterances, and their mean."""
+        from raydec.learning.ccc import concordance
+
+        labels = self._labels(table)
+        scores = {}
+        for column, name in enumerate(self.metrics):
+            known = np.isfinite(labels[:, column])
+            scores[name] = concordance(predictions[known, column], labels[known, column])
+        return scores | {SELECTION: float(np.mean(list(scores.values())))}
+
+    def _labels(self, table: pa.Table) -> Float64[np.ndarray, "utterance attribute"]:
+        columns = [table[attribute].to_numpy() for attribute in self.outputs.attributes]
+        return np.stack(columns, axis=1).astype(np.float64)
+
+
+def _metrics(attributes: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"ccc_{attribute}" for attribute in attributes)
+
+
+def _make(config: Config, store: FeatureStore, train_rows: np.ndarray) -> AttributesTarget:
+    """Fit the label scale to the training rows.
+
+    Raises:
+        UserError: no training utterance is labeled for an attribute, or all labels are equal.
+    """
+    attributes = config.data.attributes
+    table = store.utterances.take(train_rows)
+    labels = {attribute: table[attribute].drop_null().to_numpy() for attribute in attributes}
+    missing = [attribute for attribute, values in labels.items() if not len(values)]
+    if missing:
+        raise UserError(
+            f"data.attributes: no training utterance of {store.path} is labeled for {', '.join(missing)}; "
+            "drop it"
+        )
+    constant = [attribute for attribute, values in labels.items() if not np.ptp(values) > 0]
+    if constant:
+        raise UserError(
+            f"data.attributes: the training labels of {', '.join(constant)} are all equal; drop it"
+        )
+    mean, std = ([float(statistic(values)) for values in labels.values()] for statistic in (np.mean, np.std))
+    outputs = Outputs(attributes, tuple(mean), tuple(std))
+    return AttributesTarget(outputs, config.loss.emotion_weight, config.loss.ccc)
+
+
+KIND = TargetKind(
+    is_wanted=lambda config: bool(config.data.attributes),
+    metrics=lambda config: _metrics(config.data.attributes),
+    selection=SELECTION,
+    loss_name=LOSS_NAME,
+    make=_make,
+)

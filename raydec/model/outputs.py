@@ -1,0 +1,77 @@
+"""What the numbers that a network predicts mean.
+
+Everything after training works from this description: predictions, evaluation, reports, ONNX, model cards. It
+knows two kinds of outputs, so a new target of either kind changes nothing there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float64
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Columns of a network's emotion branch: numbers first, then the logits of classes.
+
+    Attributes:
+        attributes: names of the numbers; each is a column of the utterance table.
+        label_mean: mean of each number's training labels, which undoes the normalisation.
+        label_std: their population standard deviation.
+        classes: column of the utterance table to the classes that are told apart, in order.
+    """
+
+    attributes: tuple[str, ...] = ()
+    label_mean: tuple[float, ...] = ()
+    label_std: tuple[float, ...] = ()
+    classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Number of columns."""
+        return len(self.names)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """A name per column: ``arousal``, or ``emotion_A`` for the probability of a class."""
+        of_classes = (f"{group}_{name}" for group, names in self.classes.items() for name in names)
+        return (*self.attributes, *of_classes)
+
+    @property
+    def groups(self) -> dict[str, slice]:
+        """The columns of each group of classes."""
+        found, first = {}, len(self.attributes)
+        for group, names in self.classes.items():
+            found[group] = slice(first, first + len(names))
+            first += len(names)
+        return found
+
+    @property
+    def mean(self) -> Float64[np.ndarray, " output"]:
+        """What is added to undo the normalisation; 0 for classes."""
+        return np.array([*self.label_mean, *[0.0] * self._num_classes])
+
+    @property
+    def std(self) -> Float64[np.ndarray, " output"]:
+        """What is multiplied by before that; 1 for classes."""
+        return np.array([*self.label_std, *[1.0] * self._num_classes])
+
+    def in_label_scale(
+        self, values: Float64[np.ndarray, "*batch output"]
+    ) -> Float64[np.ndarray, "*batch output"]:
+        """Undo the normalisation of the numbers; probabilities stay as they are."""
+        return values * self.std + self.mean
+
+    def merge(self, other: Outputs) -> Outputs:
+        """The outputs of both, side by side; the numbers of both come first."""
+        return Outputs(
+            self.attributes + other.attributes,
+            self.label_mean + other.label_mean,
+            self.label_std + other.label_std,
+            self.classes | other.classes,
+        )
+
+    @property
+    def _num_classes(self) -> int:
+        return sum(map(len, self.classes.values()))
