@@ -38,6 +38,7 @@ def main(arguments: Sequence[str]) -> None:
     options = _parse(arguments)
     # Reading the corpus needs Arrow, decoding needs torch: not before the arguments are known to be good.
     from raydec.corpus.readers import read_corpus
+    from raydec.features.parameters import FeatureParameters
 
     corpus = read_corpus(
         options.corpus_dir,
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str]) -> None:
         num_workers=options.workers,
         address=options.address,
         restart=options.restart,
+        parameters=FeatureParameters(remove_dc=options.remove_dc),
     )
     _print_summary(summary)
 
@@ -148,6 +150,11 @@ def _parse(arguments: Sequence[str]) -> Namespace:
         metavar=("LOW", "HIGH"),
         default=(1.0, 7.0),
         help="limits of valid labels (default: 1 7); rows outside are skipped",
+    )
+    parser.add_argument(
+        "--remove-dc",
+        action="store_true",
+        help="subtract each utterance's mean: for recordings with a DC offset",
     )
     parser.add_argument(
         "--workers",

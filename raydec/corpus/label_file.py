@@ -34,6 +34,9 @@ _ALIASES: dict[str, tuple[str, ...]] = {
     "split": ("split", "splitset", "partition", "subset"),
     "emotion": ("emotion", "emoclass"),
     "gender": ("gender", "sex"),
+    "start": ("start", "starts", "starttime", "startsec", "startseconds", "begin", "begintime", "onset"),
+    "end": ("end", "ends", "endtime", "endsec", "endseconds", "stop", "stoptime"),
+    "duration": ("duration", "durations", "dur", "durationsec", "durationseconds"),
 }
 _FIELD_OF = {alias: name for name, aliases in _ALIASES.items() for alias in aliases}
 _PARQUET_SUFFIXES = (".parquet", ".pq")
@@ -116,12 +119,19 @@ def _fields_of(header: Sequence[str], path: Path) -> tuple[dict[str, int], list[
     candidates: dict[str, list[int]] = {}
     normalised = [_normalised(name) for name in header]
     for place, name in enumerate(normalised):
-        if name in _FIELD_OF:
-            candidates.setdefault(_FIELD_OF[name], []).append(place)
+        if (field := _field_of(name, normalised)) is not None:
+            candidates.setdefault(field, []).append(place)
     warnings = _check_header(path, header, normalised, candidates)
     if len(candidates["file"]) > 1:
         candidates["file"].sort(key=lambda place: _FILE_ALIASES.index(normalised[place]))
     return {name: places[0] for name, places in candidates.items()}, warnings
+
+
+def _field_of(name: str, header: Sequence[str]) -> str | None:
+    # An offset is where the segment starts beside its duration, and where it ends beside its onset.
+    if name == "offset":
+        return "end" if "onset" in header else "start" if "duration" in header else None
+    return _FIELD_OF.get(name)
 
 
 def _check_header(

@@ -50,7 +50,7 @@ def read_msp_podcast(
     partitions = _Partitions.read(corpus_dir, index)
     collector = RowCollector(label_range, partitions.split_of, _SPLIT_REMEDY)
     collector.add(label_file, index.locate)
-    claimed = set(collector.paths)
+    claimed = collector.paths
     reading = collector.finish()
     partitions.complete(reading, claimed)
     reading.skipped += listing.skipped

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 from raydec.config import ATTRIBUTES
 from raydec.corpus.audio_files import AudioFile, RowProblem, printable
 from raydec.corpus.label_file import LabelFile
+from raydec.corpus.segments import Segment, segment_of
 from raydec.corpus.table import (
     SCHEMA,
     UNLABELED_SPLIT,
@@ -40,6 +41,8 @@ class Record(NamedTuple):
     valence: float | None
     emotion: str | None
     gender: str | None
+    start_s: float | None = None
+    end_s: float | None = None
 
     @property
     def is_labeled(self) -> bool:
@@ -55,7 +58,7 @@ class Reading:
     """What a reader has found, before it is made a corpus.
 
     Attributes:
-        records: usable utterances; no two share a path.
+        records: usable utterances; no two are the same segment of a path.
         skipped: what is left out.
         warnings: one line each.
         unclaimed: audio files that no row speaks of.
@@ -81,7 +84,7 @@ def unlabeled_record(file: AudioFile, split: str = UNLABELED_SPLIT) -> Record:
 class RowCollector:
     """Takes label rows in, one file of them after the other, and settles which count.
 
-    Rows about the same audio file are taken together: equal ones count once, others not at all.
+    Rows about the same segment of an audio file are taken together: equal ones count once, others not at all.
 
     Args:
         label_range: lowest and highest valid label.
@@ -98,7 +101,7 @@ class RowCollector:
         self._low, self._high = label_range
         self._split_of = split_of
         self._split_remedy = split_remedy
-        self._outcomes: dict[str, list[Record | Skipped]] = {}
+        self._outcomes: dict[tuple[str, Segment], list[Record | Skipped]] = {}
         self._lost: list[Skipped] = []
         self._warnings: list[str] = []
         self._without_split: str | None = None
@@ -116,24 +119,27 @@ class RowCollector:
             label_file.columns["file"],
             _transposed(label_file, ATTRIBUTES),
             _transposed(label_file, ("speaker", "split", "emotion", "gender"), text_cell),
+            _transposed(label_file, ("start", "end", "duration")),
             strict=True,
         )
-        for number, (name, labels, texts) in enumerate(cells):
+        for number, (name, labels, texts, times) in enumerate(cells):
             if not isinstance(name, str) or not name.strip():
                 self._lost.append(Skipped(label_file.place(number), "names no audio file"))
                 continue
             name = name.strip()
             try:
                 file = locate(name)
-            except RowProblem as problem:
+                segment = segment_of(*times)
+            except (RowProblem, ValueError) as problem:
                 self._lost.append(Skipped(printable(name), str(problem)))
                 continue
-            self._outcomes.setdefault(file.path, []).append(self._outcome(file, labels, texts))
+            outcome = self._outcome(file, segment, labels, texts)
+            self._outcomes.setdefault((file.path, segment), []).append(outcome)
 
     @property
-    def paths(self) -> Iterable[str]:
+    def paths(self) -> set[str]:
         """Audio files that a row speaks of, whether the row counts or not."""
-        return self._outcomes.keys()
+        return {path for path, _ in self._outcomes}
 
     def finish(self) -> Reading:
         """Settle repeated rows and hand everything over.
@@ -161,15 +167,21 @@ class RowCollector:
             )
         return reading
 
-    def _outcome(self, file: AudioFile, labels: tuple[Any, ...], texts: tuple[Any, ...]) -> Record | Skipped:
+    def _outcome(
+        self, file: AudioFile, segment: Segment, labels: tuple[Any, ...], texts: tuple[Any, ...]
+    ) -> Record | Skipped:
+        utterance_id = segment.name_in(file.name)
         speaker, split, emotion, gender = texts
         try:
             arousal, dominance, valence = map(self._label, ATTRIBUTES, labels)
             is_labeled = not (arousal is None and dominance is None and valence is None)
             split = self._split(file, split, is_labeled)
         except (RowProblem, UserError) as problem:
-            return Skipped(file.name, str(problem))
-        return Record(file.name, file.path, speaker, split, arousal, dominance, valence, emotion, gender)
+            return Skipped(utterance_id, str(problem))
+        times = (None, None) if segment.is_whole else segment
+        return Record(
+            utterance_id, file.path, speaker, split, arousal, dominance, valence, emotion, gender, *times
+        )
 
     def _split(self, file: AudioFile, given: str | None, is_labeled: bool) -> str:
         split = given or self._split_of(file)

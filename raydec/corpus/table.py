@@ -1,4 +1,4 @@
-"""The utterance table: one row per audio file, whatever layout the corpus came in.
+"""The utterance table: one row per audio file or segment of one, whatever layout the corpus came in.
 
 Readers fill it, :func:`validate_table` checks it once, and everything downstream may rely on it.
 """
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raydec.config import ATTRIBUTES
+from raydec.corpus.segments import WHOLE, Segment
 from raydec.errors import UserError
 from raydec.splits import UNLABELED_SPLIT, canonical_split
 
@@ -28,10 +29,13 @@ SCHEMA = pa.schema(
         pa.field("valence", pa.float64()),
         pa.field("emotion", pa.string()),
         pa.field("gender", pa.string()),
+        pa.field("start_s", pa.float64()),
+        pa.field("end_s", pa.float64()),
     ]
 )
 """Columns of an utterance table. Unique ``utterance_id``, absolute ``path``, canonical ``split``; a null
-speaker is unknown, a null attribute is unlabeled for that attribute."""
+speaker is unknown, a null attribute is unlabeled for that attribute. ``start_s`` and ``end_s`` bound the
+segment of the file that is meant; null means the file's own ends."""
 
 _MAX_NAMED = 5
 
@@ -114,6 +118,14 @@ def table_warnings(table: pa.Table) -> tuple[str, ...]:
 def labeled_mask(table: pa.Table, attributes: Iterable[str] = ATTRIBUTES) -> pa.ChunkedArray:
     """Per row, whether at least one of the attributes is labeled."""
     return functools.reduce(pc.or_, (pc.is_valid(table[attribute]) for attribute in attributes))
+
+
+def segments(table: pa.Table) -> list[Segment]:
+    """Per row, the part of its file that it means; the whole in tables that older versions stored."""
+    if "start_s" not in table.column_names:
+        return [WHOLE] * table.num_rows
+    pairs = zip(table["start_s"].to_pylist(), table["end_s"].to_pylist(), strict=True)
+    return [Segment(start_s or 0.0, end_s) for start_s, end_s in pairs]
 
 
 def name_some(names: Sequence[str], limit: int = _MAX_NAMED) -> str:

@@ -84,6 +84,11 @@ class Recording:
     _way: _Way
     _kept: tuple[_Samples, ...] | None
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether its samples are in memory."""
+        return self._kept is not None
+
     def blocks(self) -> Iterator[_Samples]:
         """Its samples in blocks of no fixed length: one channel, as loud as in the file.
 

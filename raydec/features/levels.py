@@ -36,19 +36,22 @@ class Levels:
         """The largest magnitude."""
         return max(-self.lowest, self.highest)
 
-    def warnings(self) -> tuple[str, ...]:
-        """What moves predictions although nobody would hear it: a DC offset, and clicks.
+    def warnings(self, remove_dc: bool = False) -> tuple[str, ...]:
+        """What moves predictions although it is hardly heard: a DC offset, and clicks.
 
-        A click is told by 10 ms pieces: fewer than three of them (0.2% of a long recording) are louder than a
+        A click is told by 10 ms pieces: at most three of them (0.2% of a long recording) are louder than a
         quarter of the peak.
+
+        Args:
+            remove_dc: the offset is removed, and needs no warning.
         """
-        return (*self._offset_warning(), *self._click_warning())
+        return (*(() if remove_dc else self._offset_warning()), *self._click_warning())
 
     def _offset_warning(self) -> tuple[str, ...]:
         share = abs(self.mean) / self.peak if self.peak > 0 else 0.0
         if share < _LARGE_OFFSET:
             return ()
-        return (f"{OFFSET_WARNING}{share:.0%} of the peak; {_OFFSET_REMEDY}",)
+        return (f"a DC offset of {share:.0%} of the peak moves predictions; remove it, or use --remove-dc",)
 
     def _click_warning(self) -> tuple[str, ...]:
         num_steps = len(self.step_peaks)
@@ -63,10 +66,6 @@ class Levels:
             f"a click at {loudest_s:.2f} s is {usual_db:.0f} dB above the rest, which is taken for quiet "
             "speech; remove the click",
         )
-
-
-OFFSET_WARNING = "a DC offset of "
-_OFFSET_REMEDY = "it moves predictions; remove it, or prepare with --remove-dc"
 
 
 @dataclass

@@ -39,17 +39,25 @@ def mel_frames(
     """
     parameters = parameters or FeatureParameters()
     samples = torch.as_tensor(waveform)
+    if parameters.remove_dc:
+        samples = samples - samples.mean(dtype=torch.float64).float()
     if parameters.peak_normalize:
         peak = samples.abs().max()
         samples = samples / peak if peak > 0 else samples
     missing = parameters.n_fft // 2 + 1 - len(samples)
     if missing > 0:
         samples = torch.nn.functional.pad(samples, (0, missing))
-    return _transform(parameters)(samples).T.contiguous()
+    return mel_transform(parameters)(samples).T.contiguous()
 
 
 @functools.lru_cache(maxsize=4)
-def _transform(parameters: FeatureParameters) -> torchaudio.transforms.MelSpectrogram:
+def mel_transform(parameters: FeatureParameters, center: bool = True) -> torchaudio.transforms.MelSpectrogram:
+    """Mel power of samples, [mel, frame].
+
+    Args:
+        parameters: of the features.
+        center: mirror the waveform at both ends, so that frames are centred on multiples of the hop.
+    """
     return torchaudio.transforms.MelSpectrogram(
         parameters.sample_rate,
         n_fft=parameters.n_fft,
@@ -60,6 +68,7 @@ def _transform(parameters: FeatureParameters) -> torchaudio.transforms.MelSpectr
         norm="slaney",
         mel_scale="slaney",
         power=2,
+        center=center,
         pad_mode="reflect",
     )
 

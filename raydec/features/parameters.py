@@ -22,6 +22,7 @@ class FeatureParameters:
         f_min: lower edge of the lowest band in Hz.
         f_max: upper edge of the highest band in Hz.
         peak_normalize: divide the waveform by its absolute maximum first.
+        remove_dc: subtract the waveform's mean before that.
     """
 
     sample_rate: int = 16_000
@@ -31,6 +32,7 @@ class FeatureParameters:
     f_min: float = 0.0
     f_max: float = 8_000.0
     peak_normalize: bool = True
+    remove_dc: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -38,11 +40,12 @@ class FeatureParameters:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FeatureParameters:
-        """The inverse of :meth:`to_dict`.
+        """The inverse of :meth:`to_dict`; ``remove_dc``, which older stores and models lack, is off.
 
         Raises:
             ValueError: a key is missing or unknown, or a value has another type.
         """
+        values = {"remove_dc": False, **values}
         expected = {field.name for field in fields(cls)}
         if set(values) != expected:
             names = ", ".join(sorted(expected.symmetric_difference(values)))

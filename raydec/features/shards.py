@@ -21,10 +21,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from raydec.corpus.table import UNLABELED_SPLIT, Skipped, labeled_mask
+from raydec.corpus.segments import WHOLE, Segment
+from raydec.corpus.table import UNLABELED_SPLIT, Skipped, labeled_mask, segments
 from raydec.errors import AudioError, UserError
-from raydec.features.audio import DecodedAudio, decode_audio
-from raydec.features.mel import MelMoments, mel_frames
+from raydec.features.audio import Recording, measure_audio
+from raydec.features.mel import MelMoments
+from raydec.features.mel_stream import mel_blocks
 from raydec.features.parameters import FeatureParameters
 from raydec.files.atomic import file_sha256, full_disk_explained, temporary_file, write_arrow, write_text
 
@@ -39,7 +41,7 @@ as long as there is any other."""
 
 @dataclass(frozen=True)
 class PlannedUtterance:
-    """One audio file to be decoded, as it was when the plan was made.
+    """One audio file, or segment of one, to be decoded, as it was when the plan was made.
 
     Attributes:
         row: its row in the corpus table.
@@ -47,6 +49,7 @@ class PlannedUtterance:
         role: what its frames may be used for.
         size: bytes; -1 for a file that was not there.
         modified_ns: time of its last change.
+        segment: the part of the file.
     """
 
     row: int
@@ -55,6 +58,7 @@ class PlannedUtterance:
     role: Role
     size: int
     modified_ns: int
+    segment: Segment = WHOLE
 
 
 @dataclass(frozen=True)
@@ -147,10 +151,10 @@ def plan_shards(table: pa.Table) -> list[ShardPlan]:
     Reads the size and age of every audio file.
     """
     per_shard = min(max(-(-table.num_rows // _TARGET_SHARDS), _MIN_UTTERANCES), _MAX_UTTERANCES)
-    columns = (table["utterance_id"].to_pylist(), table["path"].to_pylist(), _roles(table))
+    columns = (table["utterance_id"].to_pylist(), table["path"].to_pylist(), _roles(table), segments(table))
     utterances = [
-        PlannedUtterance(row, utterance_id, path, role, *_size_and_age(path))
-        for row, (utterance_id, path, role) in enumerate(zip(*columns, strict=True))
+        PlannedUtterance(row, utterance_id, path, role, *_size_and_age(path), segment)
+        for row, (utterance_id, path, role, segment) in enumerate(zip(*columns, strict=True))
     ]
     starts = range(0, len(utterances), per_shard)
     return [
@@ -171,7 +175,8 @@ def finished_shard(plan: ShardPlan, folder: Path, parameters: FeatureParameters)
 def write_shard(plan: ShardPlan, folder: Path, parameters: FeatureParameters) -> ShardResult:
     """Decode a shard's utterances and write their frames; a bad file is skipped with its reason.
 
-    Holds one utterance in memory at a time. Files appear under their names only when they are complete.
+    Holds a few minutes of one utterance in memory at a time. Files appear under their names only when they
+    are complete.
 
     Raises:
         UserError: the disk is full, or this machine does not see a file that the planning one saw.
@@ -206,6 +211,7 @@ class _OpenShard:
         self.parameters = parameters
         self.raw = raw
         self.num_frames = 0
+        self._checked = ("", "")
         self.stored: list[StoredUtterance] = []
         self.skipped: list[Skipped] = []
         self.warnings: list[tuple[str, str]] = []
@@ -214,24 +220,42 @@ class _OpenShard:
     def add(self, utterance: PlannedUtterance) -> None:
         _refuse_invisible(utterance)
         try:
-            audio, sha256 = _decode(utterance.path, self.parameters.sample_rate)
+            recording = measure_audio(utterance.path, self.parameters.sample_rate, utterance.segment)
+            sha256 = self._checksum(utterance)
+            num_frames = self._write(recording, utterance.role)
         except AudioError as error:
             self.skipped.append(Skipped(utterance.utterance_id, error.reason))
             return
-        frames = mel_frames(audio.samples, self.parameters).clamp_(max=MAX_FLOAT16).half().numpy()
-        self.raw.write(frames.tobytes())
-        self.moments[utterance.role] = self.moments[utterance.role].merge(MelMoments.of(frames))
-        duration_s = len(audio.samples) / self.parameters.sample_rate
-        self.stored.append(StoredUtterance(utterance.row, len(frames), self.num_frames, duration_s, sha256))
-        self.warnings.extend((utterance.utterance_id, warning) for warning in audio.warnings)
-        self.num_frames += len(frames)
+        duration_s = recording.levels.num_samples / self.parameters.sample_rate
+        self.stored.append(StoredUtterance(utterance.row, num_frames, self.num_frames, duration_s, sha256))
+        warnings = (*recording.warnings, *recording.levels.warnings(self.parameters.remove_dc))
+        self.warnings.extend((utterance.utterance_id, warning) for warning in warnings)
+        self.num_frames += num_frames
 
+    def _write(self, recording: Recording, role: Role) -> int:
+        """Write a recording's frames, all or none; returns their number."""
+        start, moments, num_frames = self.raw.tell(), self.moments[role], 0
+        try:
+            for block in mel_blocks(recording, self.parameters):
+                frames = block.clamp_(max=MAX_FLOAT16).half().numpy()
+                self.raw.write(frames.tobytes())
+                moments = moments.merge(MelMoments.of(frames))
+                num_frames += len(frames)
+        except AudioError:
+            self.raw.seek(start)
+            self.raw.truncate()
+            raise
+        self.moments[role] = moments
+        return num_frames
 
-def _decode(path: str, sample_rate: int) -> tuple[DecodedAudio, str]:
-    try:
-        return decode_audio(path, sample_rate), file_sha256(path)
-    except OSError as error:
-        raise AudioError(path, f"cannot be read: {error.strerror or error}") from None
+    def _checksum(self, utterance: PlannedUtterance) -> str:
+        """Of the file; segments of one file follow each other, and it is read once for all of them."""
+        if self._checked[0] != utterance.path:
+            try:
+                self._checked = (utterance.path, file_sha256(utterance.path))
+            except OSError as error:
+                raise AudioError(utterance.path, f"cannot be read: {error.strerror or error}") from None
+        return self._checked[1]
 
 
 def _roles(table: pa.Table) -> list[Role]:

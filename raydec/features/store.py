@@ -104,7 +104,9 @@ class FeatureStore:
 
     @classmethod
     def open(cls, path: str | Path, parameters: FeatureParameters | None = None) -> FeatureStore:
-        """Open a store for features computed with ``parameters`` (default: this version's).
+        """Open a store for features computed with ``parameters``.
+
+        By default these are the ones of this version, with or without the DC offset as the store has them.
 
         Raises:
             UserError: no store there, unfinished, damaged, of another schema version, or made with other
@@ -117,7 +119,8 @@ class FeatureStore:
             store._fill(folder, content)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise damaged(folder, STORE_FILE, f"{type(error).__name__}: {error}") from None
-        differences = store.parameters.differences(parameters or FeatureParameters())
+        parameters = parameters or FeatureParameters(remove_dc=store.parameters.remove_dc)
+        differences = store.parameters.differences(parameters)
         if differences:
             raise UserError(
                 f"{folder} holds features of other parameters: {', '.join(differences)}; "

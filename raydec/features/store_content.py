@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raydec.config import ATTRIBUTES
-from raydec.corpus.table import Corpus, labeled_mask, name_some
+from raydec.corpus.segments import Segment
+from raydec.corpus.table import Corpus, labeled_mask, name_some, segments
 from raydec.features.mel import MelMoments
 from raydec.features.parameters import SCALES, FeatureParameters
 from raydec.features.shards import ROLES, ShardPlan, ShardResult
@@ -128,12 +129,12 @@ def _split_counts(table: pa.Table) -> dict[str, dict[str, int | float]]:
 
 
 def _leak_notices(table: pa.Table) -> list[str]:
-    """Recordings that are byte-identical to one of another split."""
-    first_of: dict[str, tuple[str, str]] = {}
+    """Recordings, or segments of one, that are byte-identical to one of another split."""
+    first_of: dict[tuple[str, Segment], tuple[str, str]] = {}
     leaks = []
     columns = (table[name].to_pylist() for name in ("utterance_id", "split", "sha256"))
-    for utterance_id, split, sha256 in zip(*columns, strict=True):
-        twin, twin_split = first_of.setdefault(sha256, (utterance_id, split))
+    for utterance_id, split, sha256, segment in zip(*columns, segments(table), strict=True):
+        twin, twin_split = first_of.setdefault((sha256, segment), (utterance_id, split))
         if twin_split != split:
             leaks.append(f"{utterance_id} ({split}) = {twin} ({twin_split})")
     if not leaks:
@@ -148,7 +149,11 @@ def _leak_notices(table: pa.Table) -> list[str]:
 def corpus_entry(corpus: Corpus, plans: Sequence[ShardPlan]) -> dict[str, Any]:
     """Identity of a corpus: its table's content, and the size and age of its audio files."""
     files = [(u.size, u.modified_ns) for plan in plans for u in plan.utterances]
-    labels = [corpus.table[name].to_pylist() for name in corpus.table.column_names if name != "path"]
+    # A corpus without segments keeps the identity that versions without them gave it.
+    unsaid = {"path"} | {
+        name for name in ("start_s", "end_s") if not pc.any(pc.is_valid(corpus.table[name])).as_py()
+    }
+    labels = [corpus.table[name].to_pylist() for name in corpus.table.column_names if name not in unsaid]
     return {
         "name": corpus.name,
         "format": corpus.format,

@@ -10,6 +10,7 @@ import numpy as np
 import soundfile
 from markupsafe import Markup
 
+from raydec.corpus.table import segments
 from raydec.errors import AudioError
 from raydec.features.audio import load_audio
 from raydec.features.parameters import FeatureParameters
@@ -121,7 +122,8 @@ def _clips(view: SplitView, chunks: list[NearChunk]) -> list[str]:
 def _player(view: SplitView, near: NearChunk) -> str:
     path = view.column("path")[near.utterance]
     try:
-        clip = clip_wav(str(path), near.start_s, near.end_s)
+        offset_s = segments(view.table)[near.utterance].start_s
+        clip = clip_wav(str(path), offset_s + near.start_s, offset_s + near.end_s)
     except AudioError as error:
         return f"no clip: {error.reason}"
     name = f"{near.start_s:.2f} to {near.end_s:.2f} s of {view.column('utterance_id')[near.utterance]}"

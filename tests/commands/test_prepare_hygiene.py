@@ -244,15 +244,15 @@ def test_an_interrupted_run_keeps_its_shards_and_decodes_them_once(
     corpus = clean_corpus(tmp_path / "corpus", count=40)
     store = tmp_path / "store"
     decoded: list[str] = []
-    decode = shards.decode_audio
+    decode = shards.measure_audio
 
-    def interrupted(path: str, sample_rate: int) -> object:
+    def interrupted(path: str, *arguments: object) -> object:
         decoded.append(path)
         if len(decoded) == 20:
             raise KeyboardInterrupt
-        return decode(path, sample_rate)
+        return decode(path, *arguments)
 
-    monkeypatch.setattr(shards, "decode_audio", interrupted)
+    monkeypatch.setattr(shards, "measure_audio", interrupted)
     assert prepare(corpus.folder, store) == 130
     assert "interrupted; what was finished is kept" in capsys.readouterr().err
     assert sorted(times(store)) == ["frames-00000.arrow", "frames-00000.json"]

@@ -30,6 +30,7 @@ ENTRIES: list[dict[str, Any]] = [
     },
 ]
 FILES = tuple(str(entry["file"]) for entry in ENTRIES)
+_WHOLE = {"start_s": None, "end_s": None}
 
 
 def _touch(folder: Path, *names: str) -> Path:
@@ -69,11 +70,11 @@ def test_every_format_gives_the_same_table(tmp_path: Path, suffix: str) -> None:
     root = str(folder.resolve())
     assert corpus.table.to_pylist() == [
         {"utterance_id": "a.wav", "path": f"{root}/a.wav", "speaker": "s1", "split": "train", "arousal": 1.5,
-         "dominance": 7.0, "valence": 2.0, "emotion": None, "gender": None},
+         "dominance": 7.0, "valence": 2.0, "emotion": None, "gender": None, **_WHOLE},
         {"utterance_id": "sub/b.flac", "path": f"{root}/sub/b.flac", "speaker": None, "split": "validation",
-         "arousal": 3.25, "dominance": 1.0, "valence": None, "emotion": None, "gender": None},
+         "arousal": 3.25, "dominance": 1.0, "valence": None, "emotion": None, "gender": None, **_WHOLE},
         {"utterance_id": FILES[2], "path": f"{root}/{FILES[2]}", "speaker": "s3", "split": "unlabeled",
-         "arousal": None, "dominance": None, "valence": None, "emotion": None, "gender": None},
+         "arousal": None, "dominance": None, "valence": None, "emotion": None, "gender": None, **_WHOLE},
     ]  # fmt: skip
 
 
@@ -94,7 +95,7 @@ def test_every_column_name_is_understood(tmp_path: Path, file: str, names: tuple
     row = read_corpus(folder, format="manifest").table.drop_columns(["path"]).to_pylist()[0]
     assert row == {
         "utterance_id": "a.wav", "speaker": "s1", "split": "train", "arousal": 1.5, "dominance": 3.5,
-        "valence": 2.5, "emotion": "happy", "gender": "Female",
+        "valence": 2.5, "emotion": "happy", "gender": "Female", **_WHOLE,
     }  # fmt: skip
 
 

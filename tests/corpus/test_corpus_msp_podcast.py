@@ -70,6 +70,8 @@ def test_a_row_becomes_an_utterance_with_nothing_swapped(tmp_path: Path) -> None
         "valence": 3.555556,
         "emotion": "N",
         "gender": "Male",
+        "start_s": None,
+        "end_s": None,
     }
     unknown = _rows(corpus)[NAMES[2]]
     assert (unknown["speaker"], unknown["gender"], unknown["emotion"]) == (None, None, "X")

@@ -126,3 +126,12 @@ def test_parameters_survive_json_and_name_what_differs() -> None:
         FeatureParameters.from_dict({**parameters.to_dict(), "n_fft": "512"})
     with pytest.raises(ValueError, match="window"):
         FeatureParameters.from_dict({**parameters.to_dict(), "window": 512})
+
+
+def test_removing_the_offset_is_what_subtracting_the_mean_does() -> None:
+    samples = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    without = samples - samples.mean()
+    removed = mel_frames(samples + np.float32(0.3), FeatureParameters(remove_dc=True))
+    np.testing.assert_allclose(removed, mel_frames(without), rtol=1e-3, atol=1e-6)
+    kept = mel_frames(samples + np.float32(0.3))
+    assert kept[:, 0].mean() > 100 * removed[:, 0].mean()

@@ -241,13 +241,13 @@ from corpus_support import many, write_corpus
 import raydec.features.shards as shards
 from raydec.features.parameters import FeatureParameters
 
-decode, calls = shards.decode_audio, []
-def decode_until_killed(path, sample_rate):
+decode, calls = shards.measure_audio, []
+def decode_until_killed(path, *arguments):
     calls.append(path)
     if len(calls) == 20:
         os.kill(os.getpid(), 9)
-    return decode(path, sample_rate)
-shards.decode_audio = decode_until_killed
+    return decode(path, *arguments)
+shards.measure_audio = decode_until_killed
 folder = Path(sys.argv[2])
 for plan in shards.plan_shards(write_corpus(folder / "audio", many(40)).table):
     shards.write_shard(plan, folder / "store", FeatureParameters())

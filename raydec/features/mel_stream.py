@@ -1,0 +1,63 @@
+"""Mel frames of recordings of any length, in blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from raydec.features.audio import Recording
+from raydec.features.mel import mel_frames, mel_transform
+from raydec.features.parameters import FeatureParameters
+
+_FRAMES_PER_BLOCK = 1024
+
+
+def mel_blocks(
+    recording: Recording, parameters: FeatureParameters | None = None
+) -> Iterator[Float32[Tensor, "_ mel"]]:
+    """Mel power of a recording in blocks of frames, in memory that does not grow with its length.
+
+    Together they are :func:`mel_frames` of its samples: to the bit if it is short enough to be one block, and
+    up to rounding otherwise.
+
+    Args:
+        recording: its samples must have ``parameters.sample_rate``.
+        parameters: defaults to :class:`FeatureParameters`.
+
+    Raises:
+        AudioError: the file cannot be read any more.
+    """
+    parameters = parameters or FeatureParameters()
+    if recording.is_kept or recording.levels.num_samples <= parameters.n_fft:
+        yield mel_frames(recording.samples(), parameters)
+        return
+    # Frames are centred on multiples of the hop; the waveform is mirrored at both ends for the outer ones.
+    half, hop = parameters.n_fft // 2, parameters.hop_length
+    transform = mel_transform(parameters, center=False)
+    waiting = torch.empty(0)
+    is_first = True
+    for block in _leveled(recording, parameters):
+        waiting = torch.cat([waiting, block])
+        if is_first and len(waiting) > half:
+            waiting = torch.cat([waiting[1 : half + 1].flip(0), waiting])
+            is_first = False
+        # What the mirrored end needs is kept back.
+        num_frames = (len(waiting) - 2 * half - 1) // hop
+        if num_frames >= _FRAMES_PER_BLOCK:
+            yield transform(waiting[: (num_frames - 1) * hop + parameters.n_fft]).T.contiguous()
+            waiting = waiting[num_frames * hop :]
+    yield transform(torch.cat([waiting, waiting[-half - 1 : -1].flip(0)])).T.contiguous()
+
+
+def _leveled(recording: Recording, parameters: FeatureParameters) -> Iterator[Float32[Tensor, "_"]]:
+    """The samples, by blocks, with offset and peak as the features want them."""
+    levels = recording.levels
+    mean = np.float32(levels.mean if parameters.remove_dc else 0)
+    peak = max(np.float32(levels.highest) - mean, mean - np.float32(levels.lowest))
+    divisor = float(peak) if parameters.peak_normalize and peak > 0 else 1.0
+    for block in recording.blocks():
+        yield torch.from_numpy((block - mean) / np.float32(divisor))
