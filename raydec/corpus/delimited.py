@@ -1,4 +1,4 @@
-"""Delimited text as people export it: encoding, delimiter and ragged rows are dealt with here."""
+"""Reads delimited text with unknown encoding, unknown delimiter and ragged rows."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _NO_DELIMITER = "\x1f"
 
 @dataclass(frozen=True)
 class TextLines:
-    """A text file in lines.
+    """The lines of a text file.
 
     Attributes:
         path: the file.
-        header: its first line with content; None when there is none.
+        header: its first line with content; None if there is none.
         body: the lines after it.
-        num_before: lines up to and including the header.
-        warnings: what had to be guessed.
+        num_before: number of lines up to and including the header.
+        warnings: about guesses.
     """
 
     path: Path
@@ -36,7 +36,7 @@ class TextLines:
 
 
 def read_text(path: Path) -> tuple[str, list[str]]:
-    """A text file in whatever encoding, and a warning where that had to be guessed.
+    """The content of a text file in any encoding, and a warning if the encoding was guessed.
 
     Raises:
         UserError: the file cannot be read.
@@ -58,24 +58,24 @@ def read_lines(path: Path) -> TextLines:
         UserError: the file cannot be read.
     """
     text, warnings = read_text(path)
-    # Universal newlines, unlike str.splitlines, which also cuts at characters that Latin-1 text may hold.
+    # Not str.splitlines, which also splits at characters that Latin-1 text may contain.
     lines = io.StringIO(text, newline=None).readlines()
     for number, line in enumerate(lines, 1):
-        # Excel may name the delimiter in a line of its own.
+        # Excel may write a first line that names the delimiter.
         if line.strip() and not line.lower().startswith("sep="):
             return TextLines(path, line, lines[number:], number, warnings)
     return TextLines(path, None, [], len(lines), warnings)
 
 
 def find_delimiter(header: str, is_known: Callable[[str], bool]) -> str:
-    """The delimiter that cuts a header into most names that are known, then into most cells."""
+    """The delimiter that splits a header into the most known names; on ties, into the most cells."""
 
     def score(delimiter: str) -> tuple[int, int]:
         cells = split_header(header, delimiter)
         return sum(map(is_known, cells)), len(cells)
 
     best = max(_DELIMITERS, key=score)
-    # A plain list of files may have commas in its names: where the header has one cell, rows have one too.
+    # If the header has one cell, so have the rows: in a plain list, file names may contain commas.
     return best if score(best)[1] > 1 else _NO_DELIMITER
 
 
@@ -87,13 +87,13 @@ def split_header(header: str, delimiter: str) -> list[str]:
 def split_rows(
     text: TextLines, delimiter: str, width: int
 ) -> tuple[list[list[str]], list[int], list[Skipped]]:
-    """Cut the lines after the header into rows of ``width`` cells; blank rows are passed over.
+    """Split the lines after the header into rows of ``width`` cells; blank rows are ignored.
 
     Returns:
-        The rows, the line each begins on, and the rows that have more or fewer cells.
+        The rows, the number of the first line of each, and the rows with more or fewer cells.
 
     Raises:
-        UserError: a quote is left open.
+        UserError: a quote is not closed.
     """
     reader = csv.reader(text.body, delimiter=delimiter, skipinitialspace=True)
     rows: list[list[str]] = []
@@ -105,12 +105,12 @@ def split_rows(
             end = text.num_before + reader.line_num
             if end > number:
                 _refuse_open_quote(text, number, end, len(row) == width, delimiter)
-            # Spreadsheets end rows with empty cells.
+            # Spreadsheets may add empty cells at the end of a row.
             if len(row) == width or (len(row) > width and not any(map(str.strip, row[width:]))):
                 rows.append(row[:width])
                 numbers.append(number)
             elif any(map(str.strip, row)):
-                reason = f"{len(row)} cells where the header has {width}; quote cells that hold the delimiter"
+                reason = f"{len(row)} cells, but the header has {width}; quote cells that hold the delimiter"
                 skipped.append(Skipped(f"{text.path.name} line {number}", reason))
             number = end + 1
     except csv.Error as error:
@@ -124,18 +124,18 @@ def _unicode_encoding(raw: bytes) -> str:
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     head = raw[:2048]
-    # Label files are mostly ASCII, so UTF-16 without a mark shows in every other byte being zero.
+    # Label files are mostly ASCII, so in UTF-16 without a byte order mark every other byte is zero.
     if head[1::2].count(0) > len(head) // 4:
         return "utf-16-le"
     return "utf-16-be" if head[0::2].count(0) > len(head) // 4 else "utf-8"
 
 
 def _refuse_open_quote(text: TextLines, start: int, end: int, fits: bool, delimiter: str) -> None:
-    """Stop at a cell that swallowed whole rows: going on would lose them without a word.
+    """Refuse a quoted cell that contains whole rows, because these would be lost silently.
 
     Args:
         text: the file.
-        start: first line of a row that runs over several.
+        start: first line of a row that spans several lines.
         end: its last line.
         fits: whether the row has as many cells as the header.
         delimiter: between cells.
@@ -144,4 +144,4 @@ def _refuse_open_quote(text: TextLines, start: int, end: int, fits: bool, delimi
     swallowed = text.body[start - text.num_before : end - text.num_before]
     num_delimiters = text.header.count(delimiter)
     if not fits or any(line.count(delimiter) >= num_delimiters for line in swallowed):
-        raise UserError(f"{text.path} line {start}: a quoted cell runs on to other lines; close the quote")
+        raise UserError(f"{text.path} line {start}: a quoted cell spans several lines; close the quote")

@@ -1,8 +1,7 @@
 """The built-in demo corpus: synthetic utterances with labels, made offline in seconds.
 
-Nothing in it was ever spoken. Its labels come from hidden attributes that drive the synthesiser, blurred by
-simulated annotators. It exists so that every command can be tried before there is data; scores on it say
-nothing about human speech.
+Its labels are the hidden attributes that control the synthesiser, as rated by simulated annotators. With it,
+every command can be tried without data. Scores on it say nothing about human speech.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from raydec.corpus.synthesis import SAMPLE_RATE, Emotion, Speaker, draw_speaker,
 from raydec.errors import UserError
 from raydec.files.atomic import temporary_folder
 
-# Raise it whenever a byte of the corpus changes: folders of another version are made anew.
+# Increase it whenever a byte of the corpus changes, so that folders of another version are rebuilt.
 DEMO_VERSION = 1
 MARKER = "demo_corpus.json"
 TITLE = "SYNTHETIC demo corpus made by raydec"
@@ -32,7 +31,7 @@ LABELS = Path("Labels") / "labels_consensus.csv"
 HEADER = ("FileName", "EmoClass", "EmoAct", "EmoVal", "EmoDom", "SpkrID", "Gender", "Split_Set")
 DURATION_LIMITS_S = (0.8, 8.0)
 UNLABELED = "Unlabeled"
-# Speakers per split; no speaker is in two of them.
+# Speakers per split; no speaker is in two splits.
 NUM_SPEAKERS = {"Train": 24, "Validation": 8, "Test": 8, UNLABELED: 12}
 
 README = f"""{TITLE}
@@ -50,7 +49,7 @@ Unlabeled/                    utterances of other speakers, without labels
 
 @dataclass(frozen=True)
 class Utterance:
-    """One utterance still to be spoken."""
+    """An utterance to be synthesised."""
 
     file: Path
     split: str
@@ -70,13 +69,13 @@ def write_demo_corpus(
     num_test: int = 60,
     num_unlabeled: int = 48,
 ) -> Path:
-    """Write the demo corpus in the MSP-Podcast layout, or find it already there.
+    """Write the demo corpus in the MSP-Podcast layout, unless it exists already.
 
-    A complete corpus made with the same numbers is left as it is; an incomplete or different demo corpus is
+    A complete corpus made with the same arguments is kept; an incomplete or different demo corpus is
     replaced. The same arguments give the same bytes.
 
     Args:
-        folder: where to write; it must not hold anything but a demo corpus.
+        folder: where to write; it must be new, empty, or a demo corpus.
         seed: seed of everything random.
         num_train: labeled training utterances.
         num_validation: labeled validation utterances.
@@ -117,9 +116,9 @@ def is_demo_corpus(folder: Path) -> bool:
 
 
 def plan_utterances(seed: int, sizes: dict[str, int]) -> Iterator[Utterance]:
-    """Decide who says what how, without speaking it.
+    """Draw speaker, emotion and duration of every utterance, without synthesising it.
 
-    Every utterance has its own generator, so its bytes do not depend on how many others are made.
+    Every utterance has its own generator, so its bytes do not depend on the number of others.
 
     Args:
         seed: seed of everything random.
@@ -143,7 +142,7 @@ def plan_utterances(seed: int, sizes: dict[str, int]) -> Iterator[Utterance]:
 
 
 def _draw_emotion(rng: np.random.Generator) -> Emotion:
-    """Hidden attributes; arousal and dominance go together (0.6), valence is nearly its own (0.1, 0.26)."""
+    """Hidden attributes; arousal and dominance correlate (0.6), valence hardly with either (0.1, 0.26)."""
     first, second, third = (float(value) for value in np.clip(rng.standard_normal(3), -2.5, 2.5))
     return Emotion(
         arousal=first,
@@ -153,7 +152,7 @@ def _draw_emotion(rng: np.random.Generator) -> Emotion:
 
 
 def _draw_duration(rng: np.random.Generator) -> float:
-    """Seconds; most utterances last two to four."""
+    """Duration in seconds; most utterances last two to four."""
     return float(np.clip(2.6 * np.exp(0.45 * rng.standard_normal()), *DURATION_LIMITS_S))
 
 
@@ -169,7 +168,7 @@ def _annotate(emotion: Emotion, rng: np.random.Generator) -> dict[str, float]:
 
 
 def _emotion_class(labels: dict[str, float]) -> str:
-    """The MSP-Podcast letter of a quadrant; near the middle, and where it has no name, neutral."""
+    """The MSP-Podcast letter of a quadrant; neutral near the middle and for a quadrant without a class."""
     arousal, valence = labels["arousal"] - 4.0, labels["valence"] - 4.0
     if np.hypot(arousal, valence) < 0.8:
         return "N"
@@ -180,7 +179,7 @@ def _emotion_class(labels: dict[str, float]) -> str:
 
 
 def _build(folder: Path, made_with: dict[str, Any], utterances: Iterable[Utterance]) -> None:
-    """Write beside the folder, then rename, so that nobody ever sees half a corpus."""
+    """Write beside the folder, then rename, so that a partial corpus is never visible."""
     with temporary_folder(folder) as part:
         _write(part, made_with, utterances)
         _move_into_place(part, folder, made_with)
@@ -191,7 +190,7 @@ def _write(folder: Path, made_with: dict[str, Any], utterances: Iterable[Utteran
         (folder / subfolder).mkdir()
     rows = []
     for utterance in utterances:
-        # Labels first: they must not depend on how many numbers the synthesiser draws.
+        # Labels first, because they must not depend on how many numbers the synthesiser draws.
         labels = _annotate(utterance.emotion, utterance.rng)
         voice = voice_of(utterance.speaker, utterance.emotion, utterance.rng)
         _write_wav(folder / utterance.file, synthesize(voice, utterance.duration_s, utterance.rng))
@@ -225,7 +224,7 @@ def _label_row(utterance: Utterance, labels: dict[str, float]) -> tuple[str, ...
 
 
 def _write_wav(path: Path, samples: Float[np.ndarray, "sample"]) -> None:
-    """16-bit PCM through the standard library, whose header is the same everywhere."""
+    """Write 16-bit PCM with the standard library, whose header is the same on every platform."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
@@ -234,7 +233,7 @@ def _write_wav(path: Path, samples: Float[np.ndarray, "sample"]) -> None:
 
 
 def _is_complete(folder: Path, made_with: dict[str, Any]) -> bool:
-    """Whether the folder holds every file of a corpus made with these numbers."""
+    """Whether the folder holds every file of a corpus made with these arguments."""
     try:
         marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
         if {key: marker[key] for key in made_with} != made_with:
@@ -245,7 +244,7 @@ def _is_complete(folder: Path, made_with: dict[str, Any]) -> bool:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Never replace what raydec did not make."""
+    """Refuse to replace files that raydec did not write."""
     if folder.is_dir() and not is_demo_corpus(folder) and any(folder.iterdir()):
         raise UserError(f"{folder} holds files that are not a demo corpus; name a new or an empty folder")
     if folder.exists() and not folder.is_dir():
@@ -253,7 +252,7 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def _move_into_place(part: Path, folder: Path, made_with: dict[str, Any]) -> None:
-    """Rename the finished corpus over what is there, unless another process was faster."""
+    """Replace the folder by the finished corpus, unless another process was faster."""
     if _is_complete(folder, made_with):
         return
     if folder.exists():

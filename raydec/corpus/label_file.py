@@ -1,7 +1,7 @@
-"""Label files of any spelling, read into the same few columns.
+"""Reads label files of various formats and column names into the columns of the utterance table.
 
-Delimited text (encoding and delimiter are found out), JSON, JSON lines and Parquet; header names are matched
-without case, blanks and punctuation. What the cells mean is the business of :mod:`raydec.corpus.rows`.
+Formats are delimited text (encoding and delimiter are detected), JSON, JSON lines and Parquet. Case, blanks
+and punctuation in header names are ignored. :mod:`raydec.corpus.rows` interprets the cells.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from raydec.corpus.delimited import find_delimiter, read_lines, read_text, split
 from raydec.corpus.table import Skipped, name_some
 from raydec.errors import UserError
 
-# File columns in order of preference: where a header offers several, the first of these is read.
+# In order of preference: if a header has several of these columns, the first is used.
 _FILE_ALIASES = (
     "filename", "file", "path", "filepath", "audiopath", "audiofilepath", "audiofile", "audiofilename",
     "audio", "wavpath", "wav",
@@ -50,12 +50,12 @@ class LabelFile:
 
     Attributes:
         path: the file.
-        columns: ``file``, and those of the other columns of an utterance table that the file has, each with
-            one cell per row, as it stands there.
-        numbers: where each row stands in the file, counted from 1.
+        columns: ``file`` and the other columns of an utterance table that the file has, each with one
+            unconverted cell per row.
+        numbers: position of each row in the file, counted from 1.
         unit: what ``numbers`` counts: lines, rows or entries.
-        skipped: rows that could not be taken apart.
-        warnings: what had to be guessed.
+        skipped: rows that could not be parsed.
+        warnings: about guesses.
     """
 
     path: Path
@@ -66,7 +66,7 @@ class LabelFile:
     warnings: Sequence[str] = ()
 
     def place(self, row: int) -> str:
-        """Where a row stands, for messages: ``labels.csv line 7``."""
+        """The position of a row, for messages: ``labels.csv line 7``."""
         return f"{self.path.name} {self.unit} {self.numbers[row]}"
 
 
@@ -87,7 +87,7 @@ def read_label_file(path: Path) -> LabelFile:
 
 
 def column_names(path: Path) -> set[str]:
-    """Normalised column names: ``FileName`` is ``filename``. Empty when there is no header to read.
+    """Normalised column names: ``FileName`` becomes ``filename``. Empty if there is no header.
 
     Raises:
         UserError: the file cannot be read.
@@ -106,7 +106,7 @@ def column_names(path: Path) -> set[str]:
 
 
 def has_file_column(path: Path) -> bool:
-    """Whether a table names audio files at all."""
+    """Whether a table has a column of audio files."""
     return any(name in _FILE_ALIASES for name in column_names(path))
 
 
@@ -115,7 +115,7 @@ def _normalised(header: str) -> str:
 
 
 def _fields_of(header: Sequence[str], path: Path) -> tuple[dict[str, int], list[str]]:
-    """Which column of a header holds which field."""
+    """The column index of each field in a header."""
     candidates: dict[str, list[int]] = {}
     normalised = [_normalised(name) for name in header]
     for place, name in enumerate(normalised):
@@ -138,11 +138,11 @@ def _check_header(
     path: Path, header: Sequence[str], normalised: Sequence[str], candidates: Mapping[str, list[int]]
 ) -> list[str]:
     if "emodetail" in normalised:
-        raise UserError(f"{path} has a row per annotator; name labels_consensus.csv with --labels instead")
+        raise UserError(f"{path} has one row per annotator; use --labels with labels_consensus.csv instead")
     if "file" not in candidates:
         raise UserError(
             f"{path} has no column of file names among {name_some(list(header), 12)!r}; "
-            "call it file, path, filename or audio in the first line"
+            "name it file, path, filename or audio in the first line"
         )
     for name, places in candidates.items():
         if name != "file" and len(places) > 1:
@@ -157,7 +157,7 @@ def _check_header(
 def _read_delimited(path: Path) -> LabelFile:
     text = read_lines(path)
     if text.header is None:
-        raise UserError(f"{path} is empty; it must have a header line and a row per audio file")
+        raise UserError(f"{path} is empty; it must have a header line and one row per audio file")
     delimiter = find_delimiter(text.header, _is_known)
     header = split_header(text.header, delimiter)
     fields, warnings = _fields_of(header, path)
@@ -174,7 +174,7 @@ def _is_known(header: str) -> bool:
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """A JSON object that keeps repeated keys."""
+    """A JSON object as a list of pairs, so that repeated keys are kept."""
 
 
 _Objects = list[tuple[int, Mapping[str, Any]]]
@@ -196,7 +196,7 @@ def _json_lines(path: Path) -> tuple[_Objects, list[Skipped], list[str], str]:
 
 
 def _json_objects(path: Path) -> tuple[_Objects, list[Skipped], list[str], str]:
-    """Entries of a JSON file: an object of objects by file name, or a list of objects."""
+    """Entries of a JSON file, which holds an object of objects by file name or a list of objects."""
     text, warnings = read_text(path)
     try:
         content = json.loads(text, object_pairs_hook=_Pairs)
@@ -261,7 +261,7 @@ def _read_parquet(path: Path) -> LabelFile:
     plain = [item.name for item in schema if not _is_embedded(item.type)]
     if len(plain) < len(schema.names) and not any(_normalised(name) in _FILE_ALIASES for name in plain):
         raise UserError(
-            f"{path} has its audio inside; write the audio to files and name them in a column file"
+            f"{path} has embedded audio; write the audio to files and list their names in a column 'file'"
         )
     fields, warnings = _fields_of(plain, path)
     names = [plain[place] for place in fields.values()]

@@ -1,4 +1,4 @@
-"""The MSP-Podcast layout, releases 1.6 to 2.0: consensus labels, audio, perhaps ``Partitions.txt``."""
+"""The MSP-Podcast layout, releases 1.6 to 2.0: consensus labels, audio, optional ``Partitions.txt``."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def find_labels(corpus_dir: Path) -> Path | None:
 
 
 def has_label_folder(corpus_dir: Path) -> bool:
-    """Whether there is a folder where the layout keeps its labels."""
+    """Whether there is a folder with the name of the layout's label folder."""
     return any(path.is_dir() for path in children(corpus_dir, *_LABEL_FOLDERS))
 
 
@@ -81,7 +81,7 @@ def is_msp_podcast(labels: Path) -> bool:
 
 
 def children(folder: Path, *names: str) -> list[Path]:
-    """What a folder holds under some lower-case names, in their order, whatever the case on disk."""
+    """Entries of a folder with the given lower-case names, in the order of the names, ignoring case."""
     found = [entry.name for entry in visible_entries(folder)]
     return [folder / spelling for name in names for spelling in found if spelling.lower() == name]
 
@@ -98,7 +98,7 @@ def _find_audio(corpus_dir: Path) -> Listing:
 
 
 class _Partitions:
-    """``Partitions.txt``: a split per file, also for files whose labels are withheld."""
+    """``Partitions.txt``: the split of every file, including files whose labels are withheld."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._name = path.name if path else ""
@@ -123,7 +123,7 @@ class _Partitions:
         return found[1] if found else None
 
     def complete(self, reading: Reading, claimed: set[str]) -> None:
-        """Add the files that have no label row, and report what does not fit the label rows."""
+        """Add the files without a label row, and report conflicts with the label rows."""
         missing = {skip.file for skip in reading.skipped}
         reading.skipped += [skip for skip in self._lost if skip.file not in missing]
         reading.warnings += self._warnings
@@ -138,14 +138,14 @@ class _Partitions:
                 disagreeing.append(f"{record.utterance_id} ({record.split}, not {split})")
         if disagreeing:
             where = f"{len(disagreeing)} files have another split in {self._name} than in the labels"
-            reading.warnings.append(f"{where}, which were followed: {name_some(disagreeing)}")
+            reading.warnings.append(f"{where}; the labels were used: {name_some(disagreeing)}")
 
     def _take(self, number: int, line: str, index: FileIndex) -> None:
         delimiter = next((mark for mark in ";\t," if mark in line), None)
         split, _, name = (part.strip() for part in line.partition(delimiter or ";"))
         place = f"{self._name} line {number}"
         if not split or not name:
-            self._warnings.append(f"{place} is not 'split; file' and was passed over: {line.strip()!r}")
+            self._warnings.append(f"{place} is not 'split; file' and was ignored: {line.strip()!r}")
             return
         try:
             file, split = index.locate(name), canonical_split(split)
@@ -158,5 +158,5 @@ class _Partitions:
         known = self._splits.setdefault(file.path, (file, split))
         if known[1] != split:
             self._warnings.append(
-                f"{place} puts {name} in {split}, an earlier line in {known[1]}, which counts"
+                f"{place} puts {name} in {split}, but an earlier line in {known[1]}, which is used"
             )

@@ -1,4 +1,4 @@
-"""One door to every corpus layout: find out which one it is, read it, add pools of unlabeled speech."""
+"""Detects a corpus layout, reads the corpus, and adds pools of unlabeled speech."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ def read_corpus(
     """Read a corpus into a validated utterance table.
 
     Args:
-        corpus_dir: the corpus folder; a manifest file stands for its folder and itself.
-        labels: label file; None looks where the layout keeps it.
-        audio: audio folder; None looks where the layout keeps it.
-        unlabeled: folders of further speech, searched recursively. Files that a label row speaks of are not
-            taken twice.
-        format: the layout; ``auto`` finds it out.
-        label_range: lowest and highest valid label; rows outside are skipped.
+        corpus_dir: the corpus folder, or a manifest file in it.
+        labels: label file; default: where the layout expects it.
+        audio: audio folder; default: where the layout expects it.
+        unlabeled: folders of further speech, searched recursively. Files that have a label row are not added
+            again.
+        format: the layout; ``auto`` detects it.
+        label_range: lowest and highest valid label; rows outside it are skipped.
 
     Returns:
         The corpus; files and rows that cannot be used are in its ``skipped``, each with a reason.
 
     Raises:
-        UserError: something named does not exist or cannot be read, the layout is not recognised, or nothing
-            usable is left.
+        UserError: a given path does not exist or cannot be read, the layout is not recognised, or there are
+            no usable utterances.
     """
     low, high = map(float, label_range)
     _check_arguments(corpus_dir, labels, audio, (low, high))
     if corpus_dir.is_file():
         if labels is not None:
-            raise UserError(f"{corpus_dir} is a file; name its folder, or leave --labels {labels} out")
+            raise UserError(f"{corpus_dir} is a file; name its folder, or omit --labels {labels}")
         corpus_dir, labels = corpus_dir.parent, corpus_dir
     if format == "auto":
         format, labels = _detect(corpus_dir, labels, audio)
@@ -76,11 +76,13 @@ def _check_arguments(
     if audio is not None and not audio.is_dir():
         raise UserError(f"audio folder {audio} does not exist")
     if not label_range[0] < label_range[1]:
-        raise UserError(f"label range {label_range[0]:g} to {label_range[1]:g} is empty; give low, then high")
+        raise UserError(
+            f"label range {label_range[0]:g} to {label_range[1]:g} is empty; give low before high"
+        )
 
 
 def _detect(corpus_dir: Path, labels: Path | None, audio: Path | None) -> tuple[Format, Path | None]:
-    """The layout of a folder, and its label file as far as it had to be found."""
+    """The layout of a folder, and its label file if one was given or found."""
     if labels is None:
         labels = find_labels(corpus_dir)
     if labels is not None:
@@ -91,10 +93,10 @@ def _detect(corpus_dir: Path, labels: Path | None, audio: Path | None) -> tuple[
     if manifests:
         return "manifest", None
     if has_label_folder(corpus_dir):
-        # Taking such a corpus for bare audio would drop its labels without a word.
+        # Reading such a corpus as plain audio would drop its labels silently.
         raise UserError(
             f"{corpus_dir} has a label folder without labels_consensus.csv; "
-            "name its label file with --labels, or use --format folder to leave labels out"
+            "name its label file with --labels, or use --format folder to read it without labels"
         )
     if has_audio(audio or corpus_dir):
         return "folder", None
@@ -108,9 +110,7 @@ def _read_folder(
     corpus_dir: Path, labels: Path | None, audio: Path | None, label_range: tuple[float, float]
 ) -> Reading:
     if labels is not None:
-        raise UserError(
-            f"--format folder reads no labels; leave --labels {labels} out or name another format"
-        )
+        raise UserError(f"--format folder reads no labels; omit --labels {labels} or choose another format")
     reading = Reading()
     _add_pool(reading, audio or corpus_dir)
     return reading
@@ -132,14 +132,14 @@ def _add_pool(reading: Reading, pool: Path) -> None:
         elif files.setdefault(file.path, file) is not file:
             reading.skipped.append(Skipped(file.name, f"a link to {files[file.path].name}"))
     if num_taken:
-        reading.warnings.append(f"{num_taken} files under {pool} are in the corpus already; read once")
+        reading.warnings.append(f"{num_taken} files under {pool} are already in the corpus; read once")
     prefix = _prefix(pool, {record.utterance_id for record in reading.records}, list(files.values()))
     reading.records += [unlabeled_record(file._replace(name=prefix + file.name)) for file in files.values()]
     reading.unclaimed = [file for file in reading.unclaimed if file.path not in files]
 
 
 def _prefix(pool: Path, taken: set[str], files: Sequence[AudioFile]) -> str:
-    """What to put before the names of a pool so that they are unique: nothing, or the folder's name."""
+    """A prefix that makes the names of a pool unique: empty, or the folder's name."""
     folder = pool.resolve().name or "pool"
     prefix, number = "", 1
     while any(prefix + file.name in taken for file in files):
@@ -152,9 +152,7 @@ def _finish(reading: Reading, corpus_dir: Path, format: Format) -> Corpus:
     skipped = reading.skipped + [Skipped(file.name, _NO_ROW) for file in reading.unclaimed]
     if not reading.records:
         first = (
-            f"; the first of {len(skipped)} skipped: {skipped[0].file}: {skipped[0].reason}"
-            if skipped
-            else ""
+            f"; first of {len(skipped)} skipped: {skipped[0].file}: {skipped[0].reason}" if skipped else ""
         )
         raise UserError(f"no usable utterance in {corpus_dir}{first}")
     table = validate_table(reading.to_table())

@@ -1,4 +1,4 @@
-"""From cells to utterances: what a label row says, and why it may not count."""
+"""Converts the cells of label rows to utterances, or to reasons for skipping them."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ assert Record._fields == tuple(SCHEMA.names)
 
 @dataclass
 class Reading:
-    """What a reader has found, before it is made a corpus.
+    """The intermediate result of a reader, from which a corpus is made.
 
     Attributes:
-        records: usable utterances; no two are the same segment of a path.
-        skipped: what is left out.
+        records: usable utterances; no two are the same segment of a file.
+        skipped: files and rows that are left out.
         warnings: one line each.
-        unclaimed: audio files that no row speaks of.
+        unclaimed: audio files without a row.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -77,19 +77,19 @@ class Reading:
 
 
 def unlabeled_record(file: AudioFile, split: str = UNLABELED_SPLIT) -> Record:
-    """An utterance of which only the audio is known."""
+    """A record of an utterance without labels and metadata."""
     return Record(file.name, file.path, None, split, None, None, None, None, None)
 
 
 class RowCollector:
-    """Takes label rows in, one file of them after the other, and settles which count.
+    """Collects the rows of label files and decides which are used.
 
-    Rows about the same segment of an audio file are taken together: equal ones count once, others not at all.
+    Of several identical rows for one segment of an audio file one is used, of conflicting rows none.
 
     Args:
         label_range: lowest and highest valid label.
-        split_of: the split of a file whose row names none; returns None where there is no telling.
-        split_remedy: what to do if no labeled row has a split.
+        split_of: returns the split of a file whose row has none, or None if it is unknown.
+        split_remedy: advice for the error message if no labeled row has a split.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class RowCollector:
         self._without_split: str | None = None
 
     def add(self, label_file: LabelFile, locate: Callable[[str], AudioFile]) -> None:
-        """Take in the rows of one label file.
+        """Add the rows of one label file.
 
         Args:
             label_file: the rows.
@@ -124,7 +124,7 @@ class RowCollector:
         )
         for number, (name, labels, texts, times) in enumerate(cells):
             if not isinstance(name, str) or not name.strip():
-                self._lost.append(Skipped(label_file.place(number), "names no audio file"))
+                self._lost.append(Skipped(label_file.place(number), "has no file name"))
                 continue
             name = name.strip()
             try:
@@ -138,14 +138,14 @@ class RowCollector:
 
     @property
     def paths(self) -> set[str]:
-        """Audio files that a row speaks of, whether the row counts or not."""
+        """Audio files that have a row, whether or not the row is used."""
         return {path for path, _ in self._outcomes}
 
     def finish(self) -> Reading:
-        """Settle repeated rows and hand everything over.
+        """Resolve repeated rows and return the result.
 
         Raises:
-            UserError: there are labels, but no labeled row says which split it belongs to.
+            UserError: there are labels, but no labeled row has a split.
         """
         reading = Reading(skipped=list(dict.fromkeys(self._lost)), warnings=list(self._warnings))
         repeated: list[str] = []
@@ -200,15 +200,15 @@ class RowCollector:
         if value is not None and not self._low <= value <= self._high:
             limits = f"{self._low:g} to {self._high:g}"
             raise RowProblem(
-                f"{attribute} {value!r} is outside {limits}; mend the label or set --label-range"
+                f"{attribute} {value!r} is outside {limits}; correct the label or set --label-range"
             )
         return value
 
 
 def text_cell(cell: Any) -> str | None:
-    """What a cell says, blanks around it removed; None where it says nothing or ``Unknown``.
+    """The text of a cell without surrounding blanks; None if it is empty or a spelling of "unknown".
 
-    Whole numbers are written without decimals: pandas turns speaker 30 into 30.0 as soon as one is unknown.
+    Integral numbers lose their decimals: pandas writes speaker 30 as 30.0 if any speaker is missing.
     """
     if cell is None or isinstance(cell, str):
         return _text(cell or "")
@@ -218,10 +218,10 @@ def text_cell(cell: Any) -> str | None:
 
 
 def number_cell(cell: Any) -> float | None:
-    """The number in a cell, with decimal point or comma; None where it is missing.
+    """The number in a cell, with decimal point or comma; None if it is missing.
 
     Raises:
-        ValueError: the cell holds something else.
+        ValueError: the cell is not a number.
     """
     if cell is None:
         return None
@@ -236,7 +236,7 @@ def number_cell(cell: Any) -> float | None:
     return None if math.isnan(value) else value
 
 
-# Labels are means over a few annotators and names are few: almost every cell has been seen before.
+# Cached, because cells repeat: labels are means over a few annotators, and there are few names.
 @functools.lru_cache(maxsize=65536)
 def _number(text: str) -> float | None:
     text = text.strip()
@@ -259,14 +259,14 @@ def _text(text: str) -> str | None:
 def _transposed(
     label_file: LabelFile, names: Sequence[str], read: Callable[[Any], Any] | None = None
 ) -> Iterator[tuple[Any, ...]]:
-    """Some columns, row by row; None for a column that the file lacks."""
+    """The given columns, row by row; None for a column that the file does not have."""
     absent = (None,) * len(label_file.columns["file"])
     columns = (label_file.columns.get(name, absent) for name in names)
     return zip(*(map(read, column) if read else column for column in columns), strict=True)
 
 
 def _agreed(outcomes: list[Record | Skipped]) -> Record | Skipped:
-    """What several rows about one file amount to."""
+    """Combine several rows for one file: identical rows give one record, conflicting rows are skipped."""
     first = outcomes[0]
     for other in outcomes[1:]:
         if isinstance(first, Skipped) or isinstance(other, Skipped):

@@ -1,9 +1,9 @@
-"""A source-filter speech synthesiser whose voice follows three hidden emotional attributes.
+"""A source-filter speech synthesiser whose voice depends on three hidden emotional attributes.
 
-Glottal pulses with jitter and shimmer, aspiration, a spectral tilt, five vowels of five resonances,
-fricatives at syllable onsets, pauses and voice breaks. It does not try to sound human; it gives a model
-something to learn that resembles what emotion does to a voice. Nothing is said by the overall level,
-because features are peak-normalised per utterance.
+It models glottal pulses with jitter and shimmer, aspiration, a spectral tilt, five vowels with five
+resonances each, fricatives at syllable onsets, pauses and voice breaks. It does not aim to sound human, but
+to resemble the effects of emotion on a voice, so that a model can learn them. The overall level carries no
+information, because features are peak-normalised per utterance.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Emotion:
 
 @dataclass(frozen=True)
 class Speaker:
-    """What stays the same from one utterance of a speaker to the next."""
+    """Properties that are constant over all utterances of a speaker."""
 
     gender: str
     pitch_hz: float
@@ -55,7 +55,7 @@ class Speaker:
 
 @dataclass(frozen=True)
 class Voice:
-    """How one utterance is spoken: a speaker's habits bent by an emotion."""
+    """How one utterance is spoken: a speaker's properties, modified by an emotion."""
 
     pitch_hz: float
     pitch_range_octaves: float
@@ -85,10 +85,10 @@ class Score:
 
 
 def draw_speaker(rng: np.random.Generator, gender: str) -> Speaker:
-    """A speaker with their own pitch, vocal tract and habits.
+    """Draw a random speaker.
 
     Args:
-        rng: where the draws come from.
+        rng: source of randomness.
         gender: ``"Male"`` or ``"Female"``.
     """
     pitch_hz, formant_scale = (195.0, 1.16) if gender == "Female" else (120.0, 1.0)
@@ -105,10 +105,11 @@ def draw_speaker(rng: np.random.Generator, gender: str) -> Speaker:
 
 
 def voice_of(speaker: Speaker, emotion: Emotion, rng: np.random.Generator) -> Voice:
-    """Bend a speaker's habits by an emotion, plus what varies from one utterance to the next.
+    """Modify a speaker's properties by an emotion and by random variation between utterances.
 
-    Arousal raises pitch, rate, contrast and brightness. Dominance presses the voice, lowers formants and
-    closes phrases downwards. Valence shows least: a rising, livelier melody, spread lips, a steadier voice.
+    Arousal raises pitch, rate, contrast and brightness. Dominance makes the voice pressed, and lowers
+    formants and the ends of phrases. Valence has the weakest effect: a rising, livelier melody, spread lips,
+    a steadier voice.
     """
     arousal, dominance, valence = emotion.arousal, emotion.dominance, emotion.valence
     chance = rng.standard_normal(14)
@@ -131,12 +132,12 @@ def voice_of(speaker: Speaker, emotion: Emotion, rng: np.random.Generator) -> Vo
 
 
 def synthesize(voice: Voice, duration_s: float, rng: np.random.Generator) -> Float[np.ndarray, "sample"]:
-    """Speak one utterance.
+    """Synthesise one utterance.
 
     Args:
         voice: how it is spoken.
         duration_s: its length in seconds.
-        rng: where syllables, accents and noise come from.
+        rng: source of randomness for syllables, accents and noise.
 
     Returns:
         float64 samples at ``SAMPLE_RATE`` Hz, within +-1.
@@ -159,7 +160,7 @@ def synthesize(voice: Voice, duration_s: float, rng: np.random.Generator) -> Flo
 
 
 def _compose(voice: Voice, duration_s: float, rng: np.random.Generator) -> Score:
-    """Lay out syllables, then draw the control curves over them."""
+    """Draw syllables, then the control curves over them."""
     starts_s, lengths_s = _syllables(voice, duration_s, rng)
     times_s = np.arange(math.ceil(duration_s * CONTROL_RATE) + 1) / CONTROL_RATE
     # One row per syllable: 0 at its start, 1 at its end.
@@ -190,7 +191,7 @@ def _syllables(
 def _breaks(
     voice: Voice, times_s: Float[np.ndarray, "control"], rng: np.random.Generator
 ) -> Float[np.ndarray, "control"]:
-    """A factor that drops to near nothing where the voice breaks."""
+    """A loudness factor, 1 except in voice breaks, where it is near 0."""
     factor = np.ones_like(times_s)
     for _ in range(rng.poisson(voice.breaks_per_s * times_s[-1])):
         start_s, length_s = rng.uniform(0.0, times_s[-1]), rng.uniform(0.03, 0.08)
@@ -203,7 +204,7 @@ def _vowel_weights(
     starts_s: Float[np.ndarray, "syllable"],
     rng: np.random.Generator,
 ) -> Float[np.ndarray, "vowel control"]:
-    """How much of each vowel sounds when: one per syllable, with 40 ms glides between them."""
+    """Weight of each vowel over time: one vowel per syllable, with 40 ms glides between them."""
     spoken = rng.integers(len(VOWELS_HZ), size=len(starts_s))
     current = np.clip(np.searchsorted(starts_s, times_s, side="right") - 1, 0, None)
     one_hot = (spoken[current][None, :] == np.arange(len(VOWELS_HZ))[:, None]).astype(np.float64)
@@ -222,7 +223,7 @@ def _glottal_source(
     period = phase.astype(np.int64)
     shimmer = np.clip(1.0 + voice.shimmer * rng.standard_normal(period[-1] + 1), 0.2, 2.0)
     opening = np.minimum((phase - period) / voice.open_quotient, 1.0)
-    # x^2 (1 - x): a slow opening and an abrupt closure, 1 at its highest.
+    # x^2 (1 - x), a slow opening and an abrupt closure, scaled to a maximum of 1.
     flow = 6.75 * opening**2 * (1.0 - opening) * shimmer[period]
     pulses = np.diff(flow, prepend=flow[0])
     noise = voice.breathiness * np.std(pulses) * rng.standard_normal(len(flow)) * (0.3 + 0.7 * flow)
@@ -245,7 +246,7 @@ def _resonators(
 
 
 def _record(speech: Float[np.ndarray, "sample"], rng: np.random.Generator) -> Float[np.ndarray, "sample"]:
-    """What a microphone makes of it: a noise floor and a level, both unrelated to the emotion."""
+    """Add a noise floor and set a level, both unrelated to the emotion, like a recording."""
     snr_db = rng.uniform(35.0, 55.0)
     hiss = lfilter([0.3], [1.0, -0.7], rng.standard_normal(len(speech)))
     recorded = speech + hiss * (np.std(speech) * 10.0 ** (-snr_db / 20.0) / np.std(hiss))

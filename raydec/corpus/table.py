@@ -1,6 +1,6 @@
-"""The utterance table: one row per audio file or segment of one, whatever layout the corpus came in.
+"""The utterance table: one row per audio file or segment, independent of the corpus layout.
 
-Readers fill it, :func:`validate_table` checks it once, and everything downstream may rely on it.
+Readers fill it, :func:`validate_table` checks it once, and all later code relies on it.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ _MAX_NAMED = 5
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file or row that did not make it into the table.
+    """A file or row that was left out of the table.
 
     Attributes:
-        file: its name as the corpus gives it.
-        reason: what is wrong, with value, limit and remedy where there is one.
+        file: its name as given by the corpus.
+        reason: what is wrong, with value, limit and, if there is one, remedy.
     """
 
     file: str
@@ -60,11 +60,11 @@ class Corpus:
     Attributes:
         name: the corpus folder's name.
         table: an utterance table with :data:`SCHEMA`.
-        skipped: what was left out, and why.
-        warnings: things to know that cost no utterance, one line each.
-        format: the layout it was read as: ``msp-podcast``, ``manifest`` or ``folder``.
-        synthetic: whether the corpus declares itself synthetic (the demo corpus does).
-        label_range: lowest and highest valid label; None where there are no labels.
+        skipped: files and rows that were left out, with reasons.
+        warnings: problems that did not lead to skipping, one line each.
+        format: the detected or given layout: ``msp-podcast``, ``manifest`` or ``folder``.
+        synthetic: whether it is the synthetic demo corpus.
+        label_range: lowest and highest valid label; None without labels.
     """
 
     name: str
@@ -87,7 +87,7 @@ def table_from_columns(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
 
 
 def validate_table(table: pa.Table) -> pa.Table:
-    """Check an utterance table and bring it to :data:`SCHEMA` exactly.
+    """Check an utterance table and convert it to exactly :data:`SCHEMA`.
 
     Extra columns are dropped, missing optional ones become null, NaN attributes become null.
 
@@ -111,7 +111,7 @@ def validate_table(table: pa.Table) -> pa.Table:
 
 
 def table_warnings(table: pa.Table) -> tuple[str, ...]:
-    """What is legal in a validated table but worth knowing: shared speakers, labels that never vary."""
+    """Warnings about a valid table: speakers in several splits, labels that never vary."""
     return (*_shared_speakers(table), *_constant_labels(table))
 
 

@@ -1,7 +1,7 @@
 """The paper's baselines: a regressor and two autoencoders, without clusters.
 
-Their embeddings can still be clustered for analysis: that of the regressor is ``cnn_out``, those of the
-autoencoders are their latents.
+Their embeddings can still be clustered for analysis: the output of ``cnn_out`` for the regressor, the latent
+for the autoencoders.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Decoder(nn.Module):
         self.expand = nn.Linear(model.latent_dim, channels[0] * sizes[0][0] * sizes[0][1])
         layers: list[nn.Module] = []
         for i, stride in enumerate(STRIDES[::-1]):
-            # A stride of 2 maps both 2n - 1 and 2n to n; the padding says which one to go back to.
+            # A stride of 2 maps both 2n - 1 and 2n to n; the output padding selects the original size.
             extra = tuple(
                 size - (stride * (small - 1) + 1) for small, size in zip(*sizes[i : i + 2], strict=True)
             )

@@ -17,13 +17,13 @@ AllSum = Callable[[Tensor], Tensor]
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
-    """``nn.BatchNorm2d`` that can take its statistics from all workers' rows together.
+    """``nn.BatchNorm2d`` whose training statistics can span the rows of all workers.
 
     Without ``all_sum`` it is the native layer. With it, one collective per forward and one per backward
-    pass make output, input gradient and running statistics those of the concatenated batch, also when
-    workers hold different numbers of rows or none. Gradients of weight and bias stay this worker's part:
-    they are summed over workers together with all other gradients. Every worker must run forward and
-    backward, whatever it holds.
+    pass make output, input gradient and running statistics equal to those of the concatenated batch, even if
+    workers hold different numbers of rows or none. Gradients of weight and bias cover only this worker's
+    rows: they are summed over workers together with all other gradients. Every worker must run forward and
+    backward, even without rows.
 
     Attributes:
         all_sum: sums a tensor over workers; None for a single worker.
@@ -50,11 +50,11 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
 
 
 def share_batch_statistics(module: nn.Module, all_sum: AllSum | None) -> None:
-    """Let every batch normalisation inside ``module`` take its statistics over all workers.
+    """Make every batch normalisation inside ``module`` compute its statistics over all workers.
 
     Args:
         module: a network.
-        all_sum: sums a tensor over workers and returns the sum on each; None undoes it.
+        all_sum: sums a tensor over workers and returns the sum on each; None restores local statistics.
     """
     for layer in module.modules():
         if isinstance(layer, GlobalBatchNorm2d):
@@ -62,10 +62,10 @@ def share_batch_statistics(module: nn.Module, all_sum: AllSum | None) -> None:
 
 
 def biases_without_effect(module: nn.Module) -> list[nn.Parameter]:
-    """Biases of convolutions right before a batch normalisation, which subtracts them again.
+    """Biases of convolutions right before a batch normalisation, which cancels them.
 
-    In exact arithmetic their gradient is 0. What rounding leaves of it, Adam would blow up to steps of full
-    size in random directions, different ones for every number of workers.
+    In exact arithmetic their gradient is 0. Adam would scale up its rounding error to full steps in random
+    directions that differ with the number of workers.
     """
     found: list[nn.Parameter] = []
     for layers in module.modules():
@@ -82,8 +82,8 @@ def biases_without_effect(module: nn.Module) -> list[nn.Parameter]:
 def _global_moments(x: Tensor, all_sum: AllSum) -> tuple[Tensor, Tensor, Tensor]:
     """Count, mean and population variance per channel over all workers' rows.
 
-    Local moments are centred ones; only their merge runs through sums of squares, in float64, so that a
-    mean far from zero costs no digits and one collective is enough.
+    Local moments are centred. Only merging them uses sums of squares, in float64, so that one collective is
+    enough and a mean far from zero loses no digits.
     """
     channels = x.shape[1]
     sums = torch.zeros(1 + 2 * channels, dtype=torch.float64, device=x.device)
@@ -103,12 +103,12 @@ def _global_moments(x: Tensor, all_sum: AllSum) -> tuple[Tensor, Tensor, Tensor]
 
 
 def _blocks(x: Tensor) -> Sequence[Tensor]:
-    """On a CPU, rows that a cache holds: float32 sums over millions of values would lose three digits."""
+    """On a CPU, blocks that fit a cache: float32 sums over millions of values would lose three digits."""
     if x.shape[0] == 0:
         return []
     if x.device.type != "cpu":
         return [x]
-    # Two rows at least: of one row the kernel cannot tell how it lies in memory.
+    # At least two rows: from one row the kernel cannot detect the memory format.
     return x.split(max(2, _CPU_BLOCK_VALUES // x[0].numel()))
 
 
@@ -122,7 +122,7 @@ def _mean_and_variance(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _Normalize(torch.autograd.Function):
-    """Normalisation with given statistics whose gradient knows that they came from the global batch."""
+    """Normalisation with given statistics, with the gradient of statistics computed over the global batch."""
 
     @staticmethod
     def forward(
@@ -149,8 +149,8 @@ class _Normalize(torch.autograd.Function):
         if x.shape[0] == 0:
             ctx.all_sum(torch.zeros(2 * weight.numel(), dtype=torch.float64, device=x.device))
             return (dy, torch.zeros_like(weight), torch.zeros_like(weight), *[None] * 5)
-        # The native backward in evaluation mode gives the part of dx that ignores how the statistics
-        # depend on x, and both parameter gradients, in one pass.
+        # In one pass, the native backward in evaluation mode gives both parameter gradients and dx for
+        # statistics that do not depend on x.
         inverse_std = (variance + ctx.eps).rsqrt()
         dx, dweight, dbias = torch.ops.aten.native_batch_norm_backward(
             dy, x, weight, mean, variance, mean, inverse_std, False, ctx.eps, [True, True, True]
@@ -158,7 +158,7 @@ class _Normalize(torch.autograd.Function):
         sums = ctx.all_sum(torch.cat([dbias, dweight]).double()) / count
         mean_dy, mean_dy_xhat = sums.to(mean.dtype).chunk(2)
         scale = -weight * inverse_std
-        # What is missing is affine in the normalised x, so the same kernel computes it.
+        # The rest of dx is affine in the normalised x, so the same kernel computes it.
         dx += F.batch_norm(
             x, mean, variance, scale * mean_dy_xhat, scale * mean_dy, training=False, eps=ctx.eps
         )

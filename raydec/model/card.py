@@ -1,4 +1,4 @@
-"""The model card: what a model directory says about itself to people."""
+"""The model card, the ``README.md`` of a model directory."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 _SYNTHETIC_WARNING = (
-    "> **Trained on raydec's built-in synthetic corpus.** It shows that everything works; it says nothing "
-    "about human emotion and must not be used on people.\n"
+    "> **Trained on raydec's built-in synthetic corpus.** It demonstrates the software only: it has "
+    "learned nothing about human emotion and must not be used on people.\n"
 )
 
 _LIMITS = """\
 ## Limits
 
-Scores are means over an utterance's chunks on the scale of the training labels, and are not clipped to it.
-They describe how speech was perceived by annotators, not what a person felt. A model transfers poorly to
-other languages, microphones and speaking styles than it was trained on: measure it on your own labeled data
+Scores are means over an utterance's chunks, in the scale of the training labels but not clipped to it.
+They describe how annotators perceive speech, not what the speaker felt. The model may transfer poorly to
+languages, microphones and speaking styles that it was not trained on: measure it on your own labeled data
 (`python -m raydec.evaluate`) before relying on it.
 """
 
@@ -47,7 +47,7 @@ def _scores_section(
     attributes: Iterable[str], scores: Mapping[str, Mapping[str, float | None]] | None
 ) -> str:
     if not scores:
-        return "## Scores\n\nNone were measured.\n"
+        return "## Scores\n\nNot measured.\n"
     names = list(attributes)
     lines = ["## Scores\n", "Concordance correlation coefficient (CCC) over utterances.\n"]
     lines.append(_table_row(["split", *names]) + "\n" + _table_row(["---"] * (len(names) + 1)))

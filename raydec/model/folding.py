@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the convolutions before it, for passes without gradients."""
+"""Folds batch normalisation into the preceding convolutions, for passes without gradients."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from raydec.model.network import Network
 def folded(network: Network) -> Network:
     """A copy in evaluation mode that computes the same function with fewer passes over memory.
 
-    Batch normalisation with running statistics is affine, so it becomes part of the convolution before it.
-    Outputs agree with the network's own to float32 rounding.
+    Batch normalisation with running statistics is affine, so the preceding convolution can absorb it.
+    Outputs agree with the original network's to float32 rounding.
     """
     twin = copy.deepcopy(network).eval()
     for module in list(twin.modules()):

@@ -1,7 +1,7 @@
 """Models on the Hugging Face Hub, named ``hf:owner/name`` or ``hf:owner/name@revision``.
 
-Only the files of a model directory are fetched or sent, whatever else a repository holds: nothing that could
-run code. Needs the extra ``hf``.
+Only the files of a model directory are downloaded or uploaded, so other files of a repository, such as code,
+are ignored. Needs the extra ``hf``.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _FILES = (WEIGHTS_FILE, CONFIG_FILE, CENTROIDS_FILE, CARD_FILE)
 
 
 def is_hub_name(name: str | Path) -> bool:
-    """Whether a model's name means the Hub and not a folder."""
+    """Whether the name refers to a model on the Hub, not to a folder."""
     return str(name).startswith("hf:")
 
 
 def local_model(name: str | Path) -> Path:
-    """The folder of a model: the one named, or one that was downloaded, this time or earlier.
+    """The folder of a model: the named folder, or the local copy of a model on the Hub, downloaded if needed.
 
     Args:
         name: a model directory, or ``hf:owner/name`` with an optional ``@revision`` (branch, tag or commit).
@@ -39,24 +39,24 @@ def local_model(name: str | Path) -> Path:
     hub = open_hub()
     try:
         return Path(hub.snapshot_download(repository, revision=revision, allow_patterns=list(_FILES)))
-    except Exception as error:  # its errors come from several libraries, with no base class in common
+    except Exception as error:  # errors come from several libraries and have no common base class
         raise UserError(f"cannot fetch {name}: {_reason(error)}") from None
 
 
 def upload_model(folder: str | Path, name: str, *, private: bool = False) -> str:
-    """Send a model directory to the Hub, making the repository if it is not there.
+    """Upload a model directory to the Hub; the repository is created if it does not exist.
 
     Args:
-        folder: the model directory; it is read first, so that nothing broken is published.
+        folder: the model directory; it is loaded first, so that no broken model is published.
         name: ``hf:owner/name``, or with ``@branch``.
         private: make a new repository private.
 
     Returns:
-        Where it can be seen.
+        URL of the model.
 
     Raises:
-        UserError: no model directory, a malformed name, ``huggingface_hub`` is not installed, or the Hub
-            refuses.
+        UserError: not a model directory, a malformed name, ``huggingface_hub`` is not installed, or the Hub
+            refuses the upload.
     """
     repository, revision = _parse(name)
     load_model(folder)
@@ -91,7 +91,9 @@ def open_hub() -> Any:
 def _parse(name: str) -> tuple[str, str | None]:
     found = _NAME.fullmatch(name)
     if found is None:
-        raise UserError(f"{name!r} is no model on the Hub; write hf:owner/name or hf:owner/name@revision")
+        raise UserError(
+            f"{name!r} does not name a model on the Hub; write hf:owner/name or hf:owner/name@revision"
+        )
     return found["repository"], found["revision"]
 
 

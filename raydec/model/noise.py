@@ -1,4 +1,4 @@
-"""Randomness of a forward pass that does not depend on how the batch is spread over workers."""
+"""Random numbers for a forward pass that do not depend on how the batch is split over workers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch import Tensor
 class Noise:
     """Draws for the rows ``[start, stop)`` of a global batch of ``num_rows`` rows.
 
-    Every draw covers the whole global batch and hands out this worker's rows, so a value depends on the
-    place in the global batch and never on the rank. Draw *k* has a generator of its own: a worker that
-    holds no rows, and so skips work, stays in step with the others.
+    Every draw covers the whole global batch and returns this worker's rows, so a value depends on the
+    position in the global batch and never on the rank. Each draw has its own generator, so a worker without
+    rows, which skips work, stays in step with the others.
 
     Args:
         generator: a CPU generator in the same state on every worker; exactly one number is taken from it.
@@ -35,8 +35,8 @@ class Noise:
         """Float32 numbers from [0, 1).
 
         Args:
-            shape: shape of the result; ``shape[0]`` is a whole multiple of this worker's rows.
-            device: where the result goes; the draw itself is made on the CPU.
+            shape: shape of the result; ``shape[0]`` is a multiple of the number of this worker's rows.
+            device: of the result; the draw itself is made on the CPU.
         """
         return self._draw(shape, device, normal=False)
 
@@ -48,12 +48,12 @@ class Noise:
         generator = self._next_generator()
         num_own = self._stop - self._start
         if num_own == 0:
-            assert shape[0] == 0, f"{shape[0]} rows asked for by a worker that holds none"
+            assert shape[0] == 0, f"{shape[0]} rows requested by a worker that holds none"
             return torch.empty(tuple(shape), device=device)
         repeats, rest = divmod(shape[0], num_own)
-        assert rest == 0, f"{shape[0]} rows are no multiple of this worker's {num_own}"
+        assert rest == 0, f"{shape[0]} rows are not a multiple of this worker's {num_own}"
         draw = torch.randn if normal else torch.rand
-        # Out of pinned memory a GPU fetches the numbers when it needs them, and nobody waits.
+        # A copy from pinned memory is asynchronous, so the CPU does not wait for the GPU.
         pinned = device.type == "cuda"
         everything = draw((repeats * self._num_rows, *shape[1:]), generator=generator, pin_memory=pinned)
         return everything[repeats * self._start : repeats * self._stop].to(device, non_blocking=pinned)

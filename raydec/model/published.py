@@ -1,7 +1,7 @@
 """The published DeepEmoCluster checkpoints as raydec models.
 
-Their ``.pth.tar`` files hold pickled tensors and are read with ``weights_only=True``, which runs no code
-from them.
+Their ``.pth.tar`` files hold pickled tensors. They are read with ``weights_only=True``, which never runs code
+from the file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from raydec.model.network import Network
 from raydec.model.saved import ChunkFormat, NetworkSpec, SavedModel
 from raydec.version import __version__
 
-# What the published files call an attribute.
+# Names of the attributes in the published files.
 SHORT_NAMES: dict[Attribute, str] = {"arousal": "act", "dominance": "dom", "valence": "val"}
 _NORM_KEY = "normal_para"
 _PARTS = {
@@ -49,7 +49,7 @@ def read_published(checkpoints: Mapping[Attribute, Path], norm_dir: Path) -> Sav
         norm_dir: folder of the published normalisation terms (``feat_norm_means.mat`` and the like).
 
     Raises:
-        UserError: a file is missing or is not what it should be; the message names it.
+        UserError: a file is missing or malformed; the message names it.
     """
     features, model = FeatureParameters(), ModelConfig.model_validate({})
     networks = []
@@ -98,24 +98,24 @@ def _read_state(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except pickle.UnpicklingError:
-        raise UserError(f"{path} is no published checkpoint: it is no pickle of tensors alone") from None
+        raise UserError(f"{path} is not a published checkpoint: it holds more than pickled tensors") from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
         reason = str(error).split("\n")[0]
-        raise UserError(f"{path} is no published checkpoint: {reason or type(error).__name__}") from None
+        raise UserError(f"{path} is not a published checkpoint: {reason or type(error).__name__}") from None
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict):
-        raise UserError(f"{path} is no published checkpoint: it has no state_dict")
+        raise UserError(f"{path} is not a published checkpoint: it has no state_dict")
     return state
 
 
 def _raydec_names(state: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     for key, value in state.items():
-        # DataParallel put "module." into the names of the parts it wrapped.
+        # DataParallel adds "module." to the names of the modules that it wraps.
         name = str(key).replace("module.", "")
         match = re.fullmatch(rf"({'|'.join(map(re.escape, _PARTS))})\.(.+)", name)
         if match is None or not isinstance(value, Tensor):
-            raise UserError(f"{path} is no published DeepEmoCluster checkpoint: unexpected entry {key!r}")
+            raise UserError(f"{path} is not a published DeepEmoCluster checkpoint: unexpected entry {key!r}")
         weights[f"{_PARTS[match[1]]}.{match[2]}"] = value
     return weights
 
@@ -123,10 +123,10 @@ def _raydec_names(state: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
 def _norm_terms(folder: Path, name: str, kind: str, size: int) -> Float64[np.ndarray, " term"]:
     path = folder / f"{name}_norm_{kind}.mat"
     if not path.is_file():
-        raise UserError(f"{path} does not exist; --norm must name the folder of the published *.mat files")
+        raise UserError(f"{path} does not exist; --norm must be the folder with the published *.mat files")
     try:
         terms = np.asarray(scipy.io.loadmat(path)[_NORM_KEY], dtype=np.float64).ravel()
-    except Exception as error:  # the parser meets arbitrary bytes and raises whatever it stumbles over
+    except Exception as error:  # the parser can raise any exception on arbitrary bytes
         raise UserError(f"{path} has no readable {_NORM_KEY}: {type(error).__name__}: {error}") from None
     if terms.shape != (size,) or not np.isfinite(terms).all() or (kind == "stds" and (terms <= 0).any()):
         raise UserError(f"{path}: {_NORM_KEY} must be {size} finite numbers, standard deviations above 0")

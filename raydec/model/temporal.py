@@ -1,4 +1,4 @@
-"""Layers over the chunk sequence of an utterance, and the triplet loss that does without one."""
+"""Layers over the chunk sequence of an utterance, and the triplet loss, which needs no layer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ POSITIVE_REACH = 2
 
 
 class NoTemporal(nn.Module):
-    """Leaves the chunk sequence as it is."""
+    """The identity: no temporal layer."""
 
     def forward(
         self, sequence: Float[Tensor, "utterance chunk d"], noise: Noise | None = None
@@ -40,12 +40,12 @@ class GruTemporal(nn.Module):
         self, sequence: Float[Tensor, "utterance chunk d"], noise: Noise | None = None
     ) -> Float[Tensor, "utterance chunk d"]:
         """Both directions' states, side by side."""
-        # The GRU kernels refuse an empty batch, which a worker may hold.
+        # The GRU kernels reject an empty batch, but a worker may have one.
         return self.gru(sequence)[0] if sequence.shape[0] else sequence
 
 
 class CnnTemporal(nn.Module):
-    """Two 5x5 convolutions over the chunk x value map, seen as an image of one channel."""
+    """Two 5x5 convolutions over the chunk x value map, treated as an image of one channel."""
 
     def __init__(self, dropout: float, channels: int = 16) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class CnnTemporal(nn.Module):
 
 
 class QueryKeyValue(nn.Linear):
-    """The Transformer's projection to queries, keys and values; a class of its own for initialisation."""
+    """Projection to queries, keys and values; a separate class because its initialisation differs."""
 
 
 class TransformerTemporal(nn.Module):
@@ -89,21 +89,21 @@ class TransformerTemporal(nn.Module):
     def forward(
         self, sequence: Float[Tensor, "utterance chunk d"], noise: Noise | None = None
     ) -> Float[Tensor, "utterance chunk d"]:
-        """Every chunk, informed by all chunks of its utterance."""
+        """Every chunk with attention over all chunks of its utterance."""
         x = sequence + self.positions
         x = self.attention_norm(x + dropout(self._attend(x, noise), self.dropout, noise))
         hidden = dropout(torch.relu(self.feed_forward_in(x)), self.dropout, noise)
         return self.feed_forward_norm(x + dropout(self.feed_forward_out(hidden), self.dropout, noise))
 
     def _attend(self, x: Tensor, noise: Noise | None) -> Tensor:
-        # Written out rather than fused: the dropout of the weights must come from `noise`.
+        # Not fused, because the dropout of the attention weights must come from `noise`.
         query, key, value = self.query_key_value(x).chunk(3, dim=-1)
         weights = (query @ key.transpose(1, 2) / math.sqrt(x.shape[-1])).softmax(dim=-1)
         return self.attention_out(dropout(weights, self.dropout, noise) @ value)
 
 
 def sinusoidal_positions(num_chunks: int, dim: int) -> Float[Tensor, "chunk d"]:
-    """Sines on even and cosines on odd values, wavelengths from 2 pi to 20000 pi chunks."""
+    """Sines in even and cosines in odd columns, with wavelengths from 2 pi to 20000 pi chunks."""
     places = torch.arange(num_chunks, dtype=torch.float64).unsqueeze(1)
     rates = torch.exp(torch.arange(0, dim, 2, dtype=torch.float64) * (-math.log(10000.0) / dim))
     positions = torch.zeros(num_chunks, dim, dtype=torch.float64)
@@ -113,10 +113,10 @@ def sinusoidal_positions(num_chunks: int, dim: int) -> Float[Tensor, "chunk d"]:
 
 
 def build_temporal(kind: str, dim: int, num_chunks: int, dropout: float) -> nn.Module:
-    """The layer that ``model.temporal`` names; ``none`` and ``triplet`` have no layer.
+    """Build the layer for ``model.temporal``; ``none`` and ``triplet`` give the identity.
 
     Raises:
-        UserError: the width or the number of chunks does not suit the kind.
+        UserError: the kind does not support the width or the number of chunks.
     """
     if kind == "gru":
         return GruTemporal(dim)
@@ -162,7 +162,7 @@ def triplet_loss(
 ) -> Float[Tensor, "utterance triplet"]:
     """max(0, |anchor - positive| - |anchor - negative| + margin) of every triplet, Euclidean, not reduced.
 
-    The caller reduces, because the mean of the global batch is not a mean of workers' means.
+    The caller reduces it, because the mean over the global batch is not the mean of workers' means.
     """
     rows = torch.arange(sequence.shape[0], device=sequence.device)[:, None, None]
     anchor, positive, negative = sequence[rows, triplets.to(sequence.device)].flatten(0, 1).unbind(dim=1)

@@ -1,4 +1,4 @@
-"""What a run's report shows: its scores with intervals, and a close look at one split."""
+"""The results that a run's report shows: scores with intervals, and details of one split."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from raydec.learning.randomness import generator_for
 from raydec.pages.cluster_map import choose_chunks
 from raydec.pages.finished_run import FinishedRun, SplitView, open_run, score_split
 
-# The seed and the repetitions of ``evaluate``: both show the same intervals.
+# The same as in ``evaluate``, so that both show the same intervals.
 SEED = 0
 NUM_RESAMPLES = 2000
 
 Progress = Callable[[int, int], None]
-"""Told how many utterances are predicted, and how many there will be."""
+"""Called with the number of utterances predicted so far, and the total."""
 
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """A run, its scores, and a close look at one split.
+    """A run, its scores, and details of one split.
 
     Attributes:
         run: the run.
-        view: the split looked at, with embeddings.
+        view: the split shown in detail, with embeddings.
         estimates: CCC by split and attribute, of labeled attributes only.
-        dependencies: what utterances' clusters say of each attribute; empty without clusters.
-        emotion: what they say of the emotion class; None without clusters or classes.
+        dependencies: dependency of each attribute on the utterances' clusters; empty without clusters.
+        emotion: mutual information of emotion class and cluster; None without clusters or classes.
     """
 
     run: FinishedRun
@@ -56,13 +56,12 @@ def analyse(
 
     Args:
         run_dir: a finished run's directory.
-        store: where its feature store is now; default: where it was.
-        split: the split to look at closely, in any spelling; default: the first test split, else validation.
-        progress: told how far the predictions are.
+        store: present location of its feature store; default: the one in the run's config.
+        split: the split to show in detail, in any spelling; default: the first test split, else validation.
+        progress: called after each step of the predictions.
 
     Raises:
-        UserError: the run is not finished, something it needs is missing, or the split has no labels; the
-            message says what and what to do.
+        UserError: the run is not finished, a file is missing, or the split has no labels.
     """
     run = open_run(Path(run_dir), None if store is None else Path(store))
     looked_at = run.scored_splits[min(1, len(run.scored_splits) - 1)]

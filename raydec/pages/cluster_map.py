@@ -1,4 +1,4 @@
-"""The cluster map: embeddings of chunks on a plane, coloured by what is known about them."""
+"""The cluster map: embeddings of chunks on a plane, coloured by cluster, label, speaker or emotion."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LARGEST_PERPLEXITY = 30
 _TSNE_DIMENSIONS = 50
 _UMAP_NEIGHBORS, _FEWEST_FOR_UMAP = 15, 20
 _MAX_GROUPS = 10
-# With shapes that repeat after 7 and colours after 10, seventy clusters look different.
+# 7 shapes and 10 colours make 70 different markers.
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "triangle-down")
 _UNKNOWN, _OTHERS = "unknown", "others"
 
@@ -37,8 +37,8 @@ class Projection:
         name: of the method.
         points: of the chunks.
         centroids: of the clusters; None for a model without centroids.
-        x_title: what the first axis is.
-        y_title: what the second is.
+        x_title: title of the first axis.
+        y_title: title of the second axis.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Projection:
 
 
 def choose_chunks(num_chunks: int, seed: int, limit: int = MAX_POINTS) -> Int64[np.ndarray, " chosen"]:
-    """At most ``limit`` chunk numbers in order; the same seed chooses the same."""
+    """At most ``limit`` random chunk numbers in increasing order, determined by the seed."""
     if num_chunks <= limit:
         return np.arange(num_chunks)
     return np.sort(generator_for(seed, "map").choice(num_chunks, size=limit, replace=False))
@@ -60,9 +60,9 @@ def project(
     centroids: Float32[np.ndarray, "cluster dim"] | None,
     seed: int,
 ) -> tuple[Projection, ...]:
-    """PCA of the chunks, and t-SNE of chunks and centroids together where there are enough of them.
+    """PCA of the chunks, and t-SNE of chunks and centroids together if there are enough of them.
 
-    UMAP is a third where cuML or umap-learn is installed.
+    UMAP is added if cuML or umap-learn is installed.
 
     Args:
         embeddings: of the chunks on the map.
@@ -71,7 +71,7 @@ def project(
     """
     from threadpoolctl import threadpool_limits
 
-    # With several threads sums are rounded in another order each time, and t-SNE lets that grow.
+    # Several threads add in a different order each time, and t-SNE amplifies the rounding differences.
     with threadpool_limits(1):
         axes, shares = _principal_axes(embeddings)
         mean = embeddings.mean(axis=0, dtype=np.float64)
@@ -101,7 +101,7 @@ def _principal_axes(
     """The directions of largest variance (at least two), and the share of variance of the first two."""
     centred = embeddings.astype(np.float64) - embeddings.mean(axis=0, dtype=np.float64)
     variances, vectors = np.linalg.eigh(centred.T @ centred)
-    # eigh sorts upwards, and leaves the sign of a direction to chance.
+    # eigh sorts in increasing order, and the sign of an eigenvector is arbitrary.
     axes = vectors[:, ::-1][:, :_TSNE_DIMENSIONS]
     axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
     if axes.shape[1] < 2:
@@ -133,7 +133,7 @@ def _umap_class() -> Any:
 def _umap(method: Any, values: Float[np.ndarray, "point axis"], seed: int) -> Float[np.ndarray, "point 2"]:
     neighbors = min(_UMAP_NEIGHBORS, len(values) - 1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a seed costs it its threads, which is what is wanted
+        warnings.simplefilter("ignore")  # UMAP warns that a seed makes it single-threaded; this is intended
         fitted = method(n_neighbors=neighbors, random_state=integer_seed_for(seed, "UMAP"))
         return np.asarray(fitted.fit_transform(values.astype(np.float32)))
 
@@ -175,13 +175,13 @@ def cluster_map(
         name="cluster-map",
         title="Cluster map",
         alternative=f"Scatter plot of {len(chunks)} chunk embeddings of split {view.split}, to be coloured "
-        f"by {', '.join(names)}; chunks that look alike to the network lie close together",
+        f"by {', '.join(names)}; chunks with similar embeddings lie close together",
         content={"map": content},
         caption=f"Each point is one chunk of split {view.split} ({shown} {num_chunks:,} chunks), "
-        "placed by its embedding, the vector that K-means sees. Numbered circles are the centroids. Hover "
-        "for the utterance; click the legend to hide a group, double-click to see it alone. PCA keeps large "
-        "distances; t-SNE and UMAP keep neighbourhoods, and the size of their groups and the gaps between "
-        "them mean nothing.",
+        "placed by its embedding, the input of K-means. Numbered circles are the centroids. Hover "
+        "for the utterance; click the legend to hide a group, double-click to see it alone. PCA preserves "
+        "large distances; t-SNE and UMAP preserve neighbourhoods, and the size of their groups and the gaps "
+        "between them mean nothing.",
         height_px=620,
         buttons=(
             Buttons("colouring", "Colour by", tuple(names)),
@@ -193,7 +193,7 @@ def cluster_map(
 def chunk_times(
     view: SplitView, chunks: Int64[np.ndarray, " chosen"], parameters: FeatureParameters, chunk_frames: int
 ) -> tuple[Float[np.ndarray, " chosen"], Float[np.ndarray, " chosen"]]:
-    """Where chunks begin and end in their utterances, in seconds; short utterances are whole."""
+    """Start and end of chunks in their utterances, in seconds; a chunk ends where its utterance ends."""
     utterances, places = np.divmod(chunks, view.num_chunks)
     num_frames = view.table["num_frames"].to_numpy().astype(np.int64)[utterances]
     starts = chunk_starts(num_frames, view.num_chunks, chunk_frames)[np.arange(len(chunks)), places]
@@ -212,7 +212,7 @@ def _position(projection: Projection) -> dict[str, Any]:
 
 
 def _rounded(values: Float[np.ndarray, " point"]) -> list[float]:
-    """Four digits are more than a screen can show."""
+    """Values with four digits, more than a screen can show."""
     return [float(f"{value:.4g}") for value in values]
 
 
@@ -244,7 +244,7 @@ def _about_utterances(view: SplitView) -> list[tuple[str, str]]:
 
 
 def _colourings(view: SplitView, chunks: Int64[np.ndarray, " chosen"]) -> list[dict[str, Any]]:
-    """What the points can be coloured by: cluster, attributes, and what else the corpus knows."""
+    """The choices for colouring points: cluster, attributes, and emotion and speaker if known."""
     utterances = chunks // view.num_chunks
     found: list[dict[str, Any]] = []
     if view.chunk_clusters is not None:
@@ -261,7 +261,7 @@ def _colourings(view: SplitView, chunks: Int64[np.ndarray, " chosen"]) -> list[d
 
 
 def _number_colouring(name: str, values: Float[np.ndarray, " point"]) -> dict[str, Any]:
-    """Colours end at the 2nd and 98th percentile, so that one outlier does not make the rest look alike."""
+    """Colours by value; the scale ends at the 2nd and 98th percentile, so that outliers do not flatten it."""
     low, high = np.nanquantile(values, [0.02, 0.98])
     return {
         "name": name,
@@ -279,7 +279,7 @@ def _text_groups(texts: Sequence[str | None]) -> list[dict[str, Any]]:
     """The most frequent values by size; the others and the unknown in grey."""
     counts = Counter(text for text in texts if text is not None)
     frequent = sorted(counts, key=lambda text: (-counts[text], text))
-    # No two groups in one colour, and grey is left for the rest.
+    # No two groups share a colour; the remaining values are grey.
     most = _MAX_GROUPS if len(frequent) <= _MAX_GROUPS else _MAX_GROUPS - 1
     values = np.array(texts, dtype=object)
     groups = [_group(plot_text(text), values == text, number) for number, text in enumerate(frequent[:most])]
@@ -287,7 +287,7 @@ def _text_groups(texts: Sequence[str | None]) -> list[dict[str, Any]]:
     others = np.array([text in rare for text in texts], dtype=bool)
     unknown = np.array([text is None for text in texts], dtype=bool)
     rest = ((f"{_OTHERS} ({len(frequent) - most})", others), (_UNKNOWN, unknown))
-    # What comes first is drawn first, below the rest; the legend has these last all the same.
+    # Drawn first, so that they lie below the others; their rank puts them last in the legend.
     grey = [_group(name, members, None) for name, members in rest if members.any()]
     return grey + groups
 

@@ -1,4 +1,4 @@
-"""The figures of a run's report about one split, but for the cluster map."""
+"""The figures of a run's report about one split, except the cluster map."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def ccc_intervals(estimates: Mapping[str, Mapping[str, CccEstimate]]) -> Plot:
         f"Dot plot of CCC by split: {said}",
         figure,
         "Bars are 95% percentile intervals of a bootstrap that draws whole speakers, because utterances of "
-        "one speaker resemble each other. The table says what was drawn.",
+        "one speaker resemble each other. The table shows what was drawn.",
     )
 
 
@@ -102,10 +102,10 @@ def cluster_sizes(chunk_clusters: Int64[np.ndarray, " chunk"], num_clusters: int
         "sizes",
         f"Cluster sizes on {split}",
         f"Bar chart of the share of chunks in each of {len(sizes)} clusters; the largest has "
-        f"{sizes.max() / max(1, sizes.sum()):.0%}, {used} have any",
+        f"{sizes.max() / max(1, sizes.sum()):.0%}, {used} are not empty",
         figure,
         f"Chunks of split {split} by nearest centroid of the kept model; {used} of {len(sizes)} clusters "
-        "have any.",
+        "are not empty.",
     )
 
 
@@ -244,7 +244,7 @@ def predicted_against_true(
     estimate: CccEstimate,
     seed: int,
 ) -> Plot:
-    """Predictions over labels, with the line on which they are equal."""
+    """Scatter plot of predictions over labels, with the line of equality."""
     known = np.flatnonzero(~np.isnan(labels))
     chosen = known[_sample(len(known), generator_for(seed, "scatter", name))]
     low = float(min(labels[known].min(), scores[known].min()))

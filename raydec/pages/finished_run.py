@@ -1,4 +1,4 @@
-"""A finished run as its report sees it: what it wrote, and what its model says of labeled splits."""
+"""A finished run, read for its report: its files, and its model's predictions for labeled splits."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ from raydec.splits import parts_of
 _UTTERANCES_PER_STEP = 64
 
 Progress = Callable[[int], None]
-"""Told how many more utterances are predicted."""
+"""Called with the number of further utterances that were predicted."""
 
 
 @dataclass(frozen=True, eq=False)
 class FinishedRun:
-    """A run directory that a training has ended in, and the store it was trained on.
+    """The directory of a finished run, and the store it was trained on.
 
     Attributes:
         folder: the run directory.
         config: its resolved settings.
-        history: an object of metrics per epoch.
-        sizes: per epoch, chunks per cluster by stage; empty for a run that did not write them.
+        history: one mapping of metrics per epoch.
+        sizes: one mapping per epoch, with chunks per cluster by stage; empty for runs that did not record it.
         summary: best epoch, and CCC by split and attribute.
         saved: the best epoch's model.
         store: the feature store.
@@ -71,12 +71,12 @@ class FinishedRun:
 
     @property
     def attributes(self) -> tuple[str, ...]:
-        """What the model predicts."""
+        """The attributes that the model predicts."""
         return self.saved.attributes
 
     @property
     def trains_clusters(self) -> bool:
-        """Whether clusters took part in training; a baseline's are only looked at afterwards."""
+        """Whether clusters were used in training; a baseline's are computed only afterwards."""
         return self.saved.networks[0][1].has_cluster_head
 
     @property
@@ -95,7 +95,7 @@ class FinishedRun:
         return tuple(names)
 
     def recorded_ccc(self, split: str) -> dict[str, float] | None:
-        """The CCC that the run itself found on a split, by attribute."""
+        """The CCC that the run recorded for a split, by attribute; None if it did not score the split."""
         return self.summary["ccc"].get(split)
 
 
@@ -104,11 +104,11 @@ def open_run(folder: Path, store: Path | None = None) -> FinishedRun:
 
     Args:
         folder: the run directory.
-        store: where the store is now; default: where the run found it.
+        store: present location of the store; default: the one in the run's config.
 
     Raises:
-        UserError: not a run directory, not finished, a file is missing or damaged, or the store is not there
-            or not the one the run was trained on.
+        UserError: not a run directory, not finished, a file is missing or damaged, or the store is missing
+            or not the one that the run was trained on.
     """
     if not (folder / CONFIG_FILE).is_file():
         raise UserError(_why_no_run(folder))
@@ -117,11 +117,11 @@ def open_run(folder: Path, store: Path | None = None) -> FinishedRun:
     if not (folder / SUMMARY_FILE).is_file():
         raise UserError(
             f"run {folder} is not finished: it has {len(history)} of {config.training.epochs} epochs and no "
-            f"{SUMMARY_FILE}; train it again with its own settings, and it goes on"
+            f"{SUMMARY_FILE}; run the training command again to resume it"
         )
     summary = _parse(folder / SUMMARY_FILE, (folder / SUMMARY_FILE).read_text(encoding="utf-8"))
     if not history:
-        raise UserError(f"{folder / METRICS_FILE} is missing or empty; the report shows what it says")
+        raise UserError(f"{folder / METRICS_FILE} is missing or empty; the report needs it")
     if not (folder / MODEL_FOLDER).is_dir():
         raise UserError(f"{folder / MODEL_FOLDER} is missing; the report needs the run's model")
     saved = load_model(folder / MODEL_FOLDER)
@@ -136,7 +136,7 @@ def _why_no_run(folder: Path) -> str:
         return f"{folder} is a search and has its own report.html; name a run under {folder}/trials"
     if (folder.parent / CONFIG_FILE).is_file():
         return f"{folder} is not a run directory, but part of one; name {folder.parent}"
-    return f"{folder} is not a run directory: it has no {CONFIG_FILE}; name one that training made"
+    return f"{folder} is not a run directory: it has no {CONFIG_FILE}; name the directory of a training run"
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
@@ -162,8 +162,8 @@ def _open_store(config: Config, saved: SavedModel, moved_to: Path | None) -> Fea
         raise UserError("the run's config names no feature store (data.store); name it with --store DIR")
     if not is_uri(config.data.store) and not Path(config.data.store).is_dir():
         raise UserError(
-            f"the run's feature store {config.data.store} is not there; "
-            "say where it is now with --store DIR, or prepare the corpus again"
+            f"the run's feature store {config.data.store} does not exist; "
+            "give its new location with --store DIR, or prepare the corpus again"
         )
     return FeatureStore.open(local_store(config.data.store), saved.features)
 
@@ -176,22 +176,22 @@ def _check_same_store(run: FinishedRun) -> None:
         if found != trained:
             raise UserError(
                 f"{run.store.path} is not the store that the run was trained on: split {split} has {found} "
-                f"labeled utterances, the run scored {trained}; name the run's own with --store DIR"
+                f"labeled utterances, but the run scored {trained}; name the right store with --store DIR"
             )
 
 
 @dataclass(frozen=True, eq=False)
 class SplitView:
-    """The labeled utterances of a split and what the model says of them.
+    """The labeled utterances of a split and the model's predictions for them.
 
     Attributes:
         split: its name.
         table: their rows of the store.
-        attributes: what is predicted.
-        labels: in the corpus's scale, NaN where there is none.
+        attributes: the predicted attributes.
+        labels: in the corpus's scale, NaN if missing.
         scores: in the same scale.
         num_chunks: per utterance.
-        kept: numbers of the chunks whose embeddings were kept; an utterance's follow each other.
+        kept: numbers of the chunks whose embeddings were kept, ordered by utterance.
         embeddings: of those chunks.
         chunk_clusters: cluster of each chunk; None for a model without clusters.
         distances: from each chunk to its centroid; None for a model without centroids.
@@ -238,8 +238,8 @@ def score_split(
     Args:
         run: the run.
         split: canonical name, or the joint name of several.
-        keep: numbers of the chunks whose embeddings are wanted, rising; all would be a gigabyte per million.
-        progress: told about each step.
+        keep: increasing numbers of the chunks whose embeddings to keep; a million take a gigabyte.
+        progress: called after each step.
     """
     rows = run.rows(split)
     num_chunks = run.saved.chunks.num_chunks
@@ -269,7 +269,7 @@ def score_split(
 def _score_rows(
     run: FinishedRun, rows: Int64[np.ndarray, " utterance"], keep: Int64[np.ndarray, " kept"]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """Scores, the wanted embeddings, and of each chunk its cluster and the distance to its centroid."""
+    """Scores, the embeddings to keep, and the cluster and distance to its centroid of each chunk."""
     spec, network = run.saved.networks[0]
     worker = LocalWorker(device="cuda" if torch.cuda.is_available() else "cpu")
     found = predict_utterances(network.to(worker.device), _chunk_set(run, rows), worker, spec.outputs)

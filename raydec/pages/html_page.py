@@ -1,10 +1,10 @@
-"""One HTML file that needs no other: text, tables and interactive figures, in light, dark and on paper.
+"""Self-contained HTML pages with text, tables and interactive figures, in light, dark and print colours.
 
 A page is sections of blocks, rendered by ``page.html.jinja``. Strings are escaped unless they are
-``markupsafe.Markup``. Figures are plotly's; their colours are names of the page's CSS variables
-(``var(--c0)`` to ``var(--c9)``, ``var(--ink)`` and so on, see ``page.css``), which ``page.js`` looks up for
-the reader's colour scheme. plotly.js is inlined once, and the page's security policy lets nothing else run
-and nothing be fetched.
+``markupsafe.Markup``. Figures are made with plotly; their colours are names of the page's CSS variables
+(``var(--c0)`` to ``var(--c9)``, ``var(--ink)`` and so on, see ``page.css``), which ``page.js`` resolves for
+the reader's colour scheme. plotly.js is inlined once. The page's security policy blocks every other script
+and all requests.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _NUMBER = r"[-−+]?\d[\d,]*(\.\d+)?"
 
 @dataclass(frozen=True)
 class Buttons:
-    """A row of buttons above a figure, of which one is pressed; the first at the beginning.
+    """A row of buttons above a figure, of which one is always pressed, initially the first.
 
     Attributes:
-        key: what ``page.js`` calls it.
+        key: its name in ``page.js``.
         label: shown before the buttons.
-        options: what the buttons say.
+        options: the text of each button.
     """
 
     key: str
@@ -51,8 +51,8 @@ class Plot:
     Attributes:
         name: unique on its page; letters, digits and hyphens.
         title: the heading.
-        alternative: what the figure shows, for those who cannot see it.
-        content: a plotly figure, or a mapping that ``page.js`` makes one of.
+        alternative: text description for screen readers.
+        content: a plotly figure, or a mapping from which ``page.js`` makes one.
         caption: below the figure.
         height_px: of the drawing.
         buttons: rows of buttons that change what is drawn.
@@ -80,7 +80,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class ShadedCell:
-    """A cell of a :class:`Table` that shows a share, the darker the larger.
+    """A cell of a :class:`Table` that shows a share; larger shares are darker.
 
     Attributes:
         share: 0 to 1.
@@ -98,9 +98,9 @@ class Table:
     Attributes:
         title: the heading.
         header: of the columns.
-        rows: cells; the first names its row. Columns of numbers are set right.
+        rows: cells; the first is the heading of its row. Columns of numbers are aligned right.
         caption: below the table.
-        tall: whether it scrolls when it is long.
+        tall: whether a long table scrolls.
     """
 
     kind: ClassVar = "table"
@@ -112,7 +112,7 @@ class Table:
 
     @property
     def is_numeric(self) -> list[bool]:
-        """Whether each column holds numbers, and nothing else but gaps."""
+        """For each column, whether it holds only numbers and gaps, and at least one number."""
         columns = zip(*self.rows, strict=True)
         return [
             any(map(_is_number, column)) and all(_is_number(cell) or cell in ("", "–") for cell in column)
@@ -147,9 +147,9 @@ class Section:
     """A part of a page.
 
     Attributes:
-        title: the heading, and what the navigation says.
+        title: the heading, also shown in the navigation.
         intro: one paragraph.
-        rows: blocks side by side; where the page is too narrow for a row, it wraps.
+        rows: blocks side by side; a row wraps if the page is too narrow.
     """
 
     title: str
@@ -158,7 +158,7 @@ class Section:
 
     @property
     def anchor(self) -> str:
-        """Where links to this section lead."""
+        """The id of the section, the target of links to it."""
         return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
 
@@ -172,17 +172,17 @@ def render_page(
     footer: str = "",
     may_compile: bool = False,
 ) -> str:
-    """A whole page.
+    """Render a whole page.
 
     Args:
         title: of the page.
         sections: in order.
         subtitle: below the title.
-        notices: what nobody should overlook, above everything.
+        notices: important warnings, at the top of the page.
         tiles: the most important numbers.
         footer: at the end.
-        may_compile: let scripts compile code at run time, which plotly's WebGL traces need (``parcoords``,
-            ``scattergl``).
+        may_compile: allow scripts to compile code at run time; plotly's WebGL traces (``parcoords``,
+            ``scattergl``) need it.
     """
     scripts = [_plotly_js(), _resource("page.js")]
     blocks = [block for section in sections for row in section.rows for block in row]
@@ -202,11 +202,11 @@ def render_page(
 
 
 def plot_text(value: object, longest: int = _LONGEST_NAME) -> str:
-    """A string from data for a figure: plotly reads a few HTML tags and entities, these it shows as they are.
+    """A string from data, escaped for a figure because plotly interprets a few HTML tags and entities.
 
     Args:
         value: any value.
-        longest: longer strings are cut.
+        longest: maximal number of characters; longer strings are cut.
     """
     text = str(value)
     return html.escape(text if len(text) <= longest else text[: longest - 1] + "…", quote=False)
@@ -225,7 +225,7 @@ def _template() -> Template:
 
 
 def _policy(scripts: Sequence[str], may_compile: bool) -> str:
-    """Scripts run only if they are exactly these; nothing is loaded but what the file itself holds."""
+    """The Content-Security-Policy: only exactly these scripts run, and nothing is loaded from elsewhere."""
     hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
     compiling = " 'unsafe-eval'" if may_compile else ""
     return (
@@ -239,7 +239,7 @@ def _digest(script: str) -> str:
 
 
 def _script_json(document: Any) -> Markup:
-    """JSON that cannot end the script element it stands in."""
+    """JSON in which no text can close the surrounding script element."""
     text = json.dumps(document, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 

@@ -1,4 +1,4 @@
-"""The utterances nearest each centroid, to look at and to listen to."""
+"""A table of the utterances nearest to each centroid, with audio clips if wanted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from raydec.pages.html_page import Table, series_color
 
 PER_CLUSTER = 3
 AUDIO_BUDGET_BYTES = 3_000_000
-"""All clips of a page together, about 70 of a second each: the page stays below 10 MB."""
+"""Limit for all clips of a page, about 70 of one second each, so that the page stays below 10 MB."""
 _FADE_S = 0.01
 _LOUDEST = 0.9
 
@@ -30,12 +30,12 @@ class NearChunk:
     """A chunk that lies near a centroid.
 
     Attributes:
-        cluster: whose centroid.
+        cluster: number of the centroid's cluster.
         chunk: its number in the split.
-        utterance: place of its utterance in the split.
+        utterance: index of its utterance in the split.
         distance: to the centroid.
-        start_s: where it begins in the utterance.
-        end_s: where it ends.
+        start_s: its start in the utterance.
+        end_s: its end in the utterance.
     """
 
     cluster: int
@@ -49,13 +49,13 @@ class NearChunk:
 def nearest_chunks(
     view: SplitView, parameters: FeatureParameters, chunk_frames: int, per_cluster: int = PER_CLUSTER
 ) -> list[NearChunk]:
-    """For each cluster the nearest of its chunks, each of another utterance, nearest first.
+    """For each cluster, the chunks nearest to its centroid, nearest first, at most one per utterance.
 
     Args:
         view: a split with clusters and distances.
         parameters: of the mel frames.
         chunk_frames: frames per chunk.
-        per_cluster: utterances for each centroid.
+        per_cluster: number of utterances per cluster.
     """
     assert view.chunk_clusters is not None and view.distances is not None
     found = []
@@ -73,20 +73,20 @@ def nearest_chunks(
 
 
 def nearest_table(view: SplitView, chunks: list[NearChunk], *, with_audio: bool) -> Table:
-    """What is known about the nearest chunks, with clips of their audio if wanted."""
+    """A table of the nearest chunks, with clips of their audio if wanted."""
     known = [name for name in ("speaker", "emotion") if any(view.column(name))]
     header = ["cluster", "utterance", "seconds", "distance", *known, *view.attributes]
     rows = [_row(view, near, known) for near in chunks]
     caption = (
-        "The chunks nearest each centroid, each of another utterance: what the cluster is about. Attributes "
-        "are the utterance's labels, with predictions in brackets."
+        "The chunks nearest to each centroid, each from a different utterance. They show what the cluster "
+        "represents. Attributes are the utterance's labels, with predictions in brackets."
     )
     if with_audio:
         header.append("clip")
         clips = _clips(view, chunks)
         rows = [[*row, clip] for row, clip in zip(rows, clips, strict=True)]
-        caption += " A clip is exactly the chunk that the network saw, at an even loudness."
-    return Table("Nearest each centroid", header, rows, caption, tall=True)
+        caption += " A clip is exactly the chunk that the network saw, scaled to the same peak level."
+    return Table("Nearest to each centroid", header, rows, caption, tall=True)
 
 
 def _row(view: SplitView, near: NearChunk, known: list[str]) -> list[str]:
@@ -103,13 +103,13 @@ def _row(view: SplitView, near: NearChunk, known: list[str]) -> list[str]:
 
 
 def _clips(view: SplitView, chunks: list[NearChunk]) -> list[str]:
-    """A player for each chunk, nearest of every cluster first, until the page has enough of them."""
+    """An audio player for each chunk, starting with the nearest of every cluster, up to the size limit."""
     rank: dict[int, int] = {}
     order = []
     for place, near in enumerate(chunks):
         rank[near.cluster] = rank.get(near.cluster, -1) + 1
         order.append((rank[near.cluster], place))
-    clips = ["left out: the page is large enough"] * len(chunks)
+    clips = ["omitted to limit the size of the page"] * len(chunks)
     left = AUDIO_BUDGET_BYTES
     for _, place in sorted(order):
         player = _player(view, chunks[place])
@@ -132,10 +132,10 @@ def _player(view: SplitView, near: NearChunk) -> str:
 
 
 def clip_wav(path: str, start_s: float, end_s: float, sample_rate: int = 16000) -> bytes:
-    """A part of a recording as a WAV file, mono PCM16, as loud as any other.
+    """A part of a recording as a WAV file, mono PCM16, scaled to a fixed peak level.
 
     Raises:
-        AudioError: the file is not there or is no audio.
+        AudioError: the file is missing or not audio.
     """
     samples = load_audio(path, sample_rate)[round(start_s * sample_rate) : round(end_s * sample_rate)].copy()
     peak = float(np.abs(samples).max(initial=0.0))
@@ -143,7 +143,7 @@ def clip_wav(path: str, start_s: float, end_s: float, sample_rate: int = 16000) 
         samples *= _LOUDEST / peak
     fade = min(round(_FADE_S * sample_rate), len(samples) // 2)
     ramp = np.linspace(0, 1, fade, dtype=np.float32)
-    # A hard cut would click.
+    # Without a fade, the cut is heard as a click.
     samples[:fade] *= ramp
     samples[len(samples) - fade :] *= ramp[::-1]
     file = io.BytesIO()

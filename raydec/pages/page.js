@@ -1,4 +1,4 @@
-// Draws the page's figures in the colours of the moment: light, dark, or for paper.
+// Draws the page's figures in the current colour scheme: light, dark, or print.
 (() => {
   "use strict";
   const root = document.documentElement;
@@ -46,7 +46,7 @@
 
   const pick = (values, rows) => rows.map((row) => values[row]);
 
-  // A point map is stored once; each view of it is one set of positions and one colouring.
+  // The map's data is stored once; a view combines one set of positions with one colouring.
   const mapTraces = (map, view) => {
     const place = map.positions[view.position];
     const trace = (rows, more) => ({
@@ -98,7 +98,7 @@
     return { xaxis: axis(place.x_title), yaxis: axis(place.y_title), hovermode: "closest" };
   };
 
-  // The description moves from the canvas to the drawing in it: the buttons beside that are no picture.
+  // The description belongs to the drawing inside the canvas, because the canvas also holds buttons.
   const describe = ({ canvas, alternative }) => {
     canvas.removeAttribute("role");
     canvas.removeAttribute("aria-label");
@@ -147,7 +147,7 @@
     style = getComputedStyle(root);
     return Promise.all(figures.map(draw));
   };
-  // plotly's own resizing forgets the height.
+  // plotly's own resizing does not keep the height.
   const observer = new ResizeObserver(() => {
     for (const figure of figures) {
       if (figure.width && figure.canvas.clientWidth !== figure.width) draw(figure);

@@ -1,4 +1,4 @@
-"""The report of a finished run: one HTML file with curves, scores, clusters and what they say of emotion."""
+"""The report of a finished run: one HTML file with curves, scores, clusters and their relation to emotion."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from raydec.splits import joint_name
 from raydec.version import __version__
 
 REPORT_FILE = "report.html"
-# CCC on another processor differs in the sixth digit; more means other data or another model.
+# CCC on another processor differs in the sixth digit; a larger difference means other data or another model.
 _CCC_TOLERANCE = 1e-3
 _MANY_CLUSTERS = 16
 _KINDS = {
@@ -56,18 +56,18 @@ _KINDS = {
 
 
 def write_report(analysis: Analysis, out: str | Path | None = None, *, audio: bool = False) -> Path:
-    """Write the HTML file; a reader sees the old one or the new one, never a part.
+    """Write the HTML file atomically.
 
     Args:
         analysis: what to show.
         out: the file; default: ``report.html`` in the run directory.
-        audio: embed clips of the chunks nearest each centroid.
+        audio: embed clips of the chunks nearest to each centroid.
 
     Returns:
-        Where it was written.
+        The path of the file.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     path = report_path(analysis.run.folder, out)
     text = report_html(analysis, audio=audio)
@@ -81,7 +81,7 @@ def write_report(analysis: Analysis, out: str | Path | None = None, *, audio: bo
 
 
 def report_path(run_dir: str | Path, out: str | Path | None = None) -> Path:
-    """Where a report goes; worth asking before minutes of predictions.
+    """Path of the report. Call it first, so that a bad path is refused before minutes of predictions.
 
     Raises:
         UserError: no file can be written there.
@@ -94,7 +94,7 @@ def report_path(run_dir: str | Path, out: str | Path | None = None) -> Path:
         raise UserError(f"cannot write report {path}: there is no folder {folder}; make it first")
     if not os.access(folder, os.W_OK):
         raise UserError(
-            f"cannot write report {path}: {folder} may not be written to; name another with --out"
+            f"cannot write report {path}: no permission to write to {folder}; name another with --out"
         )
     return path
 
@@ -117,7 +117,7 @@ def report_html(analysis: Analysis, *, audio: bool = False) -> str:
         subtitle=_subtitle(run),
         notices=_notices(analysis, audio),
         tiles=_tiles(analysis),
-        footer=f"Made by raydec {__version__}. Everything is in this file; nothing is loaded from elsewhere.",
+        footer=f"Made by raydec {__version__}. This file is self-contained and loads nothing from elsewhere.",
     )
 
 
@@ -142,9 +142,7 @@ def _notices(analysis: Analysis, audio: bool) -> list[str]:
             "show that the software runs; they say nothing about human speech."
         )
     if view.split in run.config.data.train_split:
-        notices.append(
-            f"Split {view.split} was trained on: what this page says of it does not carry over to new speech."
-        )
+        notices.append(f"Split {view.split} was trained on: these results do not carry over to new speech.")
     if audio:
         notices.append(
             "This file contains recorded speech. Check the licence of the corpus before you pass it on."
@@ -163,8 +161,8 @@ def _differences(analysis: Analysis) -> list[str]:
     if not found:
         return []
     return [
-        f"The model does not give the CCC that the run wrote down: {'; '.join(found)}. The feature store or "
-        "the model may have changed since."
+        f"The model does not reproduce the CCC that the run recorded: {'; '.join(found)}. The feature store "
+        "or the model may have changed since."
     ]
 
 
@@ -198,7 +196,7 @@ def _training(analysis: Analysis) -> Section:
     best = run.summary["best_epoch"]
     return Section(
         "Training",
-        "How the losses fell, and what that did to the score on utterances that were not trained on.",
+        "Training losses, and the score on utterances that were not trained on.",
         [[loss_curves(run.history, best), validation_curves(run.history, run.attributes, best)]],
     )
 
@@ -224,16 +222,15 @@ def _scores(analysis: Analysis) -> Section:
     shared = _shared_speakers(analysis)
     return Section(
         "Scores",
-        "The concordance correlation coefficient (CCC) is 1 for perfect predictions and 0 for none: it "
-        "punishes wrong spread and wrong level, not only wrong order. Below the intervals, split "
-        f"{view.split} in detail: predictions over labels, and how often low, middle and high are told "
-        f"apart.{shared}",
+        "The concordance correlation coefficient (CCC) is 1 for perfect predictions, 0 for unrelated ones. "
+        "It penalises a wrong spread and a wrong mean, not only weak correlation. Below the intervals, split "
+        f"{view.split} in detail: predictions over labels, and confusion of low, middle and high.{shared}",
         [[ccc_intervals(analysis.estimates), ccc_table(analysis.estimates)], scatters, confusions],
     )
 
 
 def _shared_speakers(analysis: Analysis) -> str:
-    """A sentence if the split looked at has voices that were trained on."""
+    """A warning if speakers of the analysed split were trained on, else empty."""
     run, view = analysis.run, analysis.view
     splits = run.config.data.train_split
     trained = run.store.utterances.take(run.store.rows(splits))["speaker"]
@@ -242,8 +239,8 @@ def _shared_speakers(analysis: Analysis) -> str:
     if not shared or view.split in splits:
         return ""
     return (
-        f" Mind that {len(shared)} of its {len(known)} speakers are in split {joint_name(splits)} too: these "
-        "scores are not about new voices."
+        f" Note that {len(shared)} of its {len(known)} speakers are in split {joint_name(splits)} too: these "
+        "scores do not measure performance on new voices."
     )
 
 
@@ -255,8 +252,8 @@ def _clusters(analysis: Analysis) -> Section:
     if not run.trains_clusters:
         return Section(
             "Clusters",
-            "This model was trained without clusters. K-means was run once on its embeddings afterwards, so "
-            "that they can be looked at in the same way.",
+            "This model was trained without clusters. K-means was run once on its embeddings afterwards, for "
+            "comparison with models that cluster.",
             [[sizes]],
         )
     over_epochs: list[Block] = [
@@ -270,8 +267,8 @@ def _clusters(analysis: Analysis) -> Section:
         balance.insert(1, sizes_by_epoch(run.sizes, same_clusters=run.config.head_mode == "align"))
     return Section(
         "Clusters",
-        "Healthy clusters are all used, none holds most of the chunks, and from epoch to epoch they agree "
-        "more and more.",
+        "In a healthy clustering every cluster is used, none holds most of the chunks, and agreement from "
+        "epoch to epoch rises.",
         [over_epochs, balance],
     )
 
@@ -281,8 +278,8 @@ def _map(analysis: Analysis) -> Section:
     centroids = run.saved.centroids
     return Section(
         "Cluster map",
-        "What the network finds alike. Colour by an attribute and look for a slope or for regions; colour by "
-        "speaker and look for islands of one colour, which mean that voices are clustered, not emotions.",
+        "Chunks with similar embeddings lie close together. Colour by an attribute and look for a gradient "
+        "or regions. Colour by speaker: islands of one colour mean that voices are clustered, not emotions.",
         [
             [
                 cluster_map(
@@ -317,9 +314,9 @@ def _emotion_by_cluster(analysis: Analysis) -> Section:
         classes.append(classes_by_cluster(view.column("emotion"), clusters, sentence))
     return Section(
         "Emotion by cluster",
-        f"Labels of the utterances of split {view.split} by cluster; an utterance belongs to the cluster "
-        "that most of its chunks belong to. Boxes go from the first to the third quartile, their whiskers "
-        "from the 5th to the 95th percentile; the dashed line is the mean.",
+        f"Labels of the utterances of split {view.split} by cluster; an utterance belongs to the cluster of "
+        "most of its chunks. Boxes extend from the first to the third quartile, whiskers from the 5th to the "
+        "95th percentile; the dashed line is the mean.",
         # Many boxes need the whole width.
         [*([[block] for block in blocks] if crowded else [blocks]), classes],
     )

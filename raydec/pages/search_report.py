@@ -1,4 +1,4 @@
-"""What a search leaves to look at: an HTML report with plots, and TensorBoard hyperparameters."""
+"""The pages of a search: an HTML report with plots, and TensorBoard hyperparameters."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write_search_pages(results: SearchResults) -> None:
 def write_search_report(
     path: Path, name: str, metric: str, keys: Sequence[str], ranking: Sequence[RankedSetting]
 ) -> None:
-    """Write one HTML file that needs no other: the ranked table and the plots.
+    """Write a self-contained HTML file with the ranked table and the plots.
 
     Args:
         path: the file.
@@ -50,7 +50,7 @@ def write_search_report(
     header, rows = table(ranking, keys, metric)
     blocks: list[list[Block]] = [[Table("Every setting, best first", header, rows)]]
     if scored:
-        # The cluster count first: it is what most searches are about.
+        # Most searches are about the cluster count, so it comes first.
         shown = sorted(keys, key=lambda key: key != NUM_CLUSTERS)[:_MAX_SCATTERS]
         blocks.append([parallel_coordinates(scored, keys, metric)])
         blocks.append([score_against(scored, key, metric, number) for number, key in enumerate(shown)])
@@ -58,8 +58,8 @@ def write_search_report(
     page = render_page(
         f"Search {name}",
         [Section("Results", intro, blocks)],
-        footer=f"Made by raydec {__version__}. Everything is in this file; nothing is loaded from elsewhere.",
-        # Parallel coordinates are drawn by WebGL programs, which plotly compiles in the browser.
+        footer=f"Made by raydec {__version__}. This file is self-contained and loads nothing from elsewhere.",
+        # Parallel coordinates use WebGL programs, which plotly compiles in the browser.
         may_compile=True,
     )
     with temporary_file(path.parent) as file:
@@ -68,7 +68,7 @@ def write_search_report(
 
 
 def parallel_coordinates(ranking: Sequence[RankedSetting], keys: Sequence[str], metric: str) -> Plot:
-    """One line per setting through all searched keys to its score; axes can be brushed."""
+    """Parallel coordinates: one line per setting through all searched keys to its score."""
     names = short_names(keys)
     dimensions = [_axis(names[key], [entry.setting.get(key) for entry in ranking]) for key in keys]
     scores = [_mean(entry) for entry in ranking]
@@ -83,7 +83,7 @@ def parallel_coordinates(ranking: Sequence[RankedSetting], keys: Sequence[str], 
         "Settings and scores",
         f"Parallel coordinates of {len(ranking)} settings: one line each, through its values to its score.",
         figure.update_layout(margin={"l": 80, "r": 40}),
-        "Drag along an axis to keep only the settings that cross it there.",
+        "Drag along an axis to show only the settings that cross it there.",
         height_px=420,
     )
 

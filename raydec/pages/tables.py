@@ -40,12 +40,10 @@ def ccc_table(estimates: Mapping[str, Mapping[str, CccEstimate]]) -> Table:
     all_estimates = [estimate for found in estimates.values() for estimate in found.values()]
     caption = ""
     if any(estimate.unit == "utterance" for estimate in all_estimates):
-        caption = (
-            "Where fewer than two speakers are known, utterances were drawn, and intervals are too narrow."
-        )
+        caption = "With fewer than two known speakers, utterances are drawn, and intervals are too narrow."
     elif any(estimate.num_units < _FEW_SPEAKERS for estimate in all_estimates):
         caption = (
-            f"Fewer than {_FEW_SPEAKERS} speakers are few for an interval over speakers: take it as rough."
+            f"With fewer than {_FEW_SPEAKERS} speakers, an interval over speakers is only a rough guide."
         )
     header = ("split", "attribute", "CCC", "95% interval", "utterances", "drawn")
     return Table("CCC by split", header, rows, caption)
@@ -54,7 +52,7 @@ def ccc_table(estimates: Mapping[str, Mapping[str, CccEstimate]]) -> Table:
 def confusion_table(
     name: str, scores: Float64[np.ndarray, " utterance"], labels: Float64[np.ndarray, " utterance"]
 ) -> Table:
-    """How often low, middle and high are told apart, in thirds of the true labels."""
+    """Confusion of low, middle and high, which are thirds of the true labels."""
     counts, edges = confusion(scores, labels)
     totals = counts.sum(axis=1)
     rows: list[list[str | ShadedCell]] = [
@@ -69,16 +67,16 @@ def confusion_table(
         ("true", *_THIRDS),
         rows,
         f"Rows are thirds of the true labels (low below {edges[0]:.2f}, high above {edges[1]:.2f}), columns "
-        "where predictions fall. A model that shuns extremes fills the middle column.",
+        "where predictions fall. A model that avoids extreme predictions fills the middle column.",
     )
 
 
 def confusion(
     scores: Float64[np.ndarray, " utterance"], labels: Float64[np.ndarray, " utterance"]
 ) -> tuple[Int64[np.ndarray, "true predicted"], tuple[float, float]]:
-    """Utterances by third of the true label and by where the prediction falls, and the edges of the thirds.
+    """Counts of utterances by third of the true and the predicted value, and the edges of the thirds.
 
-    Both are cut at the terciles of the known labels; a value on an edge is in the middle.
+    Labels and predictions are cut at the terciles of the known labels; a value on an edge counts as middle.
     """
     known = ~np.isnan(labels)
     low, high = (float(edge) for edge in np.quantile(labels[known], [1 / 3, 2 / 3]))
@@ -92,7 +90,7 @@ def confusion(
 
 
 def dependency_sentence(name: str, dependency: Dependency, num_permutations: int) -> str:
-    """What eta squared and its test say, for people."""
+    """One sentence about eta squared and its permutation test."""
     p_value = "p < 0.001" if dependency.p_value < 0.001 else f"p = {dependency.p_value:.3f}"
     return (
         f"η² = {dependency.eta_squared:.3f}: clusters account for {dependency.eta_squared:.0%} of the "
@@ -102,11 +100,11 @@ def dependency_sentence(name: str, dependency: Dependency, num_permutations: int
 
 
 def information_sentence(information: EmotionInformation) -> str:
-    """What mutual information says, for people."""
+    """A sentence about the mutual information of clusters and emotion classes."""
     return (
         f"Mutual information of class and cluster: {information.mutual_information_nats:.3f} nats, "
-        f"{information.normalized:.3f} of the mean entropy (0: clusters say nothing, 1: all), over "
-        f"{information.num_utterances:,} utterances with a class. Each row adds up to 100%."
+        f"{information.normalized:.3f} of the mean entropy (0: unrelated, 1: each determines the other), "
+        f"over {information.num_utterances:,} utterances with a class. Each row adds up to 100%."
     )
 
 
@@ -121,7 +119,7 @@ def settings_table(config: Config) -> Table:
 
 
 def settings_details(config: Config) -> Details:
-    """All settings, as the file that repeats the run."""
+    """All settings, in the format of ``config.yaml``."""
     return Details("Resolved config (config.yaml)", config_yaml(config))
 
 
@@ -145,7 +143,7 @@ def run_table(run: FinishedRun) -> Table:
 
 
 def environment_table() -> Table:
-    """What this report was made with."""
+    """Versions of the software that made this report."""
     rows = [["raydec", __version__], ["Python", platform.python_version()]]
     for name in _PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""The figures of a run's report that go over epochs."""
+"""The figures of a run's report that have epochs on the x axis."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def validation_curves(history: History, attributes: Sequence[str], best_epoch: i
 
 
 def agreement_curves(history: History, best_epoch: int) -> Plot:
-    """How alike successive assignments are, and how uneven the clusters are."""
+    """Agreement of successive assignments, and the share of the largest cluster, by epoch."""
     figure = go.Figure()
     shown = (("cluster/nmi_previous", "NMI to previous", 0), ("cluster/largest_share", "largest share", 1))
     keys = _keys(history, "cluster/")
@@ -86,8 +86,8 @@ def agreement_curves(history: History, best_epoch: int) -> Plot:
         "Line chart by epoch of the normalised mutual information with the previous epoch's clusters and of "
         "the share of chunks in the largest cluster, both from 0 to 1",
         figure,
-        "NMI to the previous epoch's assignment: 1 means that the clusters stay the same, 0 that they start "
-        "anew. Largest share: chunks in the largest cluster; near 1 the clustering has collapsed.",
+        "NMI to the previous epoch's assignment: 1 means that the clusters stay the same, 0 that they are "
+        "unrelated. Largest share: chunks in the largest cluster; near 1 the clustering has collapsed.",
     )
 
 
@@ -131,11 +131,11 @@ def dependency_curves(history: History, attributes: Sequence[str], best_epoch: i
 
 
 def drift_curve(sizes: History, best_epoch: int) -> Plot | None:
-    """How far the centroids moved in each epoch; None for runs that did not write it.
+    """How far the centroids moved in each epoch; None for runs that did not record it.
 
     Args:
-        sizes: per epoch its number and its ``drift``.
-        best_epoch: whose model was kept.
+        sizes: one mapping per epoch, with its number and its ``drift``.
+        best_epoch: the epoch whose model was kept.
     """
     having = [epoch for epoch in sizes if epoch.get("drift") is not None]
     if not having:
@@ -147,12 +147,13 @@ def drift_curve(sizes: History, best_epoch: int) -> Plot | None:
     return Plot(
         "drift",
         "Drift of the centroids",
-        f"Line chart by epoch of how far the centroids moved since the epoch before, over how far apart they "
-        f"are; {last:.2f} in the last epoch",
+        f"Line chart by epoch of how far the centroids moved since the previous epoch, relative to their "
+        f"spread; {last:.2f} in the last epoch",
         figure,
-        "Each centroid is followed to the nearest it can have become, and the distances are divided by how "
-        "far the centroids lie from their mean. Above 1, the clustering began anew; towards 0, it settles. "
-        "Embeddings move too while the network learns, so some drift is training.",
+        "Centroids of successive epochs are matched by distance. The distances between matched centroids "
+        "are divided by the spread of the centroids around their mean. Above 1, the clusters are unrelated "
+        "to the previous ones; towards 0, they settle. Embeddings move while the network learns, so some "
+        "drift is normal.",
     )
 
 
@@ -160,9 +161,9 @@ def sizes_by_epoch(sizes: History, *, same_clusters: bool) -> Plot:
     """Shares of the clusters of the supervised stage, stacked.
 
     Args:
-        sizes: per epoch its number, and ``sizes`` by stage.
-        same_clusters: whether a cluster keeps its number from epoch to epoch; else only the order by size
-            means something.
+        sizes: one mapping per epoch, with its number and ``sizes`` by stage.
+        same_clusters: whether a cluster keeps its number from epoch to epoch; if not, clusters are ordered by
+            size.
     """
     stage = next((name for name in ("labeled", "pooled") if name in sizes[0]["sizes"]), "unlabeled")
     having = [epoch for epoch in sizes if stage in epoch["sizes"]]
@@ -191,7 +192,7 @@ def sizes_by_epoch(sizes: History, *, same_clusters: bool) -> Plot:
     order = (
         "by cluster"
         if same_clusters
-        else "from the largest to the smallest, as clusters have new numbers each epoch"
+        else "from the largest to the smallest, because clusters get new numbers in each epoch"
     )
     return Plot(
         "sizes-by-epoch",
@@ -208,7 +209,7 @@ def _line(history: History, key: str, name: str, color: str | None, *, dashed: b
         x=_epochs(history),
         y=[epoch.get(key) for epoch in history],
         name=name,
-        # A point on its own would not show as a line.
+        # A single point would not be visible as a line.
         mode="lines+markers" if len(history) <= 30 else "lines",
         line={"color": color, "width": 2, "dash": "dash" if dashed else "solid"},
         marker={"size": 6},
@@ -247,12 +248,12 @@ def _epoch_ticks(history: History) -> dict[str, Any]:
 
 
 def _tick_step(last: int) -> dict[str, Any]:
-    """Whole epochs only, where plotly would mark halves."""
+    """Mark whole epochs only; for few epochs plotly would mark halves."""
     return {"dtick": 1} if last <= 12 else {}
 
 
 def _keys(history: History, prefix: str) -> list[str]:
-    """Names of the metrics under a prefix that any epoch has a value of, in order."""
+    """Names of the metrics with a prefix for which any epoch has a value, in order."""
     found = (key for epoch in history for key, value in epoch.items() if value is not None)
     return [key for key in dict.fromkeys(found) if key.startswith(prefix)]
 

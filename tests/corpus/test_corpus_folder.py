@@ -85,9 +85,9 @@ def test_no_recording_is_both_labeled_and_in_a_pool(tmp_path: Path) -> None:
     corpus = read_corpus(folder, unlabeled=[pool, pool, folder])
     assert corpus.table["utterance_id"].to_pylist() == ["a.wav", "clip.wav", "new.wav"]
     assert corpus.warnings == (
-        f"1 files under {pool} are in the corpus already; read once",
-        f"2 files under {pool} are in the corpus already; read once",
-        f"2 files under {folder} are in the corpus already; read once",
+        f"1 files under {pool} are already in the corpus; read once",
+        f"2 files under {pool} are already in the corpus; read once",
+        f"2 files under {folder} are already in the corpus; read once",
     )
 
 

@@ -116,7 +116,7 @@ def test_two_columns_of_files_are_read_by_preference_with_a_warning(tmp_path: Pa
 
 def test_a_table_without_file_column_is_refused_with_what_it_has(tmp_path: Path) -> None:
     labels = _write(tmp_path / "list.csv", [{"clip": "a.wav", "arousal": 1}])
-    with pytest.raises(UserError, match=r"no column of file names among 'clip, arousal'; call it file"):
+    with pytest.raises(UserError, match=r"no column of file names among 'clip, arousal'; name it file"):
         read_corpus(tmp_path, labels=labels)
 
 
@@ -141,7 +141,7 @@ def test_the_corpus_may_be_named_by_its_manifest(tmp_path: Path) -> None:
     _write(folder / "other.csv", ENTRIES)
     corpus = read_corpus(manifest)
     assert corpus.name == "corpus" and list(_rows(corpus)) == list(FILES)
-    with pytest.raises(UserError, match=r"leave --labels .* out"):
+    with pytest.raises(UserError, match=r"omit --labels .*list\.csv"):
         read_corpus(manifest, labels=manifest)
 
 
@@ -238,14 +238,14 @@ def test_rows_are_left_out_each_with_its_reason(tmp_path: Path) -> None:
         "list.jsonl line 18": "not a JSON object",
         "list.jsonl line 19": "not a JSON object",
         "missing.wav": "no audio file at this path",
-        "list.jsonl line 3": "names no audio file",
-        "list.jsonl line 4": "names no audio file",
-        "list.jsonl line 5": "names no audio file",
-        "list.jsonl line 6": "names no audio file",
+        "list.jsonl line 3": "has no file name",
+        "list.jsonl line 4": "has no file name",
+        "list.jsonl line 5": "has no file name",
+        "list.jsonl line 6": "has no file name",
         "nul\0.wav": "its path holds a NUL character",
         ".": "no audio file at this path",
         "\\ud800.wav": "no audio file at this path",
-        "b.wav": "arousal 8.0 is outside 1 to 7; mend the label or set --label-range",
+        "b.wav": "arousal 8.0 is outside 1 to 7; correct the label or set --label-range",
         "c.wav": "arousal True is not a number",
         "d.wav": "arousal [2.0] is not a number",
         "e.wav": "it has labels but no split; name one, or 'unlabeled'",
@@ -366,7 +366,7 @@ def test_parquet_types_do_not_matter(tmp_path: Path) -> None:
 def test_embedded_audio_and_broken_parquet_are_refused(tmp_path: Path) -> None:
     inside = tmp_path / "inside.parquet"
     pq.write_table(pa.table({"audio": pa.array([{"bytes": b"x", "path": "x"}]), "arousal": [1.0]}), inside)
-    with pytest.raises(UserError, match=r"inside\.parquet has its audio inside; write the audio to files"):
+    with pytest.raises(UserError, match=r"inside\.parquet has embedded audio; write the audio to files"):
         read_corpus(tmp_path, labels=inside, format="manifest")
     broken = tmp_path / "broken.parquet"
     broken.write_bytes(b"PAR1 nothing")

@@ -171,7 +171,7 @@ def test_a_label_outside_the_scale_loses_its_row(tmp_path: Path, value: str) -> 
     corpus = read_corpus(_corpus(tmp_path / "msp", rows=(*ROWS, f"bad.wav,N,3,{value},3,1,Male,Train")))
     assert set(_rows(corpus)) == set(NAMES)
     assert _reasons(corpus) == {
-        "bad.wav": f"valence {float(value)!r} is outside 1 to 7; mend the label or set --label-range"
+        "bad.wav": f"valence {float(value)!r} is outside 1 to 7; correct the label or set --label-range"
     }
 
 
@@ -231,7 +231,7 @@ def test_files_without_row_become_unlabeled_when_asked_for(tmp_path: Path) -> No
     corpus = read_corpus(folder, unlabeled=[folder / "Audios"])
     assert _rows(corpus)["extra.wav"]["split"] == "unlabeled"
     assert corpus.table.num_rows == 4 and not corpus.skipped
-    assert corpus.warnings == (f"3 files under {folder / 'Audios'} are in the corpus already; read once",)
+    assert corpus.warnings == (f"3 files under {folder / 'Audios'} are already in the corpus; read once",)
 
 
 def test_names_match_without_case_and_in_either_unicode_form(tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ def test_partitions_stand_in_for_a_missing_split_column(tmp_path: Path) -> None:
     corpus = read_corpus(folder)
     assert {name: row["split"] for name, row in _rows(corpus).items()} == {"a.wav": "train", "b.wav": "test1"}
     assert _reasons(corpus) == {"c.wav": "it has labels but no split; name one, or 'unlabeled'"}
-    assert corpus.warnings == ("Partitions.txt line 3 is not 'split; file' and was passed over: 'nonsense'",)
+    assert corpus.warnings == ("Partitions.txt line 3 is not 'split; file' and was ignored: 'nonsense'",)
 
 
 def test_labels_without_any_split_are_a_user_error(tmp_path: Path) -> None:
@@ -338,7 +338,7 @@ def test_a_decimal_comma_between_commas_must_be_quoted(tmp_path: Path) -> None:
     corpus = read_corpus(_corpus(tmp_path / "msp", rows=rows, files=("q.wav",)))
     assert _rows(corpus)["q.wav"]["arousal"] == 3.5
     assert _reasons(corpus) == {
-        "labels_consensus.csv line 3": "9 cells where the header has 8; quote cells that hold the delimiter"
+        "labels_consensus.csv line 3": "9 cells, but the header has 8; quote cells that hold the delimiter"
     }
 
 
@@ -370,7 +370,7 @@ def test_detailed_labels_are_refused_with_the_remedy(tmp_path: Path) -> None:
     detailed.write_text(
         'FileName,EmoDetail\na.wav,"WORKER1; Neutral; Neutral,Concerned; A:4.000; V:4.000;"\n'
     )
-    with pytest.raises(UserError, match=r"a row per annotator; name labels_consensus\.csv"):
+    with pytest.raises(UserError, match=r"one row per annotator; use --labels with labels_consensus\.csv"):
         read_corpus(folder, labels=detailed)
 
 
@@ -391,7 +391,7 @@ def test_what_cannot_be_found_is_named(tmp_path: Path) -> None:
         read_corpus(silent)
     strangers = _corpus(tmp_path / "strangers", files=("other.wav",))
     with pytest.raises(
-        UserError, match=r"no usable utterance .*the first of 4 skipped: MSP.*0008.wav: no audio file"
+        UserError, match=r"no usable utterance .*first of 4 skipped: MSP.*0008.wav: no audio file"
     ):
         read_corpus(strangers)
 

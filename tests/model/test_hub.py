@@ -98,8 +98,8 @@ def test_predict_takes_models_by_their_name_and_revision(fake: FakeHub) -> None:
     ("arguments", "message"),
     [
         (["predict", "hf:me/none", "a.wav", "--out", "o.csv"], "cannot fetch hf:me/none: 404 Client Error"),
-        (["predict", "hf:me", "a.wav", "--out", "o.csv"], "'hf:me' is no model on the Hub"),
-        (["evaluate", "hf:../../etc/x", "store"], "no model on the Hub"),
+        (["predict", "hf:me", "a.wav", "--out", "o.csv"], "'hf:me' does not name a model on the Hub"),
+        (["evaluate", "hf:../../etc/x", "store"], "does not name a model on the Hub"),
         (["evaluate", "model", "store", "--against", "hf:me/none"], "cannot fetch hf:me/none"),
         (["export", "model", "--hub", "me/emotions"], "write hf:owner/name"),
         (

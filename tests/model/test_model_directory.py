@@ -266,4 +266,4 @@ def test_card_shows_scores_and_warns_of_synthetic_data(tmp_path: Path) -> None:
     assert "| test1 | 0.512 | – | – |" in card and "synthetic" not in card
     save_model(saved_model(extra={"synthetic": True, "corpus": "demo"}), tmp_path / "demo")
     card = (tmp_path / "demo" / "README.md").read_text()
-    assert "synthetic corpus" in card and "None were measured" in card and "training corpus: demo" in card
+    assert "synthetic corpus" in card and "Not measured" in card and "training corpus: demo" in card

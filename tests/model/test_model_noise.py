@@ -51,7 +51,7 @@ def test_dropout_without_noise_or_probability_is_the_identity() -> None:
 
 
 def test_rows_that_do_not_fit_the_batch_are_refused() -> None:
-    with pytest.raises(AssertionError, match="no multiple"):
+    with pytest.raises(AssertionError, match="not a multiple"):
         noise(0, 3).uniform((4, 2), CPU)
     with pytest.raises(AssertionError, match="not within"):
         noise(5, 9)

@@ -111,7 +111,7 @@ def test_a_pickle_is_refused_and_never_run(published: Path, capsys: pytest.Captu
         write(published / "act.pth.tar")
         assert convert(published, "act") == 2
         captured = capsys.readouterr()
-        assert "act.pth.tar is no published checkpoint" in captured.err
+        assert "act.pth.tar is not a published checkpoint" in captured.err
         assert captured.err.count("\n") == 1 and not captured.out
     assert not mark.exists() and not (published / "model").exists()
 
@@ -119,8 +119,8 @@ def test_a_pickle_is_refused_and_never_run(published: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is no published checkpoint"),
-        (b"not a checkpoint", "is no published checkpoint"),
+        (b"", "is not a published checkpoint"),
+        (b"not a checkpoint", "is not a published checkpoint"),
         ({"state_dict": [1]}, "has no state_dict"),
         (torch.ones(3), "has no state_dict"),
         ({"state_dict": {"a.weight": torch.ones(1)}}, "unexpected entry 'a.weight'"),
@@ -153,7 +153,7 @@ def test_a_cut_checkpoint_is_a_user_error(published: Path) -> None:
     content = path.read_bytes()
     for size in (10, len(content) // 2, len(content) - 10):
         path.write_bytes(content[:size])
-        with pytest.raises(UserError, match=r"act\.pth\.tar is no published checkpoint"):
+        with pytest.raises(UserError, match=r"act\.pth\.tar is not a published checkpoint"):
             read_published({"arousal": path}, published)
 
 

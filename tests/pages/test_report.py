@@ -115,7 +115,7 @@ def test_it_has_a_figure_or_table_for_everything_promised(analysis: Analysis) ->
         "emotion-arousal", "emotion-dominance", "emotion-valence", "emotion-classes",
     }  # fmt: skip
     headings = [title for _, title in Elements(text).named("h3")]
-    assert {"CCC by split", "Nearest each centroid", "Arousal: low, middle, high"} <= set(headings)
+    assert {"CCC by split", "Nearest to each centroid", "Arousal: low, middle, high"} <= set(headings)
     assert "SYNTHETIC" in text and "training.epochs" in text and "num_clusters: 3" in text
     assert len(text.encode()) < 10e6
 
@@ -354,7 +354,7 @@ def test_audio_that_is_gone_or_too_much_is_said(
     monkeypatch.setattr(report_nearest, "AUDIO_BUDGET_BYTES", 2 * len(clip(analysis, near[0])))
     cells = [row[-1] for row in nearest_table(analysis.view, near, with_audio=True).rows]
     assert sum(cell.startswith("<audio") for cell in cells) == 2
-    assert sum(cell.startswith("left out") for cell in cells) == len(cells) - 2
+    assert sum(cell.startswith("omitted") for cell in cells) == len(cells) - 2
 
 
 def clip(analysis: Analysis, near: report_nearest.NearChunk) -> bytes:
@@ -471,7 +471,7 @@ def test_what_is_missing_is_named(run_copy: Path, tmp_path: Path) -> None:
 def test_a_moved_store_is_found_where_it_is_said_to_be(run_copy: Path, store: Path, tmp_path: Path) -> None:
     config = run_copy / "config.yaml"
     config.write_text(config.read_text().replace(str(store), str(tmp_path / "old")))
-    with pytest.raises(UserError, match="old is not there; say where it is now with --store DIR"):
+    with pytest.raises(UserError, match="old does not exist; give its new location with --store DIR"):
         analyse(run_copy)
     assert analyse(run_copy, store=store).run.store.path == store
     other = make_tiny_store(tmp_path / "other")
@@ -485,7 +485,7 @@ def test_another_store_is_refused(run_copy: Path, store: Path) -> None:
     summary = json.loads((run_copy / "summary.json").read_text())
     summary["num_utterances"]["test"] += 1
     (run_copy / "summary.json").write_text(json.dumps(summary))
-    with pytest.raises(UserError, match="split test has 12 labeled utterances, the run scored 13"):
+    with pytest.raises(UserError, match="split test has 12 labeled utterances, but the run scored 13"):
         analyse(run_copy)
 
 
