@@ -23,6 +23,13 @@ class TakenOverError(UserError):
     """Another process goes on with the run; trying again would be two that write it."""
 
 
+class DivergedError(Exception):
+    """Training has left the finite numbers; the message says where, what is kept and what to change.
+
+    Entry points print it as one line on stderr and exit with status 1. Trying again would diverge again.
+    """
+
+
 class AudioError(UserError):
     """A file that gives no usable samples.
 

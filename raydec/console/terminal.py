@@ -22,7 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from raydec.errors import UserError
+from raydec.errors import DivergedError, UserError
 from raydec.learning.host import OPENMP_ENVIRONMENT
 from raydec.verbosity import set_verbosity, verbosity
 
@@ -79,6 +79,9 @@ def run_entry_point(main: Callable[[Sequence[str]], None], arguments: Sequence[s
     except UserError as error:
         err.print(f"error: {' '.join(str(error).split())}", markup=False)
         return error.exit_status
+    except DivergedError as error:
+        err.print(f"error: {' '.join(str(error).split())}", markup=False)
+        return 1
     except KeyboardInterrupt:
         err.print("interrupted; what was finished is kept, run the same command again to go on", markup=False)
         return 130

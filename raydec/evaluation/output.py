@@ -13,7 +13,7 @@ The JSON document, ``schema_version`` 1 (a key may be added without a new versio
         "attributes": {ATTRIBUTE: {
             "ccc", "low", "high" (95% interval), "unit" ("speaker" or "utterance": what was resampled),
             "num_units", "num_utterances", "mean_error", "rmse",
-            "dependency": {"eta_squared", "p_value"} or null,
+            "dependency": {"eta_squared", "epsilon_squared", "p_value", "within_speakers"} or null,
             "against": {"ccc" (the other's), "difference" (this less the other), "low", "high", "p_value",
                         "unit", "num_units"} or null}},
         "emotion": {"mutual_information_nats", "normalized", "num_utterances"} or null,
@@ -54,8 +54,9 @@ _METHOD = """\
 
 CCC is Lin's concordance correlation coefficient over the utterances of a split, with population moments. The
 95% interval is a percentile bootstrap over {unit}. η² is the share of the labels' variance that
-lies between the clusters of utterances (the most frequent cluster of an utterance's chunks); its p is a
-permutation test of no dependency. {num} resamples and permutations, seed {seed}.
+lies between the clusters of utterances (the most frequent cluster of an utterance's chunks), ε² the same
+corrected for what as many clusters reach by chance; p is a permutation test of no dependency, which permutes
+labels within each speaker where speakers are known. {num} resamples and permutations, seed {seed}.
 """
 
 
@@ -144,7 +145,7 @@ def evaluation_markdown(evaluation: Evaluation) -> str:
 
 def result_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the main table: one row per split and attribute."""
-    header = ["split", "attribute", "utterances", "CCC", "95% interval", "over", "η²", "p"]
+    header = ["split", "attribute", "utterances", "CCC", "95% interval", "over", "η²", "ε²", "p"]
     rows = []
     for split, name, result in _results(evaluation):
         estimate, dependency = result.estimate, result.dependency
@@ -157,6 +158,7 @@ def result_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
                 _interval(estimate.low, estimate.high),
                 f"{estimate.num_units} {estimate.unit}s",
                 "–" if dependency is None else _number(dependency.eta_squared),
+                "–" if dependency is None else _number(dependency.epsilon_squared),
                 "–" if dependency is None else _p_value(dependency.p_value, evaluation.num_resamples),
             ]
         )

@@ -251,7 +251,7 @@ def _attribute_result(scored: _Scored, name: str, seed: int, num_resamples: int)
     dependency = comparison = None
     if scored.clusters is not None:
         dependency = cluster_dependency(
-            label, scored.clusters, rng("permutation"), num_permutations=num_resamples
+            label, scored.clusters, rng("permutation"), speakers=speakers, num_permutations=num_resamples
         )
     if name in scored.other_scores:
         other = scored.other_scores[name]

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float32, Int32, Int64
 
 from raydec.config import ClusteringConfig
-from raydec.errors import UserError
+from raydec.errors import DivergedError, UserError
 from raydec.learning import kmeans
 from raydec.learning.randomness import generator_for
 from raydec.learning.row_blocks import RowBlocks
@@ -194,7 +194,8 @@ def fit_kmeans(
         device: where torch computes; None: a GPU if this process sees one.
 
     Raises:
-        UserError: no rows, values that are not finite, or a backend that cannot run here.
+        UserError: no rows, or a backend that cannot run here.
+        DivergedError: values that are not finite.
         ValueError: ``init`` of another shape, or not finite.
     """
     _check_shapes(embeddings, num_clusters, init)
@@ -232,7 +233,7 @@ def nearest_centroid(
     """The nearest centroid of each row, and the squared distance to it.
 
     Raises:
-        UserError: values that are not finite.
+        DivergedError: values that are not finite.
     """
     if not len(embeddings):
         return np.empty(0, np.int32), np.empty(0, np.float32)
@@ -335,8 +336,5 @@ def _check_finite(rows: RowBlocks) -> None:
     raise _not_finite(bad, len(rows))
 
 
-def _not_finite(num_bad: int, num_rows: int) -> UserError:
-    return UserError(
-        f"{num_bad} of {num_rows} embeddings are not finite: training has diverged; "
-        "lower the learning rate, or set training.precision=fp32"
-    )
+def _not_finite(num_bad: int, num_rows: int) -> DivergedError:
+    return DivergedError(f"{num_bad} of {num_rows} embeddings are not finite")

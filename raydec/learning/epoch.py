@@ -10,11 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from raydec.config import Config
+from raydec.errors import DivergedError
 from raydec.features.chunk_set import ChunkSet
 from raydec.learning.alignment import align_labels, cluster_health, normalized_mutual_information
 from raydec.learning.checkpoint import RunState
 from raydec.learning.clustering import ClusterAssignment, Clusterer
 from raydec.learning.data import TrainingData
+from raydec.learning.divergence import check_losses, check_weights, diverged
 from raydec.learning.inference import embed_share
 from raydec.learning.optimizers import Optimizers
 from raydec.learning.randomness import generator_for, integer_seed_for, torch_generator_for
@@ -118,7 +120,11 @@ class EpochRunner:
         labels: np.ndarray | None = None
         metrics: dict[str, float | None] = {}
         if self._network.has_cluster_head:
-            assignment = self._cluster(epoch, stage, state)
+            try:
+                assignment = self._cluster(epoch, stage, state)
+            except DivergedError as error:
+                place = f"epoch {epoch + 1}, before the {stage.name} stage"
+                raise diverged(self._config, str(error), place, state.epoch) from None
             self._renew_cluster_head(epoch, stage, state)
             metrics = self._cluster_metrics(stage, assignment, state)
             labels = assignment.labels
@@ -199,8 +205,12 @@ class EpochRunner:
             if len(unread) == STEPS_PER_READ[self._worker.device.type] or step + 1 == len(draws):
                 for record in read_losses(unread):
                     read.append(record)
+                    place = _place(epoch, stage, len(read), len(draws))
+                    check_losses(self._config, record, place, state.epoch)
                     self._report_step(epoch, stage, len(read) - 1, first_step + len(read), record)
                 unread.clear()
+        place = _place(epoch, stage, len(draws), len(draws))
+        check_weights(self._config, self._network, place, state.epoch)
         return _mean_losses(read, stage)
 
     def _report_step(
@@ -243,6 +253,10 @@ class EpochRunner:
         begun = time.perf_counter()
         yield
         self._clock[phase] = self._clock.get(phase, 0.0) + time.perf_counter() - begun
+
+
+def _place(epoch: int, stage: Stage, step: int, num_steps: int) -> str:
+    return f"epoch {epoch + 1}, step {step} of {num_steps} of the {stage.name} stage"
 
 
 def _key(group: str, stage: Stage, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 import time
@@ -25,6 +26,7 @@ from raydec.learning.dependency import (
     emotion_information,
     most_frequent_clusters,
 )
+from raydec.learning.divergence import diverged
 from raydec.learning.epoch import EpochRunner, Stage, count_steps, plan_stages
 from raydec.learning.host import import_ahead
 from raydec.learning.inference import embed_share, predict_utterances
@@ -201,6 +203,11 @@ class Training:
         state.optimizers = self._optimizers.state_dict()
         score = metrics[f"valid/{self._data.targets.selection}"]
         assert score is not None
+        if not math.isfinite(score):
+            place = f"the validation after epoch {state.epoch}"
+            raise diverged(
+                self._config, f"valid/{self._data.targets.selection} is {score}", place, state.epoch - 1
+            )
         if state.best_score is None or score > state.best_score:
             state.best_score, state.best_epoch = score, state.epoch
             state.best_network, state.best_centroids = state.network, state.centroids
@@ -213,6 +220,7 @@ class Training:
         metrics: dict[str, float | None] = {f"valid/{key}": value for key, value in scores.metrics.items()}
         for name, dependency in scores.dependency.items():
             metrics[f"cluster/eta2_{name}"] = dependency.eta_squared
+            metrics[f"cluster/epsilon2_{name}"] = dependency.epsilon_squared
             metrics[f"cluster/eta2_p_{name}"] = dependency.p_value
         if scores.emotion is not None:
             metrics["cluster/emotion_mi"] = scores.emotion.mutual_information_nats
@@ -240,6 +248,7 @@ class Training:
                 chunk_set.labels([attribute])[:, 0],
                 clusters,
                 generator_for(config.seed, "permutation", attribute),
+                speakers=chunk_set.speakers(),
                 num_permutations=NUM_PERMUTATIONS,
             )
             for attribute in targets.outputs.attributes

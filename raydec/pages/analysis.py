@@ -110,6 +110,7 @@ def _dependencies(view: SplitView) -> dict[str, Dependency]:
             view.labels[:, column],
             clusters,
             generator_for(SEED, "permutation", view.split, name),
+            speakers=view.column("speaker"),
             num_permutations=NUM_RESAMPLES,
         )
         for column, name in labeled_columns(view)

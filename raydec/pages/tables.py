@@ -92,10 +92,11 @@ def confusion(
 def dependency_sentence(name: str, dependency: Dependency, num_permutations: int) -> str:
     """One sentence about eta squared and its permutation test."""
     p_value = "p < 0.001" if dependency.p_value < 0.001 else f"p = {dependency.p_value:.3f}"
+    among = "within each speaker" if dependency.within_speakers else "among all utterances"
     return (
         f"η² = {dependency.eta_squared:.3f}: clusters account for {dependency.eta_squared:.0%} of the "
-        f"variance of {name}. Test of no dependency: {p_value} ({num_permutations:,} permutations of "
-        "utterances)."
+        f"variance of {name}; ε² = {dependency.epsilon_squared:.3f} after what as many clusters reach by "
+        f"chance is taken away. Test of no dependency: {p_value} ({num_permutations:,} permutations {among})."
     )
 
 

@@ -118,7 +118,7 @@ def dependency_curves(history: History, attributes: Sequence[str], best_epoch: i
     figure = go.Figure()
     for name in attributes:
         figure.add_trace(_line(history, f"cluster/eta2_{name}", name, ATTRIBUTE_COLORS.get(name)))
-    _epoch_layout(figure, "η², by chunk", best_epoch)
+    _epoch_layout(figure, "η², by utterance", best_epoch)
     figure.update_layout(yaxis={"rangemode": "tozero"})
     return Plot(
         "dependency",
@@ -126,7 +126,7 @@ def dependency_curves(history: History, attributes: Sequence[str], best_epoch: i
         f"Line chart of the share of variance of {', '.join(attributes)} between clusters, by epoch",
         figure,
         "Share of an attribute's variance on the validation split that lies between the cluster head's "
-        "clusters (η²), by chunk.",
+        "clusters (η²); an utterance's cluster is the most frequent one of its chunks.",
     )
 
 

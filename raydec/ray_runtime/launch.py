@@ -24,7 +24,7 @@ from ray.train.v2.api.config import (
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from raydec.config import Config, RayConfig
-from raydec.errors import UserError
+from raydec.errors import DivergedError, UserError
 from raydec.files.storage import CHECKPOINT_FOLDER, storage_problem
 from raydec.learning.host import WORKER_ENVIRONMENT, prepare_host
 from raydec.placement import Placement, place
@@ -200,6 +200,8 @@ def _explained(error: TrainingFailedError, config: Config, run_folder: str) -> E
     causes = causes_of(error)
     for cause in causes:
         for exception in (cause, cause.__cause__):
+            if isinstance(exception, DivergedError):
+                return DivergedError(str(exception))
             if isinstance(exception, UserError):
                 return UserError(str(exception))
         problem = storage_problem(cause, run_folder)

@@ -15,8 +15,10 @@ from ray.train.v2._internal.execution.failure_handling import DefaultFailurePoli
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
-from raydec.errors import TakenOverError
+from raydec.errors import DivergedError, TakenOverError
 
+# Trying again would spoil another's run, or diverge again.
+_FINAL = (TakenOverError, DivergedError)
 # Hands out shards of Ray Data sets; there are none.
 _DATASETS = "DatasetsCallback"
 # Removes a placement group that outlived its controller; Ray does so itself when the job ends.
@@ -74,11 +76,11 @@ class LeanTrainer(DataParallelTrainer):
 
 
 class _Restarts(DefaultFailurePolicy):
-    """Ray Train's own, but for a run that another process goes on with: its checkpoints come and go."""
+    """Ray Train's own, but for failures that another try would only repeat."""
 
     def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
         causes = causes_of(training_failed_error)
-        if any(isinstance(e, TakenOverError) for cause in causes for e in (cause, cause.__cause__)):
+        if any(isinstance(e, _FINAL) for cause in causes for e in (cause, cause.__cause__)):
             return FailureDecision.RAISE
         return super().make_decision(training_failed_error)
 

@@ -11,7 +11,7 @@ from typing import Any
 from ray import tune
 
 from raydec.config import Config
-from raydec.errors import UserError
+from raydec.errors import DivergedError, UserError
 from raydec.files.storage import CHECKPOINT_FOLDER
 from raydec.ray_runtime.train_trial import train_trial
 from raydec.search.score import mean_score, score_run
@@ -37,8 +37,8 @@ def drive(job: TrialJob, trial: Mapping[str, Any]) -> None:
         trial: ``number``, ``setting`` and ``seeds``.
 
     Raises:
-        Exception: whatever training raises, but for a :class:`UserError`: that would fail again, so that
-            the trial ends with a ``problem`` instead of being retried.
+        Exception: whatever training raises, but for a :class:`UserError` and a :class:`DivergedError`:
+            they would come again, so that the trial ends with a ``problem`` instead of being retried.
     """
     trial = named_trial(trial, tune.get_context().get_trial_name())
     board = _ScoreBoard(job.metric)
@@ -49,7 +49,7 @@ def drive(job: TrialJob, trial: Mapping[str, Any]) -> None:
             report = _RunReport(board, config, job.exchange_epochs)
             train_trial(config, job.share, report, given)
             report.close()
-    except UserError as error:
+    except (UserError, DivergedError) as error:
         tune.report(board.result() | {"problem": str(error)})
         return
     except Exception as error:

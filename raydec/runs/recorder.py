@@ -28,6 +28,7 @@ from raydec.runs.run_folder import (
     STEPS_FILE,
     SUMMARY_FILE,
     RunFolder,
+    json_line,
 )
 from raydec.runs.tracking import Trackers
 from raydec.version import __version__
@@ -67,7 +68,7 @@ class RunRecorder:
 
     def step(self, record: Mapping[str, float | int | str | None]) -> None:
         """See :class:`raydec.learning.training.Recorder`."""
-        self._steps.append(json.dumps(dict(record)) + "\n")
+        self._steps.append(json_line(dict(record)))
         self._events.step(record)
 
     def resumed(self, state: RunState) -> None:
@@ -100,7 +101,7 @@ class RunRecorder:
                 "drift": drift,
             }
             with (self._folder.local / SIZES_FILE).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(json_line(line))
         self._events.epoch(state, sizes, drift)
         self._trackers.log(state.history[-1], state.epoch)
         self._folder.sync()

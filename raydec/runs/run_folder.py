@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import tempfile
 from dataclasses import dataclass
@@ -63,6 +64,19 @@ class RunResult:
     def ccc(self) -> dict[str, dict[str, float]]:
         """CCC of the best epoch, by split and attribute."""
         return self.summary["ccc"]
+
+
+def json_line(document: Any) -> str:
+    """A JSON object in a line; numbers that JSON does not have become null."""
+    return json.dumps(_finite(document), allow_nan=False) + "\n"
+
+
+def _finite(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _finite(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [_finite(value) for value in node]
+    return None if isinstance(node, float) and not math.isfinite(node) else node
 
 
 class RunFolder:
@@ -133,11 +147,11 @@ class RunFolder:
 
     def write_json(self, name: str, document: Any) -> None:
         """Write a JSON file; see :meth:`write`."""
-        self.write(name, json.dumps(document, indent=2) + "\n")
+        self.write(name, json.dumps(_finite(document), indent=2, allow_nan=False) + "\n")
 
     def write_json_lines(self, name: str, objects: list[Any]) -> None:
         """Write one JSON object per line; see :meth:`write`."""
-        self.write(name, "".join(json.dumps(item) + "\n" for item in objects))
+        self.write(name, "".join(json_line(item) for item in objects))
 
     def read(self, name: str) -> str | None:
         """A file's text, or None when it is not there."""

@@ -28,7 +28,7 @@ def known_metrics(config: Config) -> set[str]:
             f"cluster/{name}" for name in ("nmi_previous", "empty", "largest_share", "iterations", "inertia")
         }
         for attribute in config.data.attributes:
-            names |= {f"cluster/eta2_{attribute}", f"cluster/eta2_p_{attribute}"}
+            names |= {f"cluster/{number}_{attribute}" for number in ("eta2", "epsilon2", "eta2_p")}
         names |= {"cluster/emotion_mi", "cluster/emotion_nmi"}
     names |= by_stage
     if _has_unlabeled_stage(config):

@@ -106,11 +106,13 @@ def test_blocks_do_not_change_the_numbers(monkeypatch: pytest.MonkeyPatch) -> No
     whole = (
         bootstrap_ccc(x, y, None, np.random.default_rng(0)),
         cluster_dependency(y, clusters, np.random.default_rng(0)),
+        cluster_dependency(y, clusters, np.random.default_rng(0), speakers=["a", "b", "c"] * 100),
     )
     monkeypatch.setattr(randomness, "BLOCK_VALUES", 1000)
     pieces = (
         bootstrap_ccc(x, y, None, np.random.default_rng(0)),
         cluster_dependency(y, clusters, np.random.default_rng(0)),
+        cluster_dependency(y, clusters, np.random.default_rng(0), speakers=["a", "b", "c"] * 100),
     )
     assert whole == pieces
 
@@ -195,3 +197,85 @@ def test_emotion_information_equals_its_definition() -> None:
     assert result.normalized == pytest.approx(information / mean_entropy)
     assert result.num_utterances == 10
     assert emotion_information([None, None], np.zeros(2, dtype=int)).num_utterances == 0
+
+
+def rejections(make, num_simulations: int, *, use_speakers: bool = True) -> float:
+    """Share of simulated corpora in which the test rejects at 5%."""
+    count = 0
+    for number in range(num_simulations):
+        rng = np.random.default_rng(number)
+        values, clusters, speakers = make(rng)
+        names = [f"s{speaker}" for speaker in speakers] if use_speakers else None
+        found = cluster_dependency(values, clusters, rng, speakers=names, num_permutations=99)
+        count += found.p_value <= 0.05
+    return count / num_simulations
+
+
+def speakers_with_habits(rng: np.random.Generator, sizes=(10,) * 8, dependency: float = 0.0):
+    """Labels and clusters depend on the speaker each, and on each other only as far as asked for."""
+    speakers = np.repeat(np.arange(len(sizes)), sizes)
+    habits = rng.dirichlet(np.full(4, 0.5), size=len(sizes))
+    clusters = np.array([rng.choice(4, p=habits[speaker]) for speaker in speakers])
+    values = rng.normal(size=len(sizes))[speakers] + 0.7 * rng.normal(size=len(speakers))
+    return values + dependency * clusters, clusters, speakers
+
+
+def test_the_permutation_test_rejects_as_often_as_it_says() -> None:
+    assert rejections(speakers_with_habits, 1000) <= 0.07
+    # Of very different sizes, some with a single utterance.
+    uneven = (40, 25, 10, 5, 5, 2, 1, 1)
+    assert rejections(lambda rng: speakers_with_habits(rng, uneven), 1000) <= 0.07
+    # Neither depends on the speaker: the plain case is not spoiled.
+    assert (
+        rejections(lambda rng: (rng.normal(size=80), rng.integers(4, size=80), np.arange(80) % 8), 1000)
+        <= 0.07
+    )
+
+
+def test_permuting_among_all_utterances_would_reject_far_too_often() -> None:
+    assert rejections(speakers_with_habits, 200, use_speakers=False) > 0.3
+
+
+def test_the_permutation_test_finds_what_is_there() -> None:
+    assert rejections(lambda rng: speakers_with_habits(rng, dependency=0.5), 200) > 0.9
+
+
+def test_epsilon_squared_is_the_textbooks_and_zero_by_chance() -> None:
+    rng = np.random.default_rng(1)
+    values, clusters = rng.normal(size=90), rng.integers(6, size=90)
+    found = cluster_dependency(values, clusters, rng, num_permutations=99)
+    groups = [values[clusters == cluster] for cluster in range(6)]
+    within = sum(((group - group.mean()) ** 2).sum() for group in groups) / (90 - 6)
+    total = ((values - values.mean()) ** 2).sum()
+    between = sum(len(group) * (group.mean() - values.mean()) ** 2 for group in groups)
+    assert found.epsilon_squared == pytest.approx((between - 5 * within) / total)
+    draws = [cluster_dependency(rng.normal(size=40), rng.integers(10, size=40), rng, num_permutations=1)
+             for _ in range(400)]  # fmt: skip
+    assert abs(np.mean([draw.epsilon_squared for draw in draws])) < 0.02
+    assert np.mean([draw.eta_squared for draw in draws]) > 0.2, "which is what is corrected for"
+    alone = cluster_dependency(values[:5], np.arange(5), rng, num_permutations=9)
+    assert (alone.eta_squared, alone.epsilon_squared) == (pytest.approx(1), 0)
+
+
+def test_the_test_says_how_it_permuted_and_what_cannot_be_permuted_proves_nothing() -> None:
+    rng = np.random.default_rng(2)
+    values, clusters = rng.normal(size=12), rng.integers(3, size=12)
+
+    def tested(speakers):
+        return cluster_dependency(values, clusters, rng, speakers=speakers, num_permutations=99)
+
+    assert not tested(None).within_speakers
+    assert not tested([None] * 12).within_speakers
+    assert not tested(["a"] * 12).within_speakers
+    assert tested(["a"] * 6 + ["b"] * 6).within_speakers
+    assert tested(["a"] * 6 + [None] * 6).within_speakers
+    one_each = tested([f"s{number}" for number in range(12)])
+    assert (one_each.p_value, one_each.within_speakers) == (1, True)
+    # A label that is the same for all of a speaker's utterances, whatever their clusters.
+    constant = cluster_dependency(
+        np.repeat([1.1, 2.3, 5.7], 20),
+        np.repeat([0, 1, 2], 20),
+        rng,
+        speakers=np.repeat(["a", "b", "c"], 20).tolist(),
+    )
+    assert (constant.eta_squared, constant.p_value) == (pytest.approx(1), 1)

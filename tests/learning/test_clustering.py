@@ -13,7 +13,7 @@ from sklearn.cluster import KMeans, kmeans_plusplus
 from sklearn.metrics import adjusted_rand_score
 
 from raydec.config import ClusteringConfig
-from raydec.errors import UserError
+from raydec.errors import DivergedError, UserError
 from raydec.learning import clustering, kmeans, row_blocks
 from raydec.learning.clustering import (
     ClusterAssignment,
@@ -274,7 +274,7 @@ def test_nearest_centroid_equals_all_distances() -> None:
 def test_embeddings_that_are_not_finite_are_named(value: float, max_fit_rows: int | None) -> None:
     x = blobs(100)
     x[17, 3] = value
-    with pytest.raises(UserError, match=r"1 of 10?0 embeddings are not finite"):
+    with pytest.raises(DivergedError, match=r"1 of 10?0 embeddings are not finite"):
         fit_kmeans(x, 3, seed=0, max_fit_rows=max_fit_rows)
 
 
