@@ -204,10 +204,9 @@ class Training:
         score = metrics[f"valid/{self._data.targets.selection}"]
         assert score is not None
         if not math.isfinite(score):
+            problem = f"valid/{self._data.targets.selection} is {score}"
             place = f"the validation after epoch {state.epoch}"
-            raise diverged(
-                self._config, f"valid/{self._data.targets.selection} is {score}", place, state.epoch - 1
-            )
+            raise diverged(self._config, problem, place, state.epoch - 1)
         if state.best_score is None or score > state.best_score:
             state.best_score, state.best_epoch = score, state.epoch
             state.best_network, state.best_centroids = state.network, state.centroids
