@@ -36,7 +36,7 @@ def begin(config: Config) -> RunFolder:
     if changed:
         raise UserError(
             f"run {config.name} exists in {folder.location} with another {', '.join(changed[:5])}; "
-            "choose another name, or the same settings to go on with it"
+            "choose another name, or use the same settings to resume it"
         )
     folder.create()
     folder.write(CONFIG_FILE, config_yaml(config))

@@ -1,4 +1,4 @@
-"""The settings of a search: a run's settings and a section that says what is searched, and how."""
+"""The settings of a search: a run's settings and a section ``search``."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ DEFAULT_SPACE: dict[str, Any] = {
     "clustering.num_clusters": {"randint": [5, 60]},
     "loss.cluster_weight": {"loguniform": [0.05, 5.0]},
 }
-"""What is searched when neither a space nor variants are given."""
+"""The default space if neither a space nor variants are given."""
 
 
 class SearchConfig(Section):
-    """What is searched, how, and on how much of the cluster."""
+    """The space, the searcher and scheduler, and the resources of a search."""
 
     space: dict[str, Any] | None = Field(
         None,
@@ -28,10 +28,10 @@ class SearchConfig(Section):
         (), description="maps of config keys that go together; each is crossed with the space"
     )
     searcher: Literal["random", "grid", "optuna"] = Field(
-        "random", description="draws at random, every combination, or Optuna's TPE"
+        "random", description="random draws, every combination, or Optuna's TPE"
     )
     scheduler: Literal["none", "asha", "pbt"] = Field(
-        "none", description="train all to the end, stop poor ones early, or population based training"
+        "none", description="train all trials to the end, stop poor ones early, or population based training"
     )
     num_samples: int = Field(
         10, ge=1, description="settings drawn by random and optuna; size of the population of pbt"
@@ -50,17 +50,17 @@ class SearchConfig(Section):
     grace_epochs: int = Field(
         3, ge=1, description="epochs before asha may stop a trial, or between two exchanges of pbt"
     )
-    reduction_factor: float = Field(3.0, gt=1, description="asha lets the best 1/factor of each rung go on")
-    max_retries: int = Field(1, ge=0, description="times that a failed trial is tried again")
+    reduction_factor: float = Field(3.0, gt=1, description="asha continues the best 1/factor of each rung")
+    max_retries: int = Field(1, ge=0, description="how often a failed trial is retried")
 
 
 class TuneConfig(Config):
-    """A run's settings, shared by all trials, and the search over them. ``seed`` seeds the search itself."""
+    """A run's settings, shared by all trials, and the search over them. ``seed`` is that of the searcher."""
 
     search: SearchConfig = Field(default_factory=SearchConfig, description="")
 
     @property
     def search_name(self) -> str:
-        """The search's name, or one from its data's: always the same one, so that it is found again."""
+        """The given name, or one derived from the store's name, so that the same search is found again."""
         stem = "demo" if self.data.store is None else Path(self.data.store).absolute().name
         return self.name or f"{stem}-search"

@@ -1,4 +1,4 @@
-"""What a search tells whoever watches it."""
+"""Events of a search, for displaying its progress."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from raydec.search.ledger import Entry
 
 @runtime_checkable
 class SearchEvents(Protocol):
-    """Watches the trials of a search."""
+    """Receives the progress of the trials of a search."""
 
     def begun(self, entry: Entry) -> None:
-        """A trial starts, or goes on."""
+        """A trial starts or resumes."""
         ...
 
     def advanced(self, entry: Entry, epoch: int, score: float | None) -> None:
-        """A trial finished an epoch; epochs of all its seeds are counted through."""
+        """A trial finished an epoch; epochs are counted over all its seeds."""
         ...
 
     def retried(self, entry: Entry, problem: str) -> None:
-        """A trial failed and will be tried again."""
+        """A trial failed and will be retried."""
         ...
 
     def ended(self, entry: Entry, score: float | None) -> None:
-        """A trial finished, was stopped or failed for good: ``entry.state`` says which."""
+        """A trial finished, was stopped, or failed without a further retry, as in ``entry.state``."""
         ...
 
 
 class NullEvents:
-    """Watches nothing."""
+    """Ignores all events."""
 
     def begun(self, entry: Entry) -> None:
         """See :class:`SearchEvents`."""

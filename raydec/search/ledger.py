@@ -1,8 +1,7 @@
-"""What a search has begun and how it ended, kept where a killed search finds it again.
+"""A durable record of a search's trials, from which a killed search is resumed.
 
-The runs themselves are the record of what was learned: their directories hold metrics, checkpoints and
-summaries. The ledger adds only what no run can know: which settings the searcher drew, which trials the
-scheduler stopped, and which failed.
+Metrics, checkpoints and summaries are in the run directories. The ledger adds only what these do not record:
+which settings the searcher drew, which trials the scheduler stopped, and which failed.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ State = Literal["begun", "finished", "stopped", "failed"]
 
 @runtime_checkable
 class TextFolder(Protocol):
-    """Where text files are kept; :class:`raydec.runs.run_folder.RunFolder` is one."""
+    """Storage for text files, such as :class:`raydec.runs.run_folder.RunFolder`."""
 
     def read(self, name: str) -> str | None:
         """A file's text, or None."""
         ...
 
     def write(self, name: str, text: str) -> None:
-        """Replace a file at once."""
+        """Replace a file atomically."""
         ...
 
     def sync(self) -> None:
@@ -43,10 +42,10 @@ class Entry:
         number: of its setting, from 0.
         setting: dotted config key to value.
         seeds: the seeds it trains, one after another.
-        state: how far it got.
-        attempts: times it failed.
+        state: its last known state.
+        attempts: number of failures.
         wall_s: seconds from start to end, over all attempts that ended.
-        problem: why it failed last, in one line.
+        problem: reason of the last failure, in one line.
     """
 
     number: int
@@ -59,7 +58,7 @@ class Entry:
 
     @property
     def key(self) -> str:
-        """Names the trial: its only run, or what its runs' names begin with."""
+        """Identifies the trial: the name of its only run, or the common prefix of its runs' names."""
         return run_name(self.number, self.seeds[0]) if len(self.seeds) == 1 else f"{self.number:04d}"
 
     @property
@@ -69,7 +68,7 @@ class Entry:
 
 
 def run_name(number: int, seed: int) -> str:
-    """The run that trains a setting with a seed."""
+    """Name of the run that trains a setting with a seed."""
     return f"{number:04d}-s{seed}"
 
 
@@ -93,16 +92,16 @@ class Ledger:
         return list(self._entries.values())
 
     def get(self, key: str) -> Entry | None:
-        """A trial's entry, or None before it was begun."""
+        """A trial's entry, or None if it has not started."""
         return self._entries.get(key)
 
     def begin(self, entry: Entry) -> None:
-        """A trial is about to start, for the first time or again."""
+        """Record that a trial starts, for the first time or again."""
         known = self._entries.get(entry.key, entry)
         self._put(replace(known, setting=entry.setting, state="begun"))
 
     def end(self, key: str, state: State, *, wall_s: float = 0.0, problem: str | None = None) -> None:
-        """A trial ended."""
+        """Record that a trial ended."""
         entry = self._entries[key]
         failures = entry.attempts + (1 if state == "failed" else 0)
         self._put(

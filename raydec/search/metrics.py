@@ -1,4 +1,4 @@
-"""Which keys ``metrics.jsonl`` of a run can have, so that a search for another one fails before it starts."""
+"""The keys of a run's ``metrics.jsonl``, so that a search for an unknown metric is refused at the start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PHASES = (
 
 
 def known_metrics(config: Config) -> set[str]:
-    """Every key that an epoch of this run may write, but for ``epoch`` itself."""
+    """Every key that an epoch of this run may write, except ``epoch``."""
     clusters = config.model.kind == "deepemocluster"
     names = {"throughput/chunks_per_s"} | target_metrics(config)
     names |= {f"time/{phase}_s" for phase in _PHASES if clusters or not phase.startswith(("kmeans", "embed"))}

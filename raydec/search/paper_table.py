@@ -1,4 +1,4 @@
-"""Writes the paper's table at the end of a search that trains baselines."""
+"""Writes the paper's table of results at the end of a search that trains baselines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a search's config to the settings it will train, all of them known to be valid."""
+"""Derives from a search's config the settings to train, and validates them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from raydec.search.config import DEFAULT_SPACE, TuneConfig
 from raydec.search.metrics import known_metrics
 from raydec.search.space import Choice, Domain, Setting, parse_space, parse_variant
 
-# Beyond so many combinations of extreme values, each key is checked by itself.
+# With more combinations of extreme values than this, each key is checked separately.
 _MAX_CORNERS = 512
-# Finite spaces run out of new settings; how often to draw before believing it.
+# A finite space may have no new settings left; number of draws per sample before giving up.
 _DRAWS_PER_SAMPLE = 50
 
-# What population based training may change in a run that goes on from another's checkpoint: the loss, and
-# what the optimiser reads from the config at every step. Everything else is in the checkpoint or shapes it.
+# Keys that population based training may change when a run continues from another's checkpoint: the loss, and
+# settings that the optimiser reads from the config at every step. All others are part of the checkpoint.
 _LIVE_KEYS = ("loss.",)
 _LIVE_KEYS_MODERN = (*_LIVE_KEYS, "training.learning_rate", "training.gradient_clip")
 
@@ -37,8 +37,8 @@ class SearchPlan:
         config: its settings.
         domains: searched key to its values.
         variants: maps of keys that go together, at least one (which may be empty).
-        settings: what grid, random and pbt train; empty for optuna, which decides as it goes.
-        representatives: run configs that span the space; whatever holds for them holds for every trial.
+        settings: settings to train for grid, random and pbt; empty for optuna, which draws them later.
+        representatives: run configs that span the space; if they are valid, so is every trial.
     """
 
     config: TuneConfig
@@ -55,25 +55,25 @@ class SearchPlan:
 
     @property
     def num_settings(self) -> int:
-        """Settings that will be trained, at most."""
+        """Maximal number of settings that will be trained."""
         return len(self.settings) or self.config.search.num_samples
 
     @property
     def seeds_in_turn(self) -> bool:
-        """Whether one trial trains all seeds of its setting: the searcher is to see their mean."""
+        """Whether one trial trains all seeds of its setting, so that the searcher gets their mean."""
         return self.config.search.searcher == "optuna"
 
     @property
     def num_trials(self) -> int:
-        """Trials of the whole search, at most."""
+        """Maximal number of trials of the whole search."""
         return self.num_settings * (1 if self.seeds_in_turn else len(self.config.search.seeds))
 
 
 def plan_search(config: TuneConfig) -> SearchPlan:
-    """Work out what will be trained, and refuse whatever could not be.
+    """Derive the settings to train and validate them.
 
     Raises:
-        UserError: a key, value, metric or combination that makes no sense.
+        UserError: a key, value, metric or combination is invalid.
     """
     search = config.search
     _check_combination(config)
@@ -93,7 +93,7 @@ def plan_search(config: TuneConfig) -> SearchPlan:
 
 
 def apply_setting(config: Config, setting: Mapping[str, Any]) -> Config:
-    """The run config of one setting: the search's, without ``search``, with these keys changed.
+    """The run config of one setting: the search's config without ``search``, with these keys changed.
 
     Raises:
         UserError: a value is out of range.
@@ -109,7 +109,7 @@ def apply_setting(config: Config, setting: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError:
-        # Slower, and explains in words.
+        # Slower, but with a readable message.
         try:
             return config_from_dict(tree)
         except UserError as error:
@@ -122,7 +122,7 @@ def _check_combination(config: TuneConfig) -> None:
         raise UserError(f"search.seeds lists a seed twice: {', '.join(map(str, search.seeds))}")
     if search.scheduler == "asha" and search.grace_epochs >= config.training.epochs:
         raise UserError(
-            f"search.scheduler=asha with search.grace_epochs={search.grace_epochs} could not stop anything "
+            f"search.scheduler=asha with search.grace_epochs={search.grace_epochs} could not stop any trial "
             f"in training.epochs={config.training.epochs}; lower search.grace_epochs or use scheduler=none"
         )
     if search.scheduler == "pbt":
@@ -132,11 +132,11 @@ def _check_combination(config: TuneConfig) -> None:
 def _check_population(config: TuneConfig) -> None:
     search = config.search
     problems = {
-        "takes searcher=random": search.searcher != "random",
-        "takes no variants": bool(search.variants),
-        "takes a single seed": len(search.seeds) > 1,
+        "needs search.searcher=random": search.searcher != "random",
+        "does not support search.variants": bool(search.variants),
+        "needs a single seed in search.seeds": len(search.seeds) > 1,
         "needs search.num_samples of at least 2": search.num_samples < 2,
-        "hands checkpoints over by file: leave storage_path unset or give a folder": "://"
+        "exchanges checkpoints as files: leave storage_path unset or give a folder": "://"
         in (config.storage_path or ""),
     }
     for problem, holds in problems.items():
@@ -159,7 +159,7 @@ def _check_live(key: str, domain: Domain, config: TuneConfig) -> None:
     live = _LIVE_KEYS_MODERN if config.training.recipe == "modern" else _LIVE_KEYS
     if not key.startswith(live):
         raise UserError(
-            f"search.scheduler=pbt cannot change {key} while training goes on; with training.recipe="
+            f"search.scheduler=pbt cannot change {key} during training; with training.recipe="
             f"{config.training.recipe} it can change {', '.join(live).replace('loss.', 'loss.*')}"
         )
     if isinstance(domain, Choice) and domain.grid:
@@ -173,7 +173,8 @@ def _check_metric(metric: str, representatives: Sequence[Config]) -> None:
             clusters = config.model.kind == "deepemocluster"
             which = "" if clusters else f" of model.kind={config.model.kind}"
             raise UserError(
-                f"search.metric={metric} is no key of metrics.jsonl{which}; known: {', '.join(sorted(known))}"
+                f"search.metric={metric} is not a key of metrics.jsonl{which}; "
+                f"known: {', '.join(sorted(known))}"
             )
 
 
@@ -187,7 +188,7 @@ def _representatives(
 
 
 def _spanning(corners: Mapping[str, tuple[Any, ...]]) -> Iterator[Setting]:
-    """All combinations of extreme values, or one value changed at a time where they are too many."""
+    """All combinations of extreme values; if there are too many, change one value at a time."""
     if math.prod(len(values) for values in corners.values()) <= _MAX_CORNERS:
         yield from _product(corners)
         return
@@ -206,7 +207,7 @@ def _product(values: Mapping[str, Iterable[Any]]) -> Iterator[Setting]:
 def _enumerate(
     config: TuneConfig, domains: Mapping[str, Domain], variants: Sequence[Setting]
 ) -> list[Setting]:
-    """Grid keys crossed, the others drawn, both crossed with the variants; nothing twice."""
+    """Cross the grid keys, the draws of the other keys, and the variants, without duplicates."""
     grid = {
         key: domain.values for key, domain in domains.items() if isinstance(domain, Choice) and domain.grid
     }
@@ -214,7 +215,7 @@ def _enumerate(
     draws = _draw(drawn, config) if drawn else [{}]
     settings: list[Setting] = []
     for variant, draw, cell in itertools.product(variants, draws, _product(grid)):
-        # In the order of the space; a variant's word is last.
+        # Keys in the order of the space; a variant overrides the space.
         merged = {**variant, **{key: {**cell, **draw}[key] for key in domains}, **variant}
         if merged not in settings or config.search.scheduler == "pbt":
             settings.append(merged)

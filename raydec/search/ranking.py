@@ -1,4 +1,4 @@
-"""Settings ranked by their score over seeds, as a table for people and as files for programs."""
+"""Ranks settings by their score over seeds, and writes the ranking as tables, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Interval:
         mean: the mean.
         low: lower end of the 95% confidence interval by Student's t; None with a single value.
         high: its upper end.
-        num_values: values averaged.
+        num_values: number of values averaged.
     """
 
     mean: float
@@ -48,14 +48,14 @@ class RunOutcome:
         number: of its setting.
         setting: dotted config key to value.
         seed: its seed.
-        state: ``stopped`` early by the scheduler, ``failed`` for good, or never brought to an end.
+        state: ``stopped`` means early by the scheduler, ``failed`` means without a further retry.
         score: the searched metric at the epoch whose model is kept.
         epochs: epochs trained.
         best_epoch: the epoch whose model is kept, from 1.
         train_s: seconds that the epochs took.
-        ccc: split to attribute to CCC, when finished.
-        test_splits: those of them that chose nothing.
-        problem: why it failed, in one line.
+        ccc: CCC by split, then by attribute, if finished.
+        test_splits: the test splits among them, which were not used to select anything.
+        problem: reason of the failure, in one line.
     """
 
     run: str
@@ -77,14 +77,14 @@ class RankedSetting:
     """A setting with all its seeds.
 
     Attributes:
-        rank: from 1; finished settings come before stopped ones, those before failed ones.
-        number: which setting it is, in the order in which they were made.
+        rank: from 1; finished settings come before stopped ones, and these before failed ones.
+        number: of the setting, in the order of creation.
         setting: dotted config key to value.
         state: the worst of its runs' states.
         score: mean over the seeds that have a score.
-        test: test split to the CCC, averaged over attributes, over the seeds that finished.
+        test: by test split, the CCC averaged over attributes, over the seeds that finished.
         epochs: epochs trained, over all seeds.
-        train_s: seconds that these took.
+        train_s: training time in seconds, over all seeds.
         runs: one per seed.
     """
 
@@ -103,7 +103,7 @@ _WORST_LAST: tuple[TrialState, ...] = ("finished", "stopped", "unfinished", "fai
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Mean and 95% confidence interval of values that are drawn independently, such as seeds.
+    """Mean and 95% confidence interval of independent values, such as scores of several seeds.
 
     Args:
         values: at least one.
@@ -122,7 +122,7 @@ def rank_settings(outcomes: Sequence[RunOutcome], mode: Literal["max", "min"]) -
 
     Args:
         outcomes: every run of the search.
-        mode: whether a large or a small score is good.
+        mode: whether a large or a small score is better.
     """
     groups: dict[int, list[RunOutcome]] = {}
     for outcome in outcomes:
@@ -139,7 +139,7 @@ def rank_settings(outcomes: Sequence[RunOutcome], mode: Literal["max", "min"]) -
 
 
 def best_run(ranking: Sequence[RankedSetting], mode: Literal["max", "min"]) -> RunOutcome | None:
-    """The best seed of the best setting; None when nothing has a score."""
+    """The run with the best seed of the best setting; None if no setting has a score."""
     if not ranking or ranking[0].score is None:
         return None
     scored = [(run.score, run) for run in ranking[0].runs if run.score is not None]
@@ -168,13 +168,13 @@ def _summarize(runs: Sequence[RunOutcome]) -> RankedSetting:
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """Config keys without their section wherever that leaves them distinct."""
+    """Config keys without their section where they remain distinct."""
     last = [key.rsplit(".", 1)[-1] for key in keys]
     return {key: name if last.count(name) == 1 else key for key, name in zip(keys, last, strict=True)}
 
 
 def describe_value(value: Any) -> str:
-    """A searched value in a table's cell."""
+    """A searched value as text for a table."""
     if value is None:
         return "unset"
     if isinstance(value, float):
@@ -198,7 +198,7 @@ def table(
     Args:
         ranking: best first.
         keys: the searched keys, one column each.
-        metric: heads the score's column.
+        metric: the heading of the score column.
     """
     names = short_names(keys)
     splits = list(dict.fromkeys(split for entry in ranking for split in entry.test))
@@ -214,7 +214,7 @@ def table(
 
 
 def _state(entry: RankedSetting) -> str:
-    """``finished``, or how many runs are not, for example ``2 of 3 failed``."""
+    """The state of all runs, or how many have the worst state, for example ``2 of 3 failed``."""
     count = sum(run.state == entry.state for run in entry.runs)
     if entry.state == "finished" or count == len(entry.runs):
         return entry.state
@@ -228,7 +228,7 @@ def to_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def to_text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The table in aligned columns, for a terminal or a log."""
+    """A table in aligned columns, for a terminal or a log."""
     widths = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]
     ruled = [header, ["-" * width for width in widths], *rows]
     return "".join(
@@ -239,7 +239,7 @@ def to_text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def to_csv(ranking: Sequence[RankedSetting], keys: Sequence[str]) -> str:
-    """One row per setting, numbers in full, so that other programs need not parse ``±``."""
+    """CSV with one row per setting; numbers in full precision, with intervals in separate columns."""
     splits = list(dict.fromkeys(split for entry in ranking for split in entry.test))
     columns = ["rank", "number", "state", *keys, "score", "score_low", "score_high", "num_scores"]
     columns += [f"{split}_ccc{end}" for split in splits for end in ("", "_low", "_high")]
@@ -256,11 +256,11 @@ def to_csv(ranking: Sequence[RankedSetting], keys: Sequence[str]) -> str:
 
 
 def to_json(ranking: Sequence[RankedSetting], **about: Any) -> str:
-    """Everything, with one object per run inside each setting.
+    """JSON of the whole ranking, with one object per run inside each setting.
 
     Args:
         ranking: best first.
-        about: what else to write at the top.
+        about: further keys at the top level.
     """
     document = {"schema_version": 1, **about, "settings": [asdict(entry) for entry in ranking]}
     return json.dumps(document, indent=2, allow_nan=False) + "\n"

@@ -1,4 +1,4 @@
-"""The end of a search: a ranked table, the best model, and the files that keep them."""
+"""The results of a search: a ranked table, the best model, and their files."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ BEST_LINK, HPARAMS_FOLDER, REPORT_FILE = "best", "hparams", "report.html"
 
 @dataclass(frozen=True)
 class SearchResults:
-    """What came of a search.
+    """The results of a search.
 
     Attributes:
-        study: the search, and where it is kept.
+        study: the search and its location.
         ranking: all settings, best first.
-        best: the best run; None when none finished.
+        best: the best run; None if no run has a score.
         comparisons: the paper's table for every test split, if a baseline was among the settings.
-        already_finished: nothing was trained, because earlier calls had finished it.
+        already_finished: whether earlier calls had finished the search, so that nothing was trained.
     """
 
     study: Study
@@ -52,12 +52,12 @@ class SearchResults:
 
     @property
     def all_failed(self) -> bool:
-        """Whether no trial trained to an end."""
+        """Whether every trial failed."""
         return all(run.state == "failed" for entry in self.ranking for run in entry.runs)
 
 
 def conclude(study: Study, *, already_finished: bool = False) -> SearchResults:
-    """Rank what was trained, and write it down."""
+    """Rank the settings and write the results."""
     search = study.plan.config.search
     ranking = rank_settings(collect(study), search.mode)
     best = best_run(ranking, search.mode)
@@ -87,7 +87,7 @@ def _write(study: Study, ranking: Sequence[RankedSetting], best: RunOutcome | No
         f"{RESULTS}.csv": to_csv(ranking, keys),
         f"{RESULTS}.json": document,
     }
-    # Where the search is kept, and on this machine where that is elsewhere.
+    # At the search's location, and on this machine if that is elsewhere.
     for location in dict.fromkeys([study.location, str(study.local)]):
         kept = RunFolder(location)
         for name, text in texts.items():
@@ -96,14 +96,14 @@ def _write(study: Study, ranking: Sequence[RankedSetting], best: RunOutcome | No
 
 
 def _link_best(study: Study, best: RunOutcome) -> None:
-    """Point ``best`` at the best model directory; whoever looks sees the old or the new one."""
+    """Point ``best`` at the best model directory, atomically."""
     run = study.local / TRIALS_FOLDER / best.run
     study.run_folder(best.run).fetch(run)
     point_link(study.local / BEST_LINK, Path(TRIALS_FOLDER, best.run, MODEL_FOLDER))
 
 
 def retraining_command(study: Study, best: RunOutcome) -> str:
-    """A command that trains the best setting by itself, to another directory."""
+    """A command that trains the best setting again, in a directory of its own."""
     config = study.local / TRIALS_FOLDER / best.run / CONFIG_FILE
     storage = study.plan.config.storage_path
     words = ["python", "-m", "raydec.train", str(config), f"name={study.name}-best"]

@@ -1,4 +1,4 @@
-"""Trains what is left of a search."""
+"""Trains the remaining trials of a search."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from raydec.search.trial_job import Remaining, TrialJob
 
 TUNE_FOLDER = "tune"
 
-# Population based training keeps more of them: other trials read them while this one goes on.
+# Population based training keeps more checkpoints, because other trials read them while this one continues.
 _EXCHANGED_CHECKPOINTS = 4
 
 
 @runtime_checkable
 class SearchRunner(Protocol):
-    """What a search needs of the cluster that trains its trials."""
+    """The interface between a search and the cluster that trains its trials."""
 
     def nodes(self) -> Sequence[Node]:
         """The machines of the cluster."""
         ...
 
     def check_shared(self, config: Config, location: str) -> None:
-        """Refuse storage that some machine does not see.
+        """Check that all machines share the storage.
 
         Raises:
             UserError: ``storage_path`` is unset, or is not shared by all machines.
@@ -48,14 +48,14 @@ class SearchRunner(Protocol):
         events: SearchEvents,
         tune_folder: str,
     ) -> None:
-        """Train the remaining trials to their ends.
+        """Train the remaining trials to the end.
 
         Args:
             plan: the search.
-            job: what all trials share, their placement too.
-            remaining: what to train.
-            ledger: is told of every beginning and end, at once.
-            events: is told too, for people to see.
+            job: settings and placement common to all trials.
+            remaining: the trials to train.
+            ledger: records every start and end immediately.
+            events: receives the progress of every trial, for display.
             tune_folder: path or URI for the runner's own files.
         """
         ...
@@ -64,18 +64,18 @@ class SearchRunner(Protocol):
 def run_study(
     study: Study, remaining: Remaining, events: SearchEvents, runner: SearchRunner, store: str
 ) -> None:
-    """Train what is left.
+    """Train the remaining trials.
 
     Args:
         study: the search.
-        remaining: what is left of it.
-        events: is told of every trial.
+        remaining: its remaining trials.
+        events: receives the progress of every trial.
         runner: the running cluster.
         store: path of the feature store.
 
     Raises:
-        UserError: it cannot be placed on the cluster, or the data does not have what is asked for.
-        KeyboardInterrupt: it was interrupted; what was finished is kept.
+        UserError: a trial does not fit on the cluster, or the store lacks data that a trial needs.
+        KeyboardInterrupt: it was interrupted; finished trials are kept.
     """
     config = study.plan.config
     search = config.search
@@ -102,7 +102,7 @@ def run_study(
 
 
 def _remove(tune_folder: str) -> None:
-    """Tune's own files are of no use to anyone afterwards, and some of them are pickles."""
+    """Remove Tune's own files, which are not needed afterwards and partly pickles."""
     if not is_uri(tune_folder):
         shutil.rmtree(tune_folder, ignore_errors=True)
 
@@ -129,7 +129,7 @@ def _trial_job(study: Study, share: Placement, store: str) -> TrialJob:
 
 
 def _check_data(study: Study, store: str) -> None:
-    """Refuse a store that lacks what some trial will ask for."""
+    """Refuse a store that lacks data that some trial needs."""
     checked = []
     for config in study.plan.representatives:
         if (config.data, config.features) not in checked:

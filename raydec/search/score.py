@@ -1,4 +1,4 @@
-"""What a trial is worth, while it trains and at its end."""
+"""Scores of trials, during training and at the end."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 SELECTION_METRIC = "valid/ccc"
-"""What a run keeps its best epoch by, whatever is searched for."""
+"""The metric by which a run keeps its best epoch, whatever ``search.metric`` is."""
 
 History = Sequence[Mapping[str, float | int | None]]
 """The lines of a run's ``metrics.jsonl``."""
 
 Curve = list[tuple[int, float]]
-"""Epoch and score of a trial, as its scheduler saw them."""
+"""Epochs and scores of a trial, as reported to the scheduler."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class RunScore:
     Attributes:
         epochs: epochs trained.
         best_epoch: the epoch whose model is kept, counted from 1.
-        score: the searched metric at that epoch, so that it belongs to the model; None where it has none.
+        score: the searched metric at that epoch, which is that of the model; None if missing or not finite.
         train_s: seconds that the epochs took.
     """
 
@@ -37,7 +37,7 @@ def score_run(history: History, metric: str) -> RunScore | None:
     """Score a run by its history; None before its first epoch."""
     if not history:
         return None
-    # The first of equals, as training keeps it.
+    # The first of equal epochs, as in training.
     best = max(range(len(history)), key=lambda index: (_selected_by(history[index]), -index))
     value = history[best].get(metric)
     seconds = math.fsum(line.get("time/epoch_s") or 0.0 for line in history)
@@ -47,13 +47,13 @@ def score_run(history: History, metric: str) -> RunScore | None:
 
 
 def mean_score(scores: Sequence[float | None]) -> float | None:
-    """Mean over the seeds of a setting; None as soon as one of them has none."""
+    """Mean over the seeds of a setting; None if any of them has no score."""
     known = [score for score in scores if score is not None]
     return sum(known) / len(known) if known and len(known) == len(scores) else None
 
 
 def trial_curve(histories: Sequence[History], metric: str) -> Curve:
-    """The curve of a trial that trained several seeds in turn: epochs counted through, scores averaged."""
+    """The curve of a trial that trains several seeds in turn: epochs are cumulative, scores averaged."""
     points: Curve = []
     closed: list[float | None] = []
     before = 0

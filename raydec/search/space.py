@@ -1,13 +1,13 @@
 """A search space: config keys and the values each may take.
 
-A key is written dotted or as nested maps; its values as a list or as one of::
+A key is dotted or nested; its values are a list or one of::
 
     [5, 10, 20]                  one of these (all of them with search.searcher=grid)
     {grid: [5, 10, 20]}          all of these, crossed with everything else
     {choice: [5, 10, 20]}        one of these
     {randint: [5, 60]}           an integer, 5 <= value < 60
     {uniform: [0.1, 2.0]}        a number between the two
-    {loguniform: [0.05, 5.0]}    the same, every decade as likely as the other
+    {loguniform: [0.05, 5.0]}    the same, with every decade equally likely
     {quniform: [0.0, 0.5, 0.1]}  0.0, 0.1, 0.2 ... up to 0.5
 """
 
@@ -27,23 +27,23 @@ from raydec.errors import UserError
 Setting = dict[str, Any]
 """Dotted config key to value."""
 
-# Drawn numbers keep this many significant digits, so that a table shows exactly what was trained.
+# Significant digits of drawn numbers, so that a table shows the exact values.
 _DIGITS = 4
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some values, or all of them when it is a ``grid``."""
+    """A list of values, of which one is drawn, or all are used if it is a ``grid``."""
 
     values: tuple[Any, ...]
     grid: bool = False
 
     def corners(self) -> tuple[Any, ...]:
-        """The values that have to be valid for all to be."""
+        """Values to validate: if they are valid, so are all others."""
         return self.values
 
     def sample(self, rng: np.random.Generator) -> Any:
-        """One of the values, each as likely as the others."""
+        """One of the values, all equally likely."""
         return self.values[int(rng.integers(len(self.values)))]
 
 
@@ -55,17 +55,17 @@ class IntRange:
     high: int
 
     def corners(self) -> tuple[Any, ...]:
-        """The values that have to be valid for all to be."""
+        """Values to validate: if they are valid, so are all others."""
         return (self.low, self.high - 1) if self.high - self.low > 1 else (self.low,)
 
     def sample(self, rng: np.random.Generator) -> int:
-        """An integer of the range, each as likely as the others."""
+        """An integer of the range, all equally likely."""
         return int(rng.integers(self.low, self.high))
 
 
 @dataclass(frozen=True)
 class FloatRange:
-    """Numbers ``low <= value <= high``, evenly or by their logarithm, or in steps from ``low`` up."""
+    """Numbers ``low <= value <= high``, uniform in the value or its logarithm, or in steps from ``low``."""
 
     low: float
     high: float
@@ -73,11 +73,11 @@ class FloatRange:
     step: float | None = None
 
     def corners(self) -> tuple[Any, ...]:
-        """The values that have to be valid for all to be."""
+        """Values to validate: if they are valid, so are all others."""
         return self.low, self._rounded(self._last())
 
     def sample(self, rng: np.random.Generator) -> float:
-        """A number of the range, to four significant digits."""
+        """A number of the range, with four significant digits."""
         if self.step is not None:
             return self._rounded(self.low + self.step * int(rng.integers(self._num_steps() + 1)))
         if self.log:
@@ -88,7 +88,7 @@ class FloatRange:
 
     def _num_steps(self) -> int:
         assert self.step is not None
-        # Rounding, because (0.5 - 0.0) / 0.1 may come out just below 5.
+        # Rounded, because (0.5 - 0.0) / 0.1 may be slightly below 5.
         return math.floor(round((self.high - self.low) / self.step, 9))
 
     def _last(self) -> float:
@@ -102,7 +102,7 @@ Domain = Choice | IntRange | FloatRange
 
 
 def clip(domain: Domain, value: Any) -> Any:
-    """The value of the domain nearest to a number that may lie outside it; a choice is left as it is."""
+    """The value of the domain that is nearest to a number; for a choice, the number unchanged."""
     if isinstance(domain, Choice):
         return value
     if isinstance(domain, IntRange):
@@ -114,25 +114,24 @@ def clip(domain: Domain, value: Any) -> Any:
 
 
 def parse_space(space: Mapping[str, Any], *, default_grid: bool = False) -> dict[str, Domain]:
-    """Read a space; where a key is given dotted and nested, the later one counts.
+    """Parse a space; if a key is given both dotted and nested, the later one is used.
 
     Args:
         space: the config's ``search.space``.
         default_grid: a plain list means all of its values.
 
     Raises:
-        UserError: a key that the config does not have or that cannot be searched, or values that make no
-            sense.
+        UserError: a key is unknown or cannot be searched, or its values are invalid.
     """
     known = {key for key, *_ in iterate_keys(Config)}
     return {key: _domain(key, node, default_grid) for key, node in _leaves(space, "", known, "search.space")}
 
 
 def parse_variant(variant: Mapping[str, Any]) -> Setting:
-    """Read one of ``search.variants``: a map from config keys, dotted or nested, to single values.
+    """Parse one of ``search.variants``: a map from config keys, dotted or nested, to single values.
 
     Raises:
-        UserError: a key that the config does not have or that cannot be searched.
+        UserError: a key is unknown or cannot be searched.
     """
     known = {key for key, *_ in iterate_keys(Config)}
     return dict(_leaves(variant, "", known, "search.variants"))
@@ -154,11 +153,11 @@ def _leaves(node: Mapping[str, Any], prefix: str, known: set[str], where: str) -
 
 def _refuse_unsearchable(key: str, where: str) -> None:
     if key == "seed":
-        raise UserError(f"{where}: seed is not searched; list several in search.seeds")
+        raise UserError(f"{where}: seed cannot be searched; list several in search.seeds")
     if key == "data.store":
-        raise UserError(f"{where}: data.store is not searched; run one search for each feature store")
+        raise UserError(f"{where}: data.store cannot be searched; run one search for each feature store")
     if key.startswith("ray.") or key in ("name", "output_dir", "storage_path"):
-        raise UserError(f"{where}: {key} says where a trial runs, not what it learns; give it outside search")
+        raise UserError(f"{where}: {key} does not affect what a trial learns; set it outside search")
 
 
 def _domain(key: str, node: Any, default_grid: bool) -> Domain:
@@ -168,7 +167,7 @@ def _domain(key: str, node: Any, default_grid: bool) -> Domain:
         given = ", ".join(map(str, node)) if isinstance(node, Mapping) else repr(node)
         raise UserError(
             f"search.space: {key} must be a list of values or exactly one of {', '.join(_FORMS)}, "
-            f"not {given}; a fixed value belongs into the config itself"
+            f"not {given}; set a fixed value in the config itself"
         )
     ((form, arguments),) = node.items()
     if not isinstance(arguments, list | tuple):

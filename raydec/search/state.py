@@ -1,4 +1,4 @@
-"""What there is of a search, and what is left to do."""
+"""The state of a search on disk, and its remaining trials."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from raydec.search.trial_job import Remaining
 
 TRIALS_FOLDER = "trials"
 
-# Keys of the search that decide how it is run, not what it finds.
+# Keys of the search that do not change its results.
 _SEARCH_PLACEMENT_KEYS = ("search.max_concurrent", "search.max_retries", "search.gpus_per_worker")
 
 
 @dataclass(frozen=True)
 class Study:
-    """A search and where it is kept.
+    """A search and its location.
 
     Attributes:
-        plan: what is to be trained.
+        plan: the settings to train.
         name: of the search.
         location: path or URI of its directory.
-        local: its directory as this machine sees it, where the results go: the same, but for a URI.
+        local: its directory on this machine, where results are written; differs from ``location`` for a URI.
     """
 
     plan: SearchPlan
@@ -60,7 +60,7 @@ class Study:
         return RunFolder(f"{self.trials}/{run}")
 
     def stored_config(self) -> TuneConfig:
-        """The settings as they are written down: complete, with nothing relative."""
+        """The settings as stored in ``search.yaml``: complete, with absolute paths."""
         config = self.plan.config
         store = config.data.store
         data = config.data.model_copy(update={"store": store and absolute_store(store)})
@@ -70,10 +70,10 @@ class Study:
 
 
 def open_study(plan: SearchPlan) -> Study:
-    """Find what there is of a search.
+    """Locate a search, which may exist already.
 
     Raises:
-        UserError: it exists with other settings, or something else has its name.
+        UserError: it exists with other settings, or a run or other directory has its name.
     """
     config = plan.config
     name = config.search_name
@@ -99,12 +99,12 @@ def _refuse_changes(study: Study, written: str) -> None:
     if changed:
         raise UserError(
             f"search {study.name} exists in {study.location} with another {', '.join(changed[:5])}; "
-            "choose another name=, or the same settings to go on with it"
+            "choose another name, or use the same settings to resume it"
         )
 
 
 def find_remaining(study: Study) -> Remaining:
-    """What the ledger and the run directories leave to do. Failed trials are tried again."""
+    """The trials that remain according to the ledger and the run directories, failed trials included."""
     search = study.plan.config.search
     entries = all_entries(study)
     ended = [entry for entry in entries if _has_ended(study, entry)]
@@ -118,7 +118,7 @@ def find_remaining(study: Study) -> Remaining:
 
 
 def all_entries(study: Study) -> list[Entry]:
-    """Every trial of the search that is known so far, in the order of their numbers."""
+    """Every trial of the search that is known so far, ordered by number."""
     ledger = Ledger(RunFolder(study.location))
     known = {entry.key: entry for entry in ledger.entries()}
     if not study.plan.seeds_in_turn:
@@ -131,7 +131,7 @@ def all_entries(study: Study) -> list[Entry]:
 
 
 def _with_current_setting(study: Study, entry: Entry) -> Entry:
-    """Population based training changes settings on the way; the run directory has the newest."""
+    """The entry with the newest setting: population based training changes settings during a run."""
     if study.plan.config.search.scheduler != "pbt":
         return entry
     written = study.run_folder(entry.run_names[0]).read(CONFIG_FILE)
@@ -152,12 +152,12 @@ def _histories(study: Study, entry: Entry) -> list[list[dict[str, float | int | 
 
 
 def read_history(folder: RunFolder) -> list[dict[str, float | int | None]]:
-    """A run's epochs, as far as they are written."""
+    """The metrics of a run's epochs so far."""
     return [json.loads(line) for line in (folder.read(METRICS_FILE) or "").splitlines()]
 
 
 def collect(study: Study) -> list[RunOutcome]:
-    """Every run of the search, as far as it got."""
+    """The outcome of every run of the search so far."""
     return [
         _outcome(study, entry, seed, run)
         for entry in all_entries(study)

@@ -1,4 +1,4 @@
-"""Optuna's tree-structured Parzen estimator over a search space, told of everything that is known already."""
+"""Optuna's tree-structured Parzen estimator over a search space, initialised with all earlier results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 from raydec.search.space import Choice, Domain, IntRange, Setting
 
-# How often a setting that was trained before may be proposed in a row before the space counts as used up.
+# After this many consecutive proposals of known settings, the space is considered exhausted.
 _PATIENCE = 100
 _VARIANT = "variant"
 
@@ -44,7 +44,7 @@ class Tpe:
         self._distributions = {key: _distribution(domain) for key, domain in self._domains.items()}
         if len(self._variants) > 1:
             self._distributions[_VARIANT] = CategoricalDistribution(range(len(self._variants)))
-        # Trials run side by side: without constant_liar their proposals would crowd on one spot.
+        # Trials run in parallel: without constant_liar their proposals would be too similar.
         sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
         self._study = optuna.create_study(
             sampler=sampler, direction="maximize" if mode == "max" else "minimize"
@@ -53,7 +53,7 @@ class Tpe:
         self._known: list[tuple[Setting, float | None]] = []
 
     def learn(self, setting: Setting, score: float) -> None:
-        """Take in a setting that was trained earlier."""
+        """Add a setting that was trained earlier, with its score."""
         parameters = self._parameters(setting)
         self._known.append((setting, score))
         if parameters is not None:
@@ -62,10 +62,10 @@ class Tpe:
             )
 
     def ask(self, number: int) -> Setting | None:
-        """A setting that is not being trained and was not trained before; None when there is none left.
+        """Propose a setting that is not being trained and was not trained before; None if there is none left.
 
         Args:
-            number: what :meth:`tell` will call it.
+            number: identifies the setting in :meth:`tell`.
         """
         for _ in range(_PATIENCE):
             proposal = self._study.ask(fixed_distributions=self._distributions)
@@ -75,7 +75,7 @@ class Tpe:
                 self._asked[number] = proposal
                 self._known.append((setting, None))
                 return setting
-            # Its score is news to no one, but the sampler has to hear some end of what it began.
+            # The score is known already, but Optuna requires every proposal to be closed.
             if known[0] is None:
                 self._study.tell(proposal, state=TrialState.FAIL)
             else:
@@ -83,7 +83,7 @@ class Tpe:
         return None
 
     def resume(self, number: int, setting: Setting) -> None:
-        """Count a setting, begun earlier, as being trained."""
+        """Register a setting of an interrupted trial as being trained."""
         self._known.append((setting, None))
         parameters = self._parameters(setting)
         if parameters is not None:
@@ -91,7 +91,7 @@ class Tpe:
             self._asked[number] = self._study.ask(fixed_distributions=self._distributions)
 
     def tell(self, number: int, score: float | None) -> None:
-        """A trial ended with this score, or without any."""
+        """Record the score of a trial that ended; None if it has no score."""
         proposal = self._asked.pop(number, None)
         if proposal is None:
             return
@@ -110,7 +110,7 @@ class Tpe:
         return {**variant, **values, **variant}
 
     def _parameters(self, setting: Setting) -> dict[str, Any] | None:
-        """The sampler's words for a setting; None when it lies outside the space."""
+        """The sampler's parameters for a setting; None if it lies outside the space."""
         parameters: dict[str, Any] = {}
         fitting = [i for i, variant in enumerate(self._variants) if variant.items() <= setting.items()]
         if not fitting or any(key not in setting for key in self._domains):
@@ -118,7 +118,7 @@ class Tpe:
         if len(self._variants) > 1:
             parameters[_VARIANT] = fitting[0]
         for key, domain in self._domains.items():
-            # Where the variant has the last word, the sampler's own is lost; any will do.
+            # A variant overrides the sampler's value, so any value will do.
             value = domain.corners()[0] if key in self._variants[fitting[0]] else setting[key]
             if isinstance(domain, Choice):
                 if value not in domain.values:
@@ -130,7 +130,7 @@ class Tpe:
 
 def _distribution(domain: Domain) -> BaseDistribution:
     if isinstance(domain, Choice):
-        # By position: values may be lists, which Optuna does not take.
+        # By index, because Optuna does not accept lists as values.
         return CategoricalDistribution(range(len(domain.values)))
     if isinstance(domain, IntRange):
         return IntDistribution(domain.low, domain.high - 1)

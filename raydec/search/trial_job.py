@@ -1,4 +1,4 @@
-"""What a trial is asked to do, and what is left of a search: the words that Ray and the study share."""
+"""Types that a search and its runner on Ray exchange: the job of a trial, and the remaining trials."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from raydec.search.plan import apply_setting
 from raydec.search.score import Curve
 
 Report = Callable[[list[dict[str, float | int | None]], bool], None]
-"""Takes a run's history as often as it has grown, and whether it is complete."""
+"""Called with a run's history whenever it has grown, and whether it is complete."""
 
 
 @dataclass(frozen=True)
 class Given:
-    """A checkpoint that the scheduler gave a trial to go on from.
+    """A checkpoint from which the scheduler lets a trial continue.
 
     Attributes:
         folder: the checkpoint.
@@ -32,14 +32,14 @@ class Given:
 
 @dataclass(frozen=True)
 class TrialJob:
-    """What all trials of a search share.
+    """The part of the job that is common to all trials of a search.
 
     Attributes:
-        base: settings that all runs have in common, the feature store's path among them.
-        share: what a trial takes of the cluster.
+        base: settings common to all runs, including the feature store's path.
+        share: resources that a trial takes.
         metric: the searched metric.
-        exchange_epochs: epochs after which trials hand checkpoints to each other (population based
-            training); None: they don't.
+        exchange_epochs: number of epochs between exchanges of checkpoints (population based training); None
+            without exchanges.
     """
 
     base: Config
@@ -50,11 +50,11 @@ class TrialJob:
 
 @dataclass(frozen=True)
 class Remaining:
-    """What is left of a search.
+    """The remaining trials of a search.
 
     Attributes:
-        entries: trials to run, those first that were begun already.
-        num_new: further settings to ask the searcher for (optuna).
+        entries: trials to run; those that have started already come first.
+        num_new: number of further settings to request from the searcher (optuna).
         past: trials that have ended, with their curves.
     """
 
@@ -64,7 +64,7 @@ class Remaining:
 
     @property
     def num_trials(self) -> int:
-        """Trials to run."""
+        """Number of trials to run."""
         return len(self.entries) + self.num_new
 
 

@@ -192,7 +192,7 @@ def test_a_search_of_which_everything_failed_says_so_by_its_status(
     ("setting", "message"),
     [
         ("search.space.clustering.num_cluster=[3]", "did you mean 'clustering.num_clusters'"),
-        ("search.metric=valid/cc", "search.metric=valid/cc is no key of metrics.jsonl"),
+        ("search.metric=valid/cc", "search.metric=valid/cc is not a key of metrics.jsonl"),
         (
             "ray.num_workers=4096",
             "4096 workers (ray.num_workers) x 1 CPU need 4096 CPUs, but the cluster has",
