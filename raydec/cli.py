@@ -12,7 +12,7 @@ from raydec.errors import UserError
 from raydec.version import __version__
 
 VERBS = {
-    "train": "train a model, on the built-in demo corpus unless told otherwise",
+    "train": "train a model, by default on the built-in demo corpus",
     "tune": "search settings over many runs",
     "prepare": "decode a corpus into a feature store",
     "evaluate": "score a model on labeled splits",
@@ -48,7 +48,7 @@ def _dispatch(arguments: Sequence[str]) -> None:
     elif arguments[0] in ("-V", "--version"):
         out.print(f"raydec {__version__}", markup=False)
     elif arguments[0] in verbs:
-        # Only now, and only this one: each verb brings what it needs, and nothing else is loaded.
+        # Import only this verb, so that nothing is loaded that it does not need.
         importlib.import_module(f"raydec.{arguments[0]}").main(arguments[1:])
     else:
         close = difflib.get_close_matches(arguments[0], verbs, n=1)
@@ -65,6 +65,6 @@ def _help(verbs: dict[str, str]) -> str:
             "",
             *lines,
             "",
-            "raydec VERB --help explains a verb; --version says which raydec this is.",
+            "raydec VERB --help explains a verb; --version prints the version.",
         ]
     )

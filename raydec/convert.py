@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     if options.act is None and options.dom is None and options.val is None:
         raise UserError("no checkpoint given; pass at least one of --act, --dom and --val")
-    # torch takes seconds to import: not before the arguments are known to be good.
+    # Imported after the arguments are checked, because importing torch takes seconds.
     from raydec.model.directory import save_model
     from raydec.model.published import SHORT_NAMES, read_published
 

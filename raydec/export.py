@@ -1,4 +1,4 @@
-"""``python -m raydec.export MODEL_DIR [--onnx FILE] [--hub hf:owner/name]``: a model for others."""
+"""``python -m raydec.export MODEL_DIR [--onnx FILE] [--hub hf:owner/name]``: export or upload a model."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from raydec.errors import UserError
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write the ONNX file, send the model to the Hub, or both, and say what came of it."""
+    """Write the ONNX file, upload the model to the Hub, or both, and print a summary."""
     options = _parse(arguments)
-    # torch takes seconds to import: not before the arguments are known to be good.
+    # Imported after the arguments are checked, because importing torch takes seconds.
     from raydec.model.hub import local_model, upload_model
 
     model = local_model(options.model)
@@ -45,9 +45,8 @@ def _write_onnx(model: Path, file: Path) -> None:
 def _parse(arguments: Sequence[str]) -> Namespace:
     parser = Parser(
         prog="python -m raydec.export",
-        description="Give a model to others: as one ONNX file, from normalised mel chunks to scores, "
-        "embeddings and cluster logits, after ONNX Runtime has given PyTorch's outputs from it; or on the "
-        "Hugging Face Hub.",
+        description="Share a model: as one ONNX file, which maps normalised mel chunks to scores, "
+        "embeddings and cluster logits and is checked against PyTorch; or on the Hugging Face Hub.",
     )
     parser.add_argument("model", metavar="MODEL_DIR", help="a model directory, or hf:owner/name")
     parser.add_argument("--onnx", type=Path, metavar="FILE", help="where to write; *.onnx")
@@ -55,7 +54,9 @@ def _parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("--private", action="store_true", help="make a new repository on the Hub private")
     options = parser.parse_args(arguments)
     if options.onnx is None and options.hub is None:
-        raise UserError("nothing to do; name a file with --onnx FILE, or a place with --hub hf:owner/name")
+        raise UserError(
+            "nothing to do; give a file with --onnx FILE, or a model name with --hub hf:owner/name"
+        )
     return options
 
 

@@ -1,1 +1,1 @@
-"""What a terminal sees: arguments, progress, tables."""
+"""The terminal interface: arguments, progress, tables."""

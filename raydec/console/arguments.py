@@ -1,4 +1,4 @@
-"""Command lines whose mistakes read like every other user error: one line."""
+"""Command line parsing that reports mistakes in one line, like every other user error."""
 
 from __future__ import annotations
 
@@ -13,32 +13,30 @@ from raydec.verbosity import set_verbosity
 
 
 class Parser(ArgumentParser):
-    """An argument parser with ``-v`` and ``-q``, which take effect as soon as they are read.
+    """An argument parser with ``-v`` and ``-q``, which take effect when arguments are parsed.
 
     A mistake raises :class:`raydec.errors.UserError` instead of printing the usage.
 
     Args:
-        options: of :class:`argparse.ArgumentParser`.
+        options: passed to :class:`argparse.ArgumentParser`.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         loudness = self.add_mutually_exclusive_group()
         loudness.add_argument(
-            "-v", "--verbose", action="store_true", help="say more: logs, speed, where the time went"
+            "-v", "--verbose", action="store_true", help="print more: logs, speed, where the time went"
         )
-        loudness.add_argument(
-            "-q", "--quiet", action="store_true", help="say nothing but results and what went wrong"
-        )
+        loudness.add_argument("-q", "--quiet", action="store_true", help="print only results and problems")
 
     def parse_args(self, arguments: Sequence[str]) -> Namespace:  # type: ignore[override]
-        """Read a command line and set how much is printed.
+        """Parse a command line and set how much is printed.
 
         Raises:
-            UserError: naming what is wrong.
+            UserError: an argument is wrong.
         """
         if any(text == "" or (text.startswith("--") and text.endswith("=")) for text in arguments):
-            raise UserError("an argument is empty (is a variable of the shell unset?); give it a value")
+            raise UserError("an argument is empty (is a shell variable unset?); give it a value")
         options = super().parse_args(list(arguments))
         for name, value in vars(options).items():
             setattr(options, name, _at_home(value))
@@ -46,12 +44,12 @@ class Parser(ArgumentParser):
         return options
 
     def error(self, message: str) -> NoReturn:
-        """Called by argparse with what is wrong."""
-        raise UserError(f"{message}; {self.prog} --help explains")
+        """Raise a :class:`UserError`; called by argparse."""
+        raise UserError(f"{message}; see {self.prog} --help")
 
 
 def _at_home(value: Any) -> Any:
-    """Paths with their ``~`` written out, which a shell leaves in ``--out=~/scores.csv``."""
+    """Expand ``~`` in paths, which a shell does not do in ``--out=~/scores.csv``."""
     if isinstance(value, list):
         return [_at_home(item) for item in value]
     try:
@@ -61,7 +59,7 @@ def _at_home(value: Any) -> Any:
 
 
 def natural(text: str) -> int:
-    """The ``type`` of an argument that is a whole number from 0 on."""
+    """The ``type`` of an argument that is a non-negative integer."""
     if not text.isdecimal():
-        raise ArgumentTypeError(f"{text!r} is no whole number from 0 on")
+        raise ArgumentTypeError(f"must be a non-negative integer, not {text!r}")
     return int(text)

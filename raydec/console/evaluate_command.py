@@ -1,4 +1,4 @@
-"""What a person gives to ``raydec.evaluate``, and sees of it."""
+"""The command line and the output of ``raydec.evaluate``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def evaluate_parser() -> Parser:
     parser = Parser(
         prog="python -m raydec.evaluate",
         description="Score a model on labeled splits of a feature store: CCC per attribute with a 95% "
-        "interval over speakers, what the clusters say about emotion, and scores by speaker and duration.",
+        "interval over speakers, how clusters relate to emotion, and scores by speaker and duration.",
     )
     parser.add_argument("model", type=Path, metavar="MODEL_DIR", help="a model directory, or hf:owner/name")
     parser.add_argument("store", type=Path, metavar="STORE_DIR", help="a feature store")
@@ -33,10 +33,10 @@ def evaluate_parser() -> Parser:
         nargs="+",
         action="extend",
         metavar="NAME",
-        help="splits to score; case does not matter; default: all named test*, else validation",
+        help="splits to score, ignoring case; default: all named test*, else validation",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FILE.json", help="write everything there, and as Markdown beside it"
+        "--out", type=Path, metavar="FILE.json", help="write all results there, and as Markdown beside it"
     )
     parser.add_argument(
         "--against",
@@ -45,7 +45,7 @@ def evaluate_parser() -> Parser:
         help="another model: differences of CCC on the same utterances, with a paired test",
     )
     parser.add_argument(
-        "--seed", type=natural, default=0, metavar="N", help="of resamples and permutations (default: 0)"
+        "--seed", type=natural, default=0, metavar="N", help="seed of resamples and permutations (default: 0)"
     )
     parser.add_argument(
         "--resamples",
@@ -60,12 +60,12 @@ def evaluate_parser() -> Parser:
 def _resamples(text: str) -> int:
     number = natural(text)
     if not 100 <= number <= 1_000_000:
-        raise ArgumentTypeError(f"{text} is out of range; from 100 to 1000000 make sense")
+        raise ArgumentTypeError(f"{text} is out of range; must be from 100 to 1000000")
     return number
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
-    """Print the tables, and what to know when reading them."""
+    """Print the tables, and notes on how to read them."""
     from raydec.evaluation.output import comparison_rows, result_rows
 
     subject = evaluation.model.run or evaluation.model.path
@@ -85,12 +85,12 @@ def print_evaluation(evaluation: Evaluation) -> None:
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table as wide as it needs, in a pipe too."""
+    """Print a table in its full width, also in a pipe."""
     table = Table(title=Text(title), title_justify="left")
     for number, name in enumerate(header):
         table.add_column(name, justify="left" if number < 2 else "right")
     for row in rows:
         table.add_row(*map(Text, row))
-    # As wide as it needs: in a pipe rich takes 80 columns for granted and would cut numbers off.
+    # In a pipe, rich assumes 80 columns and would truncate numbers.
     table.width = out.measure(table, options=out.options.update(width=_WIDEST_TABLE)).maximum
     out.print(table)

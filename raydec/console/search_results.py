@@ -1,4 +1,4 @@
-"""What a person sees at the end of a search."""
+"""Prints the results of a search."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from raydec.search.results import (
 
 
 def print_search(results: SearchResults) -> None:
-    """The ranked table, the failures, the best model and the paths of what was written."""
+    """Print the ranked table, the failures, the best model and the paths of the written files."""
     study = results.study
     if results.already_finished:
         note(f"search {study.name} had already finished; its results:")
@@ -43,4 +43,4 @@ def _print_failures(ranking: Sequence[RankedSetting]) -> None:
     for run in failed:
         out.print(f"failed: {run.run} ({describe_setting(run.setting)}): {run.problem}", markup=False)
     if failed:
-        out.print(f"{len(failed)} trials failed; the same command tries them again", markup=False)
+        out.print(f"{len(failed)} trials failed; run the same command again to retry them", markup=False)

@@ -1,4 +1,4 @@
-"""What every entry point shares: consoles, logging, and exit codes for people.
+"""Shared by all entry points: consoles, logging, and exit codes.
 
 0 success, 2 user error (one line on stderr), 1 our fault (traceback), 130 interrupted (work kept).
 """
@@ -31,7 +31,7 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def note(text: str, *, verbose: bool = False) -> None:
-    """Print a line about what was done, not a result: left out by ``-q``.
+    """Print an informational line, which ``-q`` suppresses.
 
     Args:
         text: the line.
@@ -43,7 +43,7 @@ def note(text: str, *, verbose: bool = False) -> None:
 
 @contextmanager
 def progress_output() -> Iterator[None]:
-    """What the block prints is progress: with ``-q`` none of it is seen."""
+    """Mark the output of the block as progress, which ``-q`` suppresses."""
     before = out.quiet, err.quiet
     out.quiet = err.quiet = verbosity() < 0
     try:
@@ -53,7 +53,7 @@ def progress_output() -> Iterator[None]:
 
 
 def waiting(text: str) -> AbstractContextManager[object]:
-    """A spinner on a terminal while the block lasts; nothing in a pipe or with ``-q``."""
+    """A spinner on a terminal for the duration of the block; nothing in a pipe or with ``-q``."""
     return err.status(text) if _shows_progress() else nullcontext()
 
 
@@ -62,13 +62,13 @@ def _shows_progress() -> bool:
 
 
 def run_entry_point(main: Callable[[Sequence[str]], None], arguments: Sequence[str] | None = None) -> int:
-    """Run ``main(arguments)`` and turn what escapes it into an exit status.
+    """Run ``main(arguments)`` and convert its exceptions into an exit status.
 
     Args:
         main: the verb; it takes the command line without the program name.
         arguments: defaults to ``sys.argv[1:]``.
     """
-    # Before torch loads OpenMP; this process may also train.
+    # This must happen before torch loads OpenMP, because this process may train.
     for name, value in OPENMP_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     set_verbosity(0)
@@ -83,7 +83,7 @@ def run_entry_point(main: Callable[[Sequence[str]], None], arguments: Sequence[s
         err.print(f"error: {' '.join(str(error).split())}", markup=False)
         return 1
     except KeyboardInterrupt:
-        err.print("interrupted; what was finished is kept, run the same command again to go on", markup=False)
+        err.print("interrupted; finished work is kept, run the same command again to resume", markup=False)
         return 130
     except BrokenPipeError:
         return 0

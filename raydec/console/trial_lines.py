@@ -1,4 +1,4 @@
-"""What a person sees of a search: one line per trial that ended, and a status line on a terminal."""
+"""The display of a running search: one line per finished trial, and a status line on a terminal."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from raydec.search.ranking import describe_setting
 
 
 class TrialLines:
-    """Prints what :class:`raydec.search.events.SearchEvents` tells; a context manager for the status line.
+    """Prints the events of a search; as a context manager, it also shows the status line.
 
     Args:
         plan: the search.
-        num_ended: trials that earlier attempts brought to an end.
+        num_ended: number of trials that ended in earlier attempts.
     """
 
     def __init__(self, plan: SearchPlan, num_ended: int) -> None:
@@ -40,7 +40,7 @@ class TrialLines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take it away."""
+        """Remove the status line."""
         if self._status is not None:
             self._status.stop()
 
@@ -58,7 +58,7 @@ class TrialLines:
 
     def retried(self, entry: Entry, problem: str) -> None:
         """See :class:`raydec.search.events.SearchEvents`."""
-        out.print(f"         {self._name(entry)}  failed, trying again: {problem}", markup=False)
+        out.print(f"         {self._name(entry)}  failed, retrying: {problem}", markup=False)
 
     def ended(self, entry: Entry, score: float | None) -> None:
         """See :class:`raydec.search.events.SearchEvents`."""

@@ -1,1 +1,1 @@
-"""Files: local, remote, and complete under their names or not there at all."""
+"""Local and remote files, and atomic writes."""

@@ -1,4 +1,4 @@
-"""Files that appear under their names only when they are complete, so that a crash leaves no halves."""
+"""Atomic writes: files appear under their names only when complete, so a crash leaves no partial files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def file_sha256(path: str | Path) -> str:
 
 
 def write_arrow(target: Path, batch: pa.RecordBatch) -> None:
-    """Write one record batch as an Arrow IPC file, under its name only when complete."""
+    """Write one record batch as an Arrow IPC file, atomically."""
     with temporary_file(target.parent) as file:
         with pa.ipc.new_file(file, batch.schema) as writer:
             writer.write_batch(batch)
@@ -36,16 +36,16 @@ def write_arrow(target: Path, batch: pa.RecordBatch) -> None:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write a text file, under its name only when complete."""
+    """Write a UTF-8 text file, atomically."""
     with temporary_file(target.parent) as file:
-        # Names that are not valid Unicode come in as surrogates; they must not stop a run at its end.
+        # File names that are not valid Unicode contain surrogates, which cannot be encoded strictly.
         file.write(text.encode("utf-8", errors="backslashreplace"))
         publish(file, target)
 
 
 @contextlib.contextmanager
 def temporary_file(folder: Path) -> Iterator[BinaryIO]:
-    """A new file in ``folder`` that is gone afterwards unless :func:`publish` gave it a name."""
+    """A new file in ``folder``, which is removed afterwards unless :func:`publish` renamed it."""
     path = folder / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
     try:
         with open(path, "xb") as file:
@@ -55,7 +55,7 @@ def temporary_file(folder: Path) -> Iterator[BinaryIO]:
 
 
 def publish(file: BinaryIO, target: Path) -> None:
-    """Give a complete temporary file its name, at once, replacing what had it."""
+    """Rename a complete temporary file, atomically replacing an existing target."""
     file.flush()
     os.fsync(file.fileno())
     os.replace(file.name, target)
@@ -63,7 +63,7 @@ def publish(file: BinaryIO, target: Path) -> None:
 
 @contextlib.contextmanager
 def temporary_folder(target: Path) -> Iterator[Path]:
-    """A new folder beside ``target``, to be filled and then renamed; what was not renamed is removed."""
+    """A new folder beside ``target``, to be filled and renamed; it is removed if it was not renamed."""
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{target.name}-", dir=target.parent))
     folder.chmod(0o755)
@@ -74,7 +74,7 @@ def temporary_folder(target: Path) -> Iterator[Path]:
 
 
 def point_link(link: Path, target: Path) -> None:
-    """Point a link at a folder; a reader sees the old or the new target, never a missing link."""
+    """Point a link at a folder, atomically."""
     arriving = link.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
     arriving.symlink_to(target, target_is_directory=True)
     os.replace(arriving, link)
@@ -82,11 +82,11 @@ def point_link(link: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def full_disk_explained(folder: Path, kept: str = "finished shards are kept") -> Iterator[None]:
-    """Turn a full disk into a message that names the folder and the remedy.
+    """Convert the error of a full disk into a message with the folder and the remedy.
 
     Args:
-        folder: what is written to.
-        kept: what is not lost, for the message.
+        folder: the folder that is written to.
+        kept: the end of the message, about work that is not lost.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Files that may be elsewhere: any URI that Arrow's file systems know, such as ``s3://``, ``gs://``, ``file://``."""
+"""Files at any URI that Arrow's file systems support, such as ``s3://``, ``gs://``, ``file://``."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from raydec.files.storage import is_uri, one_line
 
 @contextmanager
 def local_copy(name: str, folder: str = "") -> Iterator[str]:
-    """A path under which a file can be opened here; of what is elsewhere, a copy that goes with the block.
+    """A local path of a file; for a URI, a temporary copy that is removed after the block.
 
     Args:
         name: a path or a URI.
-        folder: what a relative path is relative to; default: the working directory.
+        folder: base of a relative path; default: the working directory.
 
     Raises:
         AudioError: it cannot be fetched.
@@ -45,10 +45,10 @@ def local_copy(name: str, folder: str = "") -> Iterator[str]:
 
 
 def list_uri(uri: str) -> list[str] | None:
-    """URIs of all files under a folder, sorted; None where the URI is a file.
+    """URIs of all files under a folder, sorted; None if the URI is a file.
 
     Raises:
-        UserError: nothing is there, or the place cannot be asked.
+        UserError: the URI does not exist or cannot be listed.
     """
     try:
         system, path = pyarrow.fs.FileSystem.from_uri(uri)

@@ -1,4 +1,4 @@
-"""Places that may be elsewhere, and what went wrong with one, said to the person who can mend it."""
+"""Storage locations, local or remote, and readable messages for their errors."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from raydec.errors import UserError
 
 CHECKPOINT_FOLDER = "checkpoints"
-"""Where a run's directory has its checkpoints."""
+"""Folder of the checkpoints in a run's directory."""
 
-# What a user can mend: full, over quota, read-only, not allowed, broken, and a mount that is gone.
+# Errors that a user can fix, and how.
 _REMEDIES = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space or raise the quota",
@@ -26,25 +26,25 @@ _REMEDIES = {
     errno.ESTALE: "mount it again",
     errno.ENODEV: "mount it again",
 }
-# As Python, pyarrow and safetensors put the number into their messages.
+# The error number in the messages of Python, pyarrow and safetensors.
 _NUMBER = re.compile(r"(?:\[errno |\(os error |os \{ code: )(\d+)", re.IGNORECASE)
 
 
 def is_uri(location: str) -> bool:
-    """Whether a location is a URI and not a path of this machine."""
+    """Whether a location is a URI, not a path on this machine."""
     return "://" in location
 
 
 def one_line(error: BaseException) -> str:
-    """An error's message for the end of ours: in one line, and not a page of it."""
+    """An error's message in one line, cut to 200 characters, to be appended to another message."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def storage_problem(error: BaseException, location: str) -> UserError | None:
-    """The storage error behind an exception, in one line; None when there is none.
+    """The storage error that caused an exception, in one line; None if there is none.
 
     Args:
-        error: what was raised; its causes are looked at too.
+        error: the exception; its causes are searched too.
         location: the run's directory.
     """
     seen: BaseException | None = error
@@ -63,7 +63,7 @@ def storage_problem(error: BaseException, location: str) -> UserError | None:
 
 @contextmanager
 def storage_explained(location: str) -> Iterator[None]:
-    """Raise :class:`UserError` in place of an exception that storage is behind."""
+    """Convert an exception that was caused by a storage error into a :class:`UserError`."""
     try:
         yield
     except UserError:

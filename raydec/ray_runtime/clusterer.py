@@ -1,4 +1,4 @@
-"""The training workers' side of the K-means actor."""
+"""The clusterer of a training worker, which uses the K-means actor."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ ATTEMPTS = 8
 
 
 class RayClusterer:
-    """Sends shares, waits, tries again together when the actor is lost.
+    """Sends this worker's share to the actor and waits; if the actor is lost, all workers retry together.
 
     Args:
         actor: handle of a :class:`raydec.ray_runtime.kmeans_actor.KMeansActor`.
-        worker: this worker; all of its group call :meth:`assign` together.
+        worker: this worker; all workers of the group call :meth:`assign` together.
         config: the clustering section.
-        group: a number that no other worker group of this run has.
+        group: a number that identifies the worker group within the run.
     """
 
     def __init__(self, actor: Any, worker: Worker, config: ClusteringConfig, group: int) -> None:
@@ -68,7 +68,7 @@ class RayClusterer:
         raise RuntimeError(f"the K-means actor did not answer in {ATTEMPTS} attempts: {problem}")
 
     def describe(self) -> dict[str, float]:
-        """Process id, age and restarts of the actor that fitted last."""
+        """Process id, age and restart flag of the actor at the last fit."""
         return self._last_actor
 
     def _assignment(self, answer: Any, elapsed_s: float) -> ClusterAssignment:
@@ -90,14 +90,14 @@ class RayClusterer:
         )
 
     def _try(self, call: Any) -> tuple[Any, Exception | None]:
-        # Anything else, for example embeddings that are not finite, would fail again.
+        # Other errors, for example non-finite embeddings, would only recur.
         try:
             return ray.get(call()), None
         except (RayActorError, ObjectLostError, LookupError) as error:
             return None, error
 
     def _all_well(self, problem: Exception | None) -> bool:
-        """Whether every rank got through: all go on together or all try again together."""
+        """Whether every rank succeeded, so that all ranks continue or retry together."""
         failures = self._worker.all_sum(torch.tensor([0.0 if problem is None else 1.0]))
         return failures.item() == 0.0
 

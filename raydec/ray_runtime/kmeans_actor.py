@@ -1,9 +1,9 @@
 """K-means as a Ray actor over the embeddings that all training workers hold.
 
-Every worker puts its share into Ray's object store and hands the actor a reference; the actor reads the
-shares without copying, joins them in rank order and fits once; every worker then asks for the same result.
-The actor's only state is the round in flight, so a restart loses nothing that the workers cannot send again.
-Only the actor itself imports torch, not the process that starts it.
+Every worker puts its share into Ray's object store and passes a reference to the actor. The actor reads the
+shares without copying, concatenates them in rank order and fits once; every worker then fetches the same
+result. The actor's only state is the current round, so after a restart the workers send their shares again.
+Only the actor imports torch, not the process that starts it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from raydec.learning.host import keep_freed_memory
 from raydec.learning.member import Member
 
 Round = tuple[int, int, str, int]
-"""Worker group, epoch, stage, attempt: a group that was replaced can never mix with the live one."""
+"""Worker group, epoch, stage, attempt. The group keeps shares of a replaced worker group apart."""
 
 
 class KMeansActor:
-    """Joins the shares of a round, fits, and keeps the result until the next round."""
+    """Concatenates the shares of a round, fits, and keeps the result until the next round."""
 
     def __init__(self) -> None:
         import torch
@@ -34,7 +34,7 @@ class KMeansActor:
         from raydec.learning.clustering import fit_kmeans
 
         keep_freed_memory()
-        # The actor reserves no core: it works while the training workers wait for it.
+        # The actor uses all cores, because it works only while the training workers wait for it.
         torch.set_num_threads(os.cpu_count() or 1)
         self._fit_kmeans = fit_kmeans
         self._born = time.time()
@@ -42,15 +42,15 @@ class KMeansActor:
         self._results: dict[Round, tuple[Any, dict[str, float]]] = {}
 
     def ping(self) -> bool:
-        """Answer, once the actor is placed and running."""
+        """Return True; a call succeeds once the actor runs."""
         return True
 
     def member(self) -> Member:
-        """This process, and where it is."""
+        """Description of the actor's process and its host."""
         return Member.here("kmeans", ray.util.get_node_ip_address())
 
     def submit(self, key: Round, rank: int, share: list[ray.ObjectRef]) -> None:
-        """Take one worker's reference; a new round forgets all others."""
+        """Store one worker's reference; a new round discards all others."""
         for stale in [known for known in self._shares if known != key]:
             del self._shares[stale]
         for stale in [known for known in self._results if known != key]:
@@ -65,10 +65,10 @@ class KMeansActor:
         seed: int,
         init: np.ndarray | None,
     ) -> tuple[Any, dict[str, float]]:
-        """Fit once per round, whoever asks first; later callers get the same result.
+        """Fit at the first call of a round; later calls return the same result.
 
         Returns:
-            A :class:`raydec.learning.clustering.KMeansResult`, and seconds and numbers by name.
+            A :class:`raydec.learning.clustering.KMeansResult`, and timings and diagnostics by name.
         """
         if key not in self._results:
             self._results[key] = self._fit(key, world_size, config, seed, init)
@@ -76,7 +76,7 @@ class KMeansActor:
         return result, timings | self._numbers()
 
     def _numbers(self) -> dict[str, float]:
-        """Who the actor is: a restarted one has another process id and a lower age."""
+        """Diagnostics: process id, age, and whether the actor was restarted."""
         restarted = ray.get_runtime_context().was_current_actor_reconstructed
         return {
             "pid": float(os.getpid()),
@@ -111,7 +111,7 @@ class KMeansActor:
 def create_kmeans_actor(name: str, *, num_gpus: float = 0.0, timeout_s: float = 120.0) -> Any:
     """Start the actor of one run, owned by the caller; with a GPU, wait until it is placed.
 
-    Without one it asks for nothing that could be missing, and imports torch while the workers do.
+    Without a GPU it needs no resources, so there is no wait, and it imports torch while the workers do.
 
     Raises:
         UserError: it could not be placed in time.
@@ -133,7 +133,7 @@ def create_kmeans_actor(name: str, *, num_gpus: float = 0.0, timeout_s: float = 
         ray.get(actor.ping.remote(), timeout=timeout_s)
     except GetTimeoutError:
         raise UserError(
-            f"the K-means actor (num_gpus={num_gpus}) found no place in {timeout_s:.0f} s; "
+            f"the K-means actor (num_gpus={num_gpus}) could not be placed in {timeout_s:.0f} s; "
             "free a GPU or set ray.use_gpu=false"
         ) from None
     return actor

@@ -225,8 +225,8 @@ def _explained(error: Exception) -> Exception:
             return inner
         if isinstance(cause, RayActorError | WorkerCrashedError):
             return UserError(
-                f"a worker died and so did its replacements ({type(cause).__name__}); most often memory ran "
-                "out: use fewer workers and run the same command again, finished work is kept"
+                f"a worker and its replacements died ({type(cause).__name__}), probably because memory ran "
+                "out; use fewer workers and run the same command again: finished work is kept"
             )
         cause = cause.__cause__ or inner
     return error

@@ -1,4 +1,4 @@
-"""Run independent pieces of work on every CPU of a Ray cluster, or in this process."""
+"""Runs independent tasks on every CPU of a Ray cluster, or in this process."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from raydec.ray_runtime.session import start_ray
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Tasks take and give small objects only; 0.1 GiB is just above the least Ray accepts.
+# Tasks exchange only small objects; 0.1 GiB is slightly more than Ray's minimum.
 _OBJECT_STORE_GIB = 0.1
-# The longest that an interrupt can stay unnoticed.
+# The longest delay before an interrupt is noticed.
 _WAIT_S = 0.5
 
 
@@ -31,19 +31,19 @@ def run_shards(
 ) -> None:
     """Call ``function(item)`` for every item, ``num_workers`` at a time, one CPU and one torch thread each.
 
-    ``on_done`` is called in this process, with each result as soon as it is there, in any order. When the
-    work is interrupted, or one call fails, no new calls start; those that run may still finish.
+    ``on_done`` is called in this process with each result as soon as it is available, in any order. If the
+    work is interrupted, or a call fails, no new calls start; running calls may still finish.
 
     Args:
-        function: importable on every node; it and its items and results must pickle.
-        items: consumed lazily; no more of them are in flight than there are workers.
+        function: importable on every node; it and its items and results must be picklable.
+        items: consumed lazily; at most one per worker is being processed.
         num_workers: 0 runs everything in this process, without importing Ray; None means one worker per CPU
             of the cluster.
         address: cluster to join, as in :func:`raydec.ray_runtime.session.start_ray`.
         on_done: receives each result.
 
     Raises:
-        UserError: one of ``function``'s, no cluster at ``address``, or a worker that died again and again.
+        UserError: raised by ``function``, no cluster at ``address``, or a worker that died repeatedly.
     """
     if num_workers == 0:
         for item in items:
@@ -56,8 +56,8 @@ def run_shards(
     task: Any = ray.remote(num_cpus=1, max_retries=2)(_call_on_one_thread)
     waiting = iter(items)
     running = [task.remote(function, item) for item in itertools.islice(waiting, limit)]
-    # Nothing is cancelled on the way out: a shard that finishes late is a shard kept, the tasks of a driver
-    # that ends are ended by Ray, and cancelling has been seen to abort the driver (Ray 2.60).
+    # Running tasks are not cancelled on exit: a shard that finishes late is kept, Ray ends the tasks of a
+    # driver that exits, and cancelling sometimes aborted the driver (Ray 2.60).
     with _kept_interrupts() as check_interrupted:
         while running:
             ready, running = ray.wait(running, timeout=_WAIT_S)
@@ -69,10 +69,10 @@ def run_shards(
 
 @contextmanager
 def _kept_interrupts() -> Iterator[Callable[[], None]]:
-    """Gives a function that raises the KeyboardInterrupt that was swallowed on its way here, if one was.
+    """Yield a function that raises KeyboardInterrupt if an interrupt was swallowed before.
 
-    Python raises it in whatever runs at that moment; in a callback of Ray's, or while an object is
-    collected, it is printed and forgotten (Ray 2.60).
+    Python raises KeyboardInterrupt in the code that is running; in a callback of Ray, or in a finalizer, it
+    is only printed (Ray 2.60).
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
@@ -118,6 +118,6 @@ def _result_of(reference: Any) -> Any:
         raise
     except RayError as error:
         raise UserError(
-            f"a worker died and so did its replacements ({type(error).__name__}); most often memory ran out: "
-            "use fewer workers and run the same command again, finished work is kept"
+            f"a worker and its replacements died ({type(error).__name__}), probably because memory ran out; "
+            "use fewer workers and run the same command again: finished work is kept"
         ) from None

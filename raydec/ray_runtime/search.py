@@ -1,12 +1,12 @@
 """Runs the trials of a search under Ray Tune, each a data-parallel Ray Train run of its own.
 
-Tune decides which trial runs when, and which is stopped; it is not relied on for memory. What was trained
-is in the run directories and what was decided is in the ledger, so a search that was killed is taken up
-from those: Tune starts afresh over what is left, told of all that is known. (``Tuner.restore`` would bring
-back a snapshot up to ten seconds old, and a scheduler that has forgotten every trial it ever saw.)
+Tune schedules and stops trials, but its state is not used for resuming. Training results are in the run
+directories and decisions in the ledger. To resume a killed search, a new Tune run trains the remaining
+trials, and its searcher and scheduler are initialised with the earlier results. (``Tuner.restore`` would use
+a snapshot that may be ten seconds old, and a scheduler without the earlier trials.)
 
-A trial's driver holds no CPU: its training workers do. A driver that held one could wait for ever for
-workers that wait for its core.
+A trial's driver reserves no CPU; its training workers do. Otherwise a driver could wait for ever for workers
+that wait for its core.
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ def run_trials(
     events: SearchEvents,
     tune_folder: str,
 ) -> None:
-    """Run what is left of a search to its end; Ray must be running.
+    """Run the remaining trials of a search to the end; Ray must be running.
 
     Args:
         plan: the search.
-        job: what all drivers share, and how many run at a time.
-        remaining: what to run.
-        ledger: is told of every beginning and end, at once.
-        events: is told too, for people to see.
+        job: settings common to all trials, and how many run at a time.
+        remaining: the trials to run.
+        ledger: records every start and end immediately.
+        events: receives the progress of every trial, for display.
         tune_folder: path or URI for Tune's own files.
     """
     share = job.share
@@ -91,8 +91,8 @@ def run_trials(
                 scheduler=_scheduler(plan, remaining),
                 trial_name_creator=_name,
                 trial_dirname_creator=str,
-                # Saves the seconds that a process takes to import everything, where each trial runs to its
-                # end: one that is stopped leaves its training behind in its process.
+                # Reusing a process saves seconds of imports, but is possible only if every trial runs to the
+                # end: the training of a stopped trial continues in its process.
                 reuse_actors=scheduler == "none",
             ),
             run_config=tune.RunConfig(
@@ -106,7 +106,7 @@ def run_trials(
 
 
 def _name(trial: Any) -> str:
-    """Asked for once, when a trial is made."""
+    """Name of a new trial; Tune calls this once per trial."""
     return _entry(trial.config[_TRIAL]).key
 
 
@@ -123,12 +123,12 @@ def _run_trial(job: TrialJob, config: dict[str, Any]) -> None:
 
 
 def _driver_resources(share: Placement, pbt: bool) -> dict[str, float]:
-    """What Tune reserves for a driver; its workers reserve their own."""
+    """Resources that Tune reserves for a driver; its workers reserve their own."""
     if share.num_workers == 0:
         gpus = {"GPU": round(share.worker_gpus + share.actor_gpus, 4)} if share.use_gpu else {}
         return {"CPU": float(share.cpus_per_worker), **gpus}
     if pbt:
-        # The scheduler keeps more trials than fit and takes turns, which only resources can limit.
+        # The scheduler alternates between more trials than fit; only resources limit how many run at once.
         return {_HEAD_NODE: int(1e4 / share.max_concurrent) / 1e4}
     return {_HEAD_NODE: _BIT_OF_HEAD}
 
@@ -144,7 +144,7 @@ def _scheduler(plan: SearchPlan, remaining: Remaining) -> TrialScheduler:
     if search.scheduler == "pbt":
         return PopulationBasedTraining(
             time_attr="epoch",
-            # Not the best epoch's score: a member that has gone astray is to be replaced.
+            # Not the best epoch's score, so that a trial that got worse is replaced.
             metric="latest",
             mode=search.mode,
             perturbation_interval=search.grace_epochs,
@@ -159,7 +159,7 @@ def _scheduler(plan: SearchPlan, remaining: Remaining) -> TrialScheduler:
 
 
 def _asha(plan: SearchPlan, remaining: Remaining) -> TrialScheduler:
-    """ASHA that knows how far the trials of earlier attempts came."""
+    """ASHA, initialised with the results of trials of earlier attempts."""
     search = plan.config.search
     in_turn = len(search.seeds) if plan.seeds_in_turn else 1
     longest = max(config.training.epochs for config in plan.representatives) * in_turn
@@ -167,7 +167,7 @@ def _asha(plan: SearchPlan, remaining: Remaining) -> TrialScheduler:
         time_attr="epoch",
         metric="score",
         mode=search.mode,
-        # Below the last epoch: a trial that has come so far is to test and save its model.
+        # Below the last epoch, so that a trial that reaches it can test and save its model.
         max_t=max(longest - 1, search.grace_epochs),
         grace_period=search.grace_epochs,
         reduction_factor=search.reduction_factor,
@@ -195,7 +195,7 @@ def _mutation(domain: Domain) -> Any:
 
 
 class _Clip:
-    """Brings a perturbed setting back into the space: perturbing multiplies, whatever the limits."""
+    """Clips a perturbed setting to the space, because perturbing multiplies values without limits."""
 
     def __init__(self, domains: Mapping[str, Domain]) -> None:
         self._domains = dict(domains)
@@ -209,7 +209,7 @@ class _Clip:
 
 def _searcher(plan: SearchPlan, remaining: Remaining, ledger: Ledger) -> Searcher:
     search = plan.config.search
-    # Another seed after an interruption: the same one would propose what it proposed before.
+    # A different seed after an interruption, because the same seed would repeat its proposals.
     tpe = Tpe(plan.domains, plan.variants, search.mode, plan.config.seed + len(ledger.entries()))
     for entry, curve in remaining.past:
         if curve:
@@ -221,7 +221,7 @@ def _searcher(plan: SearchPlan, remaining: Remaining, ledger: Ledger) -> Searche
 
 
 class _TpeSearcher(Searcher):
-    """Hands Tune what was begun earlier, then what the estimator proposes."""
+    """Suggests trials that have started earlier, then proposals of the estimator."""
 
     def __init__(self, tpe: Tpe, begun: Sequence[Entry], first_free: int, seeds: tuple[int, ...]) -> None:
         super().__init__(metric="score", mode="max")
@@ -254,15 +254,15 @@ class _TpeSearcher(Searcher):
         self._tpe.tell(self._numbers.pop(trial_id), None if failed else (result or {}).get("score"))
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
-        """Nothing to save: the ledger has it."""
+        """Save nothing, because everything is in the ledger."""
 
     def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles what it is given; no one will read it.
+        # Tune pickles the searcher, but the pickle is never read.
         return {}
 
 
 class _Listener(tune.Callback):
-    """Writes what happens to the ledger and tells the watcher."""
+    """Writes Tune's events to the ledger and forwards them to the display."""
 
     def __init__(self, ledger: Ledger, events: SearchEvents) -> None:
         self._ledger = ledger
@@ -315,16 +315,16 @@ def _wall_s(trial: Any) -> float:
 def _problem(trial: Any) -> str:
     told = (trial.last_result or {}).get("problem")
     lines = str(trial.get_error() or "").strip().splitlines()
-    return told or (lines[-1] if lines else "its process died; most often memory ran out")
+    return told or (lines[-1] if lines else "its process died, probably because memory ran out")
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Leave the terminal to raydec's own lines."""
-    # The runs write their own TensorBoard events, and a second table of every epoch helps no one.
+    """Suppress Tune's output on the terminal."""
+    # The runs write their own TensorBoard events; Tune's would be redundant.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
-    # A trial that fails at once has no score to report.
+    # A trial that fails immediately has no score to report.
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
     # Tune's newer output prints a banner even with verbose=0.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -333,7 +333,7 @@ def _quiet() -> Iterator[None]:
     logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
-            # Advice to whoever wrote the trainable, not to whoever runs it.
+            # These warnings concern developers, not users.
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -1,4 +1,4 @@
-"""Before a run starts on several machines: does each of them see what the run reads and writes?"""
+"""Checks before a run on several machines that all of them see its store and its directory."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ _ANSWER_S = 120.0
 def check_shared(config: Config, location: str) -> None:
     """Refuse to start on several nodes without storage that all of them share; Ray must be running.
 
-    Nodes that join later are not looked at.
+    Nodes that join later are not checked.
 
     Args:
-        config: the run's settings, or those that all trials of a search have in common.
+        config: the run's settings, or the settings common to all trials of a search.
         location: absolute path or URI of the run's directory, which exists.
 
     Raises:
-        UserError: ``storage_path`` is unset, or some node does not see it or the feature store.
+        UserError: ``storage_path`` is unset, or a node does not see it or the feature store.
     """
     nodes = [node for node in ray.nodes() if node["Alive"]]
     if len(nodes) < 2:
         return
     if config.storage_path is None:
         raise UserError(
-            f"the cluster has {len(nodes)} nodes, and storage_path is unset: results would stay on whichever "
-            "node wrote them; set storage_path to a bucket or folder that every node reaches"
+            f"the cluster has {len(nodes)} nodes, but storage_path is unset, so results would be spread "
+            "over the nodes; set storage_path to a bucket or folder that every node can reach"
         )
     wanted: dict[str, str] = {}
     store = config.data.store
@@ -66,7 +66,7 @@ def _look_everywhere(wanted: Mapping[str, str], nodes: list[dict[str, Any]]) -> 
         if missing:
             raise UserError(
                 f"node {host} ({address}) does not see {wanted[missing[0]]}; "
-                "use a bucket or a folder that every node reaches under the same path"
+                "use a bucket, or a folder that every node can reach under the same path"
             )
 
 

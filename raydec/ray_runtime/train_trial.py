@@ -1,4 +1,4 @@
-"""One run of a search: an ordinary run directory whose epochs are also told to the search."""
+"""Trains one run of a search: an ordinary run whose epochs are also reported to the search."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ POLL_S, REMOTE_POLL_S = 0.5, 3.0
 
 
 def train_trial(config: Config, share: Placement, report: Report, given: Given | None) -> None:
-    """Train one run to its end, going on where an earlier attempt stopped.
+    """Train one run to the end; an earlier attempt is resumed.
 
     Args:
         config: the run's settings.
         share: its share of the cluster.
-        report: is called with the run's history whenever it has grown.
-        given: the checkpoint that the scheduler gave it, if any.
+        report: called with the run's history whenever it has grown.
+        given: the checkpoint from which the scheduler lets it continue, if any.
     """
     if given is not None:
-        # Paused and taken up again, the run's own checkpoints are at least as new as the one it was given.
+        # If a paused run is resumed, its own checkpoints are at least as new as the given one.
         if given.run != config.name or changed_settings(config, RunFolder(run_location(config))):
             _start_over(config, given.folder)
         shutil.rmtree(given.folder.parent, ignore_errors=True)
@@ -63,18 +63,18 @@ def _train(config: Config, share: Placement, folder: RunFolder) -> None:
 
 
 def _start_over(config: Config, start: Path) -> None:
-    """Replace all that a run has done by another's checkpoint."""
+    """Replace the contents of a run by another run's checkpoint."""
     run = Path(run_location(config))
     shutil.rmtree(run, ignore_errors=True)
     begin(config)
-    # A run in this process looks among its own checkpoints; Ray Train's are Ray Train's to write.
+    # A run in this process reads its own checkpoint folder; that of Ray Train is written only by Ray Train.
     place = CHECKPOINT_FOLDER if config.ray.num_workers == 0 else START_FOLDER
     shutil.copytree(start, run / place / start.name)
 
 
 @contextmanager
 def _reporting(folder: RunFolder, report: Report) -> Iterator[None]:
-    """Call ``report`` with the run's history whenever it has grown, whichever process trains."""
+    """Call ``report`` with the run's history whenever it has grown, in whatever process it trains."""
     stop = threading.Event()
     poll_s = REMOTE_POLL_S if is_uri(folder.location) else POLL_S
 

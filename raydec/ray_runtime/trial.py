@@ -1,4 +1,4 @@
-"""A trial's driver: the process in which Tune runs a setting, one Ray Train run after another."""
+"""A trial's driver: the process in which Tune trains a setting, with one Ray Train run per seed."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ ORIGIN_RUN, ORIGIN_NAME = "run", "name"
 
 
 def named_trial(spec: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The specification of the trial of this name.
+    """The specification with the number of the trial of this name.
 
-    Population based training copies a better trial's whole specification, its number too; the name stays,
-    and begins with the trial's own number.
+    Population based training copies the whole specification of a better trial, including its number. The
+    trial's name does not change and starts with its own number.
     """
     return {**spec, "number": int(name.partition("-")[0])}
 
 
 def drive(job: TrialJob, trial: Mapping[str, Any]) -> None:
-    """Train a setting with its seeds in turn, telling Tune of every epoch.
+    """Train a setting with its seeds in turn, and report every epoch to Tune.
 
     Args:
-        job: what all trials share.
+        job: the part of the job that is common to all trials.
         trial: ``number``, ``setting`` and ``seeds``.
 
     Raises:
-        Exception: whatever training raises, but for a :class:`UserError` and a :class:`DivergedError`:
-            they would come again, so that the trial ends with a ``problem`` instead of being retried.
+        Exception: any exception of the training, except :class:`UserError` and :class:`DivergedError`: these
+            would recur, so the trial ends with a ``problem`` and is not retried.
     """
     trial = named_trial(trial, tune.get_context().get_trial_name())
     board = _ScoreBoard(job.metric)
@@ -59,7 +59,7 @@ def drive(job: TrialJob, trial: Mapping[str, Any]) -> None:
 
 
 class _ScoreBoard:
-    """A trial's scores: those of the seeds that are through, and the one in training."""
+    """A trial's scores: those of finished seeds, and of the seed in training."""
 
     def __init__(self, metric: str) -> None:
         self.metric = metric
@@ -69,7 +69,7 @@ class _ScoreBoard:
         self._last: dict[str, Any] = {"epoch": 0}
 
     def update(self, epoch: int, score: float | None, latest: float | None) -> dict[str, Any]:
-        """Note an epoch of the run in training; returns what Tune is to hear of it."""
+        """Record an epoch of the run in training; returns the result to report to Tune."""
         self._last = {"epoch": self.epochs_before + epoch}
         mean = mean_score([*self.closed, score])
         if mean is not None:
@@ -79,12 +79,12 @@ class _ScoreBoard:
         return self.result()
 
     def result(self) -> dict[str, Any]:
-        """The last epoch's result, and the seconds that this attempt has taken."""
+        """The last epoch's result, and the duration of this attempt in seconds."""
         return {**self._last, "wall_s": time.monotonic() - self._begun}
 
 
 class _RunReport:
-    """Passes a run's new epochs on to Tune, each once, with a checkpoint where trials exchange them."""
+    """Reports each new epoch of a run to Tune, with a checkpoint if trials exchange them."""
 
     def __init__(self, board: _ScoreBoard, config: Config, exchange_epochs: int | None) -> None:
         self._board = board
@@ -94,10 +94,10 @@ class _RunReport:
         self._score: float | None = None
 
     def __call__(self, history: list[dict[str, float | int | None]], complete: bool) -> None:
-        # An epoch's metrics are written before its checkpoint: that is there once the next epoch's are.
+        # Metrics are written before the checkpoint, which surely exists once the next epoch's metrics do.
         ready = len(history) if complete or not self._exchange_epochs else len(history) - 1
         if self._exchange_epochs and self._reported == 0:
-            # What it did before it was paused, or another did for it, is no news to the scheduler.
+            # The scheduler already knows epochs before a pause, or from the run that it continues.
             self._reported = max(0, ready - 1)
         for epoch in range(self._reported + 1, ready + 1):
             run = score_run(history[:epoch], self._board.metric)
@@ -108,7 +108,7 @@ class _RunReport:
             tune.report(result, checkpoint=self._checkpoint(epoch))
 
     def close(self) -> None:
-        """The run is through: its score now belongs to the trial's mean."""
+        """Add the score of the finished run to the trial's mean."""
         self._board.closed.append(self._score)
         self._board.epochs_before += self._reported
 
@@ -120,13 +120,13 @@ class _RunReport:
         try:
             checkpoint = tune.Checkpoint(str(path))
             checkpoint.set_metadata({ORIGIN_RUN: self._config.name, ORIGIN_NAME: path.name})
-        except FileNotFoundError:  # already replaced by newer ones
+        except FileNotFoundError:  # already replaced by a newer one
             return None
         return checkpoint
 
 
 def _given() -> Given | None:
-    """The checkpoint that the scheduler wants this trial to go on from: its own, or a better trial's."""
+    """The checkpoint from which the scheduler lets this trial continue: its own, or a better trial's."""
     checkpoint = tune.get_checkpoint()
     if checkpoint is None:
         return None

@@ -21,13 +21,13 @@ _ANSWER_S = 60.0
 
 
 class RayWorker:
-    """Collectives by the process group that Ray Train set up; checkpoints by Ray Train's report.
+    """A worker that uses the process group and the checkpoint reports of Ray Train.
 
-    Must be made inside a Ray Train worker.
+    Must be created inside a Ray Train worker.
 
     Args:
-        start: checkpoint folder to begin from while the run has none of its own.
-        kmeans_actor: handle of the run's K-means actor, which is a member too; None: it has none.
+        start: checkpoint folder to start from while the run has no checkpoint of its own.
+        kmeans_actor: handle of the run's K-means actor, which counts as a member; None if it has none.
     """
 
     def __init__(self, start: str | None = None, kmeans_actor: Any = None) -> None:
@@ -38,7 +38,7 @@ class RayWorker:
         self.rank = context.get_world_rank()
         self.world_size = context.get_world_size()
         self.device = device
-        # A group of one has nothing to talk about: no collective is called, none can time out.
+        # A group of one needs no collectives, so none can time out.
         self._group: Worker = (
             DistributedWorker(device, ray.util.get_node_ip_address())
             if self.world_size > 1
@@ -58,7 +58,7 @@ class RayWorker:
         return self._group.broadcast(tensor)
 
     def report(self, metrics: Mapping[str, float], checkpoint: Path | None, name: str) -> None:
-        """Hand metrics and checkpoint to Ray Train, which persists it before it counts as the newest."""
+        """Report metrics and checkpoint to Ray Train, which stores the checkpoint before it registers it."""
         handed_in = None if checkpoint is None else ray.train.Checkpoint.from_directory(str(checkpoint))
         ray.train.report(
             dict(metrics),
@@ -69,7 +69,7 @@ class RayWorker:
 
     @contextmanager
     def latest_checkpoint(self) -> Iterator[Path | None]:
-        """The checkpoint that Ray Train registered last, fetched to this node."""
+        """The checkpoint that Ray Train registered last, copied to this node."""
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None and self._start is not None:
             checkpoint = ray.train.Checkpoint(self._start)
@@ -93,5 +93,5 @@ class RayWorker:
             return members
 
     def group_number(self) -> int:
-        """A number shared by this worker group and by no other of the run."""
+        """A number that identifies this worker group within the run."""
         return int(self.broadcast(torch.tensor(secrets.randbits(62))))

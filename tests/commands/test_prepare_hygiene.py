@@ -254,7 +254,7 @@ def test_an_interrupted_run_keeps_its_shards_and_decodes_them_once(
 
     monkeypatch.setattr(shards, "measure_audio", interrupted)
     assert prepare(corpus.folder, store) == 130
-    assert "interrupted; what was finished is kept" in capsys.readouterr().err
+    assert "interrupted; finished work is kept" in capsys.readouterr().err
     assert sorted(times(store)) == ["frames-00000.arrow", "frames-00000.json"]
     finished = times(store)["frames-00000.arrow"]
     decoded.clear()

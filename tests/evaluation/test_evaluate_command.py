@@ -145,7 +145,7 @@ def test_the_table_is_whole_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> Non
         (["one", "store", "--out", "notes.json"], "notes.md exists and is no evaluation"),
         (["one", "store", "--out", "folder.json"], "is a folder"),
         (["one", "store", "--out", "one/config.json/m.json"], "cannot write one/config.json/m.json"),
-        (["one", "store", "--seed", "-1"], "--seed: '-1' is no whole number"),
+        (["one", "store", "--seed", "-1"], "--seed: must be a non-negative integer, not '-1'"),
         (["one", "store", "--resamples", "5"], "5 is out of range"),
         (["one"], "STORE_DIR"),
     ],

@@ -211,7 +211,7 @@ def test_unusable_inputs_are_user_errors(recordings: Path) -> None:
         (["model", "in", "--out", "o.csv", "--windows", "x"], "'x' is no number of seconds"),
         (["model", "in", "--out", "o.csv", "--embeddings"], "end in .parquet, not o.csv"),
         (["model", "in", "--out", "o.csv", "--label-range", "3", "1"], "--label-range 3 1 is empty"),
-        (["model", "in", "--out", "o.csv", "--workers", "-1"], "no whole number"),
+        (["model", "in", "--out", "o.csv", "--workers", "-1"], "must be a non-negative integer"),
         (["model", "in", "--out", "in/a.wav/o.csv"], "cannot write in/a.wav/o.csv"),
     ],
 )

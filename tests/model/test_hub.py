@@ -107,7 +107,7 @@ def test_predict_takes_models_by_their_name_and_revision(fake: FakeHub) -> None:
             "403 Forbidden: no write access; try hf auth login",
         ),
         (["export", "a.wav", "--hub", "hf:me/x"], "a.wav is not a model directory"),
-        (["export", "model"], "name a file with --onnx FILE, or a place with --hub"),
+        (["export", "model"], "give a file with --onnx FILE, or a model name with --hub"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -183,7 +183,7 @@ def test_bad_normalisation_terms_are_user_errors(published: Path) -> None:
             ["--act", "nowhere.pth.tar", "--norm", "nowhere", "--out", "o"],
             "act_norm_means.mat does not exist",
         ),
-        (["--what"], "--help explains"),
+        (["--what"], "see python -m raydec.convert --help"),
     ],
 )
 def test_command_line_mistakes_are_one_line(

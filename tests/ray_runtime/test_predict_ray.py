@@ -118,7 +118,7 @@ def test_readers_and_scorers_apart_as_with_a_gpu_give_the_same_rows(folder: Path
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_a_part_that_kills_its_process_ends_in_words(folder: Path) -> None:
-    with pytest.raises(UserError, match="a worker died and so did its replacements"):
+    with pytest.raises(UserError, match="a worker and its replacements died"):
         predict_parts(
             [["in/0.wav"]],
             lambda part: os._exit(1),

@@ -92,7 +92,7 @@ def test_a_users_mistake_in_a_worker_arrives_as_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("local_ray")
 def test_a_worker_that_dies_again_and_again_is_reported() -> None:
-    with pytest.raises(UserError, match="a worker died and so did its replacements"):
+    with pytest.raises(UserError, match="a worker and its replacements died"):
         run_shards(die, [1], num_workers=1, on_done=lambda result: None)
 
 
@@ -108,7 +108,7 @@ def test_an_interrupt_keeps_what_is_finished(tmp_path: Path) -> None:
     os.killpg(process.pid, signal.SIGINT)
     _, messages = process.communicate(timeout=60)
     assert process.returncode == 130, messages
-    assert "interrupted; what was finished is kept" in messages
+    assert "interrupted; finished work is kept" in messages
     assert "Traceback" not in messages
     finished = {path: path.stat().st_mtime_ns for path in store.glob("frames-*.arrow")}
     assert 1 <= len(finished) < 50

@@ -166,8 +166,8 @@ def test_a_failed_trial_is_listed_and_tried_again_by_the_same_command(
     assert [entry["state"] for entry in results(tmp_path / "f")["settings"]] == ["finished", "failed"]
     assert "IsADirectoryError" in results(tmp_path / "f")["settings"][1]["runs"][0]["problem"]
     printed = capsys.readouterr().out
-    assert printed.count("failed, trying again") == 1
-    assert "1 trials failed; the same command tries them again" in printed
+    assert printed.count("failed, retrying") == 1
+    assert "1 trials failed; run the same command again to retry them" in printed
     in_the_way.rmdir()
     assert run_entry_point(main, arguments) == 0
     assert [entry["state"] for entry in results(tmp_path / "f")["settings"]] == ["finished"] * 2
@@ -185,7 +185,7 @@ def test_a_search_of_which_everything_failed_says_so_by_its_status(
         run_entry_point(main, settings(store, tmp_path, "a", *more, "ray.num_workers=0"))
     assert ended.value.code == 1
     printed = capsys.readouterr().out
-    assert "with another" in printed and "trying again" not in printed
+    assert "with another" in printed and "retrying" not in printed
 
 
 @pytest.mark.parametrize(
