@@ -178,13 +178,14 @@ def open_sources(
     kind: str, store: FeatureStore, files: Path, num_loaders: int, device: torch.device
 ) -> list[Source | None]:
     """The unlabeled, labeled and validation chunks for a loop."""
-    normalizer = normalizer_of(store, "power", 3.0)
+    form = store.front_end.usual_format
+    normalizer = normalizer_of(store, form)
     paths = write_utterance_files(store, files) if kind == "baseline" else []
     scale = store.label_stats[ATTRIBUTE]
     sources: list[Source | None] = []
     for split in ("unlabeled", "train", "validation"):
         rows = store.rows(split=split)
-        chunks = ChunkSet(store, rows, normalizer)
+        chunks = ChunkSet(store, rows, normalizer, form)
         labels = (chunks.labels([ATTRIBUTE])[:, 0] - scale.mean) / scale.std
         if not len(rows):
             sources.append(None)

@@ -90,14 +90,20 @@ class DataConfig(Section):
 
 
 class FeatureConfig(Section):
-    """How stored mel frames become network input. Nothing here needs a new feature store."""
+    """How stored frames become network input; what is unset, the store's front end decides."""
 
-    scale: Literal["power", "log"] = Field(
-        "power", description="mel power as published, or its logarithm, before z-normalisation"
+    scale: Literal["power", "log"] | None = Field(
+        None,
+        description="mel power as published, or its logarithm, before z-normalisation; "
+        "unset: power for mel frames",
     )
-    clip: float = Field(3.0, gt=0, description="normalised features are clipped to +-clip")
-    num_chunks: int = Field(11, ge=2, description="chunks per utterance")
-    chunk_frames: int = Field(62, ge=53, le=80, description="frames per chunk; 62 frames are 0.992 s")
+    clip: float | None = Field(
+        None, gt=0, description="normalised features are clipped to +-clip; unset: 3 for mel frames"
+    )
+    num_chunks: int | None = Field(None, ge=2, description="chunks per utterance; unset: 11 for mel frames")
+    chunk_frames: int | None = Field(
+        None, ge=1, description="frames per chunk; unset: 62 for mel frames, which are 0.992 s"
+    )
 
 
 class ModelConfig(Section):

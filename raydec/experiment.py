@@ -57,8 +57,7 @@ def resolve(config: Config) -> Config:
         data = data.model_copy(update={"store": str(demo_store(Path(config.output_dir).absolute()))})
     else:
         data = data.model_copy(update={"store": absolute_store(data.store)})
-    resolved = config.model_copy(update={**updates, "data": data})
-    check_data(resolved)
+    resolved = check_data(config.model_copy(update={**updates, "data": data}))
     if config.name is not None:
         return resolved
     return _named(resolved, "demo" if config.data.store is None else Path(data.store or "").name)

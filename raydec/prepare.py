@@ -21,7 +21,7 @@ from raydec.verbosity import verbosity
 
 if TYPE_CHECKING:
     from raydec.corpus.table import Corpus
-    from raydec.features.parameters import FeatureParameters
+    from raydec.features.front_end import FrontEnd
     from raydec.features.shards import ShardPlan, ShardResult
     from raydec.features.store_writer import StoreSummary
 
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> None:
     options = _parse(arguments)
     # Reading the corpus needs Arrow, decoding needs torch: not before the arguments are known to be good.
     from raydec.corpus.readers import read_corpus
-    from raydec.features.parameters import FeatureParameters
+    from raydec.features.mel_front_end import MelFrontEnd
 
     corpus = read_corpus(
         options.corpus_dir,
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> None:
         num_workers=options.workers,
         address=options.address,
         restart=options.restart,
-        parameters=FeatureParameters(remove_dc=options.remove_dc),
+        front_end=MelFrontEnd(remove_dc=options.remove_dc),
     )
     _print_summary(summary)
 
@@ -69,7 +69,7 @@ def prepare_store(
     restart: bool = False,
     synthetic: bool = False,
     quiet: bool = False,
-    parameters: FeatureParameters | None = None,
+    front_end: FrontEnd | None = None,
 ) -> StoreSummary:
     """Make a corpus's feature store, or go on where an interrupted run stopped.
 
@@ -82,37 +82,37 @@ def prepare_store(
         restart: discard what is in the folder and begin again.
         synthetic: mark the store as made of synthetic speech, even if the corpus does not say so.
         quiet: show no progress.
-        parameters: of the features; None means this version's.
+        front_end: what makes the features; None means mel frames.
 
     Raises:
         UserError: nothing usable in the corpus, the folder holds something else or a store of another state
             of the corpus, the disk is full, or the cluster cannot be reached or does not share the folder.
     """
-    from raydec.features.parameters import FeatureParameters
+    from raydec.features.mel_front_end import MelFrontEnd
     from raydec.features.shards import finished_shard, plan_shards, write_shard
     from raydec.features.store_writer import clear_folder, completed_store, finish_store, open_folder
     from raydec.ray_runtime.prepare import run_shards
 
     corpus = replace(corpus, synthetic=corpus.synthetic or synthetic)
-    parameters = parameters or FeatureParameters()
+    front_end = front_end or MelFrontEnd()
     folder = Path(folder).absolute()
     open_folder(folder)
     if restart:
         clear_folder(folder)
     plans = plan_shards(corpus.table)
-    summary = completed_store(folder, corpus, plans, parameters)
+    summary = completed_store(folder, corpus, plans, front_end)
     if summary is not None:
         return summary
-    pending = [plan for plan in plans if finished_shard(plan, folder, parameters) is None]
+    pending = [plan for plan in plans if finished_shard(plan, folder, front_end) is None]
     with _following(plans, pending, quiet) as progress:
         run_shards(
-            functools.partial(write_shard, folder=folder, parameters=parameters),
+            functools.partial(write_shard, folder=folder, front_end=front_end),
             pending,
             num_workers=_workers(num_workers, address, progress.num_left),
             address=address,
             on_done=progress.advance,
         )
-    return finish_store(folder, corpus, plans, parameters)
+    return finish_store(folder, corpus, plans, front_end)
 
 
 def _parse(arguments: Sequence[str]) -> Namespace:

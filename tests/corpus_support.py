@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 
 from raydec.corpus.table import Corpus, table_from_columns, validate_table
-from raydec.features.parameters import FeatureParameters
+from raydec.features.front_end import ChunkFormat
+from raydec.features.mel_front_end import MelFrontEnd
 from raydec.features.shards import plan_shards, write_shard
 from raydec.features.store import FeatureStore
 from raydec.features.store_writer import finish_store, open_folder
@@ -58,14 +60,19 @@ def write_corpus(folder: Path, utterances: Sequence[Spoken], name: str = "tiny")
     return Corpus(name, validate_table(table_from_columns(columns)), (), (), "manifest")
 
 
+def mel_format(**changes: Any) -> ChunkFormat:
+    """The published chunk format, with changes."""
+    return replace(MelFrontEnd().usual_format, **changes)
+
+
 def make_store(corpus: Corpus, folder: Path) -> FeatureStore:
     """Prepare a corpus in this process, without any entry point."""
-    parameters = FeatureParameters()
+    front_end = MelFrontEnd()
     open_folder(folder)
     plans = plan_shards(corpus.table)
     for plan in plans:
-        write_shard(plan, folder, parameters)
-    finish_store(folder, corpus, plans, parameters)
+        write_shard(plan, folder, front_end)
+    finish_store(folder, corpus, plans, front_end)
     return FeatureStore.open(folder)
 
 

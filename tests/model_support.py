@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from corpus_support import mel_format
 
-from raydec.config import FeatureConfig, ModelConfig
-from raydec.features.parameters import FeatureParameters
+from raydec.config import ModelConfig
+from raydec.features.mel_front_end import MelFrontEnd
 from raydec.model.assembly import build_network
 from raydec.model.directory import ChunkFormat, NetworkSpec, SavedModel
 from raydec.model.network import Network
@@ -18,7 +19,7 @@ def small_network(num_attributes: int, seed: int, **model: Any) -> tuple[ModelCo
     settings = ModelConfig.model_validate(
         {"channels": (4,) * 7, "embedding_dim": 16, "latent_dim": 6, **model}
     )
-    network = build_network(settings, FeatureConfig(), num_attributes, 5)
+    network = build_network(settings, MelFrontEnd(), mel_format(), num_attributes, 5)
     generator = torch.Generator().manual_seed(seed)
     network.initialize(generator)
     with torch.no_grad():
@@ -40,7 +41,7 @@ def small_model(centroids: bool = True, **changes: Any) -> SavedModel:
     width = networks[0][1].embedding_dim
     content = {
         "networks": networks,
-        "features": FeatureParameters(),
+        "front_end": MelFrontEnd(),
         "chunks": ChunkFormat("log", 3.0, 11, 62),
         "feature_mean": np.full(128, -4.0, np.float32),
         "feature_std": np.full(128, 3.0, np.float32),

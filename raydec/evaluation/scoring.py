@@ -74,7 +74,7 @@ def evaluate(
             or has no labels for the model; the message names what there is.
     """
     predictor = load(model)
-    opened = FeatureStore.open(store, predictor.saved.features)
+    opened = FeatureStore.open(store, predictor.saved.front_end)
     other = None if against is None else _load_comparable(against, predictor, opened)
     names = choose_splits(opened, predictor.attributes, splits)
     predictors = [predictor] if other is None else [predictor, other]
@@ -143,7 +143,7 @@ def _load_comparable(path: str | Path, predictor: Predictor, store: FeatureStore
             f"--against {path}: it predicts {', '.join(other.attributes)}, the evaluated model "
             f"{', '.join(predictor.attributes)}; there is nothing to compare"
         )
-    differences = store.parameters.differences(other.saved.features)
+    differences = store.front_end.differences(other.saved.front_end)
     if differences:
         raise UserError(
             f"--against {path}: {store.path} holds other features than that model's: {', '.join(differences)}"
@@ -328,7 +328,7 @@ def _notes(store: FeatureStore, scored: _Scored) -> tuple[str, ...]:
     if scored.resampler != "soxr":
         notes.append(
             f"the store's audio was resampled by soxr, where the model's own way is {scored.resampler}: for "
-            f"recordings of other rates than {store.parameters.sample_rate} Hz its own scores differ slightly"
+            f"recordings of other rates than {store.front_end.sample_rate} Hz its own scores differ slightly"
         )
     trained = store.utterances.take(store.rows(scored.train_splits))["speaker"]
     shared = known & set(trained.to_pylist())

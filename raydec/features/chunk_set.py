@@ -15,25 +15,25 @@ import torch
 from jaxtyping import Float16, Float32, Float64, Int64
 from torch import Tensor
 
-from raydec.features.chunking import CHUNK_FRAMES, NUM_CHUNKS, chunk_starts
-from raydec.features.mel import FrameNormalizer
-from raydec.features.parameters import Scale
+from raydec.features.chunking import chunk_starts, wrapped
+from raydec.features.front_end import ChunkFormat
+from raydec.features.normalization import FrameNormalizer
 from raydec.features.store import FeatureStore
 
 # Bounds the memory that moving a set to a device takes on the host.
 _UTTERANCES_PER_COPY = 256
 
 
-def normalizer_of(store: FeatureStore, scale: Scale, clip: float) -> FrameNormalizer:
-    """Z-normalisation with the statistics of a store's labeled training frames on this scale."""
-    return FrameNormalizer(*store.band_statistics(scale), scale, clip)
+def normalizer_of(store: FeatureStore, form: ChunkFormat) -> FrameNormalizer:
+    """Z-normalisation with the statistics of a store's labeled training frames on the format's scale."""
+    return FrameNormalizer(*store.frame_statistics(form.scale), form.scale, form.clip)
 
 
 @dataclass(frozen=True, eq=False)
 class _HeldFrames:
     """Frames of all utterances of a set, one after the other, and where each begins."""
 
-    frames: Float16[Tensor, "frame mel"]
+    frames: Float16[Tensor, "frame width"]
     first_frame: Int64[np.ndarray, " utterance"]
 
     def is_on(self, device: torch.device) -> bool:
@@ -48,9 +48,9 @@ class ChunkSet:
         store: where the frames are.
         rows: the store's row of each utterance.
         normalizer: applied to every gathered chunk.
+        form: the chunk geometry.
         num_utterances: utterances in this set.
         num_chunks: chunks per utterance.
-        chunk_frames: frames per chunk.
     """
 
     def __init__(
@@ -58,15 +58,14 @@ class ChunkSet:
         store: FeatureStore,
         rows: Int64[np.ndarray, " utterance"],
         normalizer: FrameNormalizer,
-        num_chunks: int = NUM_CHUNKS,
-        chunk_frames: int = CHUNK_FRAMES,
+        form: ChunkFormat,
     ) -> None:
         self.store = store
         self.rows = rows
         self.normalizer = normalizer
         self.num_utterances = len(rows)
-        self.num_chunks = num_chunks
-        self.chunk_frames = chunk_frames
+        self.form = form
+        self.num_chunks = form.num_chunks
         self._table = store.utterances.take(rows)
         self._num_frames = self._table["num_frames"].to_numpy().astype(np.int64)
         self._first_frame = self._table["first_frame"].to_numpy()
@@ -83,7 +82,7 @@ class ChunkSet:
 
     def gather(
         self, chunk_indices: Int64[np.ndarray, " chunk"], device: torch.device | str | None = None
-    ) -> Float32[Tensor, "chunk frame mel"]:
+    ) -> Float32[Tensor, "chunk frame width"]:
         """Normalised chunks, in the order asked for; utterances shorter than a chunk are repeated.
 
         The float16 frames go to ``device`` as they are, and are normalised there.
@@ -95,7 +94,7 @@ class ChunkSet:
         target = torch.device(device or "cpu")
         if self._held is not None and self._held.is_on(target):
             return self.normalizer.normalize(self._gather_held(self._held, chunk_indices))
-        shape = (len(chunk_indices), self.chunk_frames, self.store.parameters.n_mels)
+        shape = (len(chunk_indices), self.form.chunk_frames, self.store.front_end.width)
         gathered = torch.empty(shape, dtype=torch.float16, pin_memory=target.type == "cuda")
         self._copy_frames(chunk_indices, gathered.numpy())
         return self.normalizer.normalize(gathered.to(target, non_blocking=True))
@@ -103,7 +102,7 @@ class ChunkSet:
     @property
     def num_bytes(self) -> int:
         """Size of this set's frames, as :meth:`hold_on` would take it."""
-        return int(self._num_frames.sum()) * self.store.parameters.n_mels * 2
+        return int(self._num_frames.sum()) * self.store.front_end.width * 2
 
     def hold_on(self, device: torch.device | str) -> None:
         """Copy the frames to a device once; chunks gathered for it then come out of its own memory.
@@ -111,7 +110,7 @@ class ChunkSet:
         Worth it on a GPU with room for :attr:`num_bytes`. The chunks are the same numbers.
         """
         first_frame = np.cumsum(self._num_frames) - self._num_frames
-        shape = (int(self._num_frames.sum()), self.store.parameters.n_mels)
+        shape = (int(self._num_frames.sum()), self.store.front_end.width)
         frames = torch.empty(shape, dtype=torch.float16, device=device)
         for start in range(0, self.num_utterances, _UTTERANCES_PER_COPY):
             rows = self.rows[start : start + _UTTERANCES_PER_COPY]
@@ -149,7 +148,7 @@ class ChunkSet:
         """Per chunk: its utterance, where in the utterance it starts, and how long the utterance is."""
         utterances, places = np.divmod(chunk_indices, self.num_chunks)
         num_frames = self._num_frames[utterances]
-        starts = chunk_starts(num_frames, self.num_chunks, self.chunk_frames)
+        starts = chunk_starts(num_frames, self.num_chunks, self.form.chunk_frames)
         return utterances, starts[np.arange(len(places)), places], num_frames
 
     def _copy_frames(self, chunk_indices: np.ndarray, out: np.ndarray) -> None:
@@ -159,17 +158,17 @@ class ChunkSet:
         wanted = zip(
             self._shard[utterances].tolist(), first_frames.tolist(), num_frames.tolist(), strict=True
         )
-        length = self.chunk_frames
+        length = self.form.chunk_frames
         for chunk, (shard, first, available) in enumerate(wanted):
             frames = self.store.shard_frames(shard)
             if available >= length:
                 out[chunk] = frames[first : first + length]
             else:
-                out[chunk] = frames[first + np.arange(length) % available]
+                out[chunk] = frames[first + wrapped(np.arange(length), available)]
 
     def _gather_held(self, held: _HeldFrames, chunk_indices: np.ndarray) -> Tensor:
         utterances, starts, num_frames = self._places(chunk_indices)
         place = np.stack([held.first_frame[utterances], starts, num_frames])
         first, start, length = torch.from_numpy(place).to(held.frames.device)[:, :, None]
-        frame = torch.arange(self.chunk_frames, device=held.frames.device)
-        return held.frames[first + (start + frame) % length]
+        frame = torch.arange(self.form.chunk_frames, device=held.frames.device)
+        return held.frames[first + wrapped(start + frame, length)]

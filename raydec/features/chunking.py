@@ -5,15 +5,17 @@ The hop between chunks is what varies: long utterances leave gaps, short ones ov
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
-NUM_CHUNKS = 11
-CHUNK_FRAMES = 62
+from raydec.features.front_end import ChunkFormat
+from raydec.features.mel_front_end import CHUNK_FRAMES, NUM_CHUNKS
+
+Numbers = TypeVar("Numbers", np.ndarray, Tensor)
 
 
 def chunk_starts(
@@ -23,7 +25,7 @@ def chunk_starts(
 ) -> Int64[np.ndarray, "*utterance chunk"]:
     """First frame of each chunk: ``i * step`` with ``step = trunc((T - chunk_frames) / (num_chunks - 1))``.
 
-    Utterances shorter than a chunk start every chunk at 0; :func:`tile_frames` makes them long enough.
+    Utterances shorter than a chunk start every chunk at 0; :func:`wrapped` repeats them.
 
     Args:
         num_frames: length T of one utterance or of many, in frames.
@@ -35,22 +37,20 @@ def chunk_starts(
     return step[..., None] * np.arange(num_chunks, dtype=np.int64)
 
 
-def tile_frames(
-    frames: Float[Tensor, "frame mel"], chunk_frames: int = CHUNK_FRAMES
-) -> Float[Tensor, "m mel"]:
-    """Repeat an utterance of at least one frame until it fills a chunk; longer ones come back as they are."""
-    num_frames = len(frames)
-    if num_frames >= chunk_frames:
-        return frames
-    return frames[torch.arange(chunk_frames, device=frames.device) % num_frames]
+def wrapped(frame_numbers: Numbers, num_frames: Numbers | int) -> Numbers:
+    """Frames that chunks reach past the end of their utterance, taken from its beginning again.
+
+    Only utterances shorter than a chunk have any: they are repeated until they fill one.
+    """
+    return frame_numbers % num_frames
 
 
 def chunk_utterance(
-    frames: Float[Tensor, "frame mel"],
+    frames: Float[Tensor, "frame width"],
     num_chunks: int = NUM_CHUNKS,
     chunk_frames: int = CHUNK_FRAMES,
     short: Literal["tile", "as_is"] = "tile",
-) -> Float[Tensor, "chunk m mel"]:
+) -> Float[Tensor, "chunk m width"]:
     """All chunks of one utterance.
 
     Args:
@@ -64,6 +64,11 @@ def chunk_utterance(
     step_is_zero = chunk_frames - len(frames) < num_chunks - 1
     if short == "as_is" and len(frames) < chunk_frames and step_is_zero:
         chunk_frames = len(frames)
-    whole = tile_frames(frames, chunk_frames)
-    starts = torch.from_numpy(chunk_starts(len(whole), num_chunks, chunk_frames)).to(frames.device)
-    return whole[starts[:, None] + torch.arange(chunk_frames, device=frames.device)]
+    starts = torch.from_numpy(chunk_starts(len(frames), num_chunks, chunk_frames)).to(frames.device)
+    numbers = starts[:, None] + torch.arange(chunk_frames, device=frames.device)
+    return frames[wrapped(numbers, len(frames))]
+
+
+def cut(frames: Float[Tensor, "frame width"], form: ChunkFormat) -> Float[Tensor, "chunk m width"]:
+    """All chunks of one utterance, as :func:`chunk_utterance`, in the format of a front end."""
+    return chunk_utterance(frames, form.num_chunks, form.chunk_frames, form.short)

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from raydec.features.audio import Recording
 from raydec.features.mel import mel_frames, mel_transform
-from raydec.features.parameters import FeatureParameters
+from raydec.features.mel_front_end import MelFrontEnd
 
 _FRAMES_PER_BLOCK = 1024
 
 
 def mel_blocks(
-    recording: Recording, parameters: FeatureParameters | None = None
+    recording: Recording, parameters: MelFrontEnd | None = None
 ) -> Iterator[Float32[Tensor, "_ mel"]]:
     """Mel power of a recording in blocks of frames, in memory that does not grow with its length.
 
@@ -26,12 +26,12 @@ def mel_blocks(
 
     Args:
         recording: its samples must have ``parameters.sample_rate``.
-        parameters: defaults to :class:`FeatureParameters`.
+        parameters: defaults to :class:`MelFrontEnd`.
 
     Raises:
         AudioError: the file cannot be read any more.
     """
-    parameters = parameters or FeatureParameters()
+    parameters = parameters or MelFrontEnd()
     if recording.is_kept or recording.levels.num_samples <= parameters.n_fft:
         yield mel_frames(recording.samples(), parameters)
         return
@@ -53,7 +53,7 @@ def mel_blocks(
     yield transform(torch.cat([waiting, waiting[-half - 1 : -1].flip(0)])).T.contiguous()
 
 
-def _leveled(recording: Recording, parameters: FeatureParameters) -> Iterator[Float32[Tensor, "_"]]:
+def _leveled(recording: Recording, parameters: MelFrontEnd) -> Iterator[Float32[Tensor, "_"]]:
     """The samples, by blocks, with offset and peak as the features want them."""
     levels = recording.levels
     mean = np.float32(levels.mean if parameters.remove_dc else 0)

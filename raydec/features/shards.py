@@ -25,9 +25,8 @@ from raydec.corpus.segments import WHOLE, Segment
 from raydec.corpus.table import UNLABELED_SPLIT, Skipped, labeled_mask, segments
 from raydec.errors import AudioError, UserError
 from raydec.features.audio import Recording, measure_audio
-from raydec.features.mel import MelMoments
-from raydec.features.mel_stream import mel_blocks
-from raydec.features.parameters import FeatureParameters
+from raydec.features.front_end import FrontEnd
+from raydec.features.normalization import FrameMoments
 from raydec.files.atomic import file_sha256, full_disk_explained, temporary_file, write_arrow, write_text
 
 MAX_FLOAT16 = 65_504.0
@@ -78,10 +77,12 @@ class ShardPlan:
         """Name of the note that says the frames file is finished."""
         return f"frames-{self.index:05d}.json"
 
-    def fingerprint(self, parameters: FeatureParameters) -> str:
-        """Changes whenever the shard's content could: rows, audio files, feature parameters."""
+    def fingerprint(self, front_end: FrontEnd) -> str:
+        """Changes whenever the shard's content could: rows, audio files, front end."""
         rows = [dataclasses.astuple(utterance) for utterance in self.utterances]
-        return hashlib.sha256(json.dumps([self.index, rows, parameters.to_dict()]).encode()).hexdigest()
+        return hashlib.sha256(
+            json.dumps([self.index, rows, front_end.name, front_end.to_dict()]).encode()
+        ).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class ShardResult:
     stored: tuple[StoredUtterance, ...]
     skipped: tuple[Skipped, ...]
     warnings: tuple[tuple[str, str], ...]
-    moments: dict[Role, MelMoments]
+    moments: dict[Role, FrameMoments]
 
     def to_json(self) -> str:
         """As the text of a note; numbers survive exactly."""
@@ -141,7 +142,7 @@ class ShardResult:
         content["stored"] = tuple(StoredUtterance(*values) for values in content["stored"])
         content["skipped"] = tuple(Skipped(*values) for values in content["skipped"])
         content["warnings"] = tuple((file, warning) for file, warning in content["warnings"])
-        content["moments"] = {role: MelMoments.from_dict(content["moments"][role]) for role in ROLES}
+        content["moments"] = {role: FrameMoments.from_dict(content["moments"][role]) for role in ROLES}
         return cls(**content)
 
 
@@ -162,17 +163,17 @@ def plan_shards(table: pa.Table) -> list[ShardPlan]:
     ]
 
 
-def finished_shard(plan: ShardPlan, folder: Path, parameters: FeatureParameters) -> ShardResult | None:
+def finished_shard(plan: ShardPlan, folder: Path, front_end: FrontEnd) -> ShardResult | None:
     """What an earlier run wrote for this very plan, or None if the shard has to be written."""
     try:
         result = ShardResult.from_json((folder / plan.note_file).read_text(encoding="utf-8"))
         whole = (folder / plan.frames_file).stat().st_size == result.num_bytes
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return result if whole and result.fingerprint == plan.fingerprint(parameters) else None
+    return result if whole and result.fingerprint == plan.fingerprint(front_end) else None
 
 
-def write_shard(plan: ShardPlan, folder: Path, parameters: FeatureParameters) -> ShardResult:
+def write_shard(plan: ShardPlan, folder: Path, front_end: FrontEnd) -> ShardResult:
     """Decode a shard's utterances and write their frames; a bad file is skipped with its reason.
 
     Holds a few minutes of one utterance in memory at a time. Files appear under their names only when they
@@ -182,15 +183,15 @@ def write_shard(plan: ShardPlan, folder: Path, parameters: FeatureParameters) ->
         UserError: the disk is full, or this machine does not see a file that the planning one saw.
     """
     with full_disk_explained(folder), _one_torch_thread(), temporary_file(folder) as raw:
-        shard = _OpenShard(parameters, raw)
+        shard = _OpenShard(front_end, raw)
         for utterance in plan.utterances:
             shard.add(utterance)
         raw.flush()
-        data_offset = write_frames(Path(raw.name), folder / plan.frames_file, parameters.n_mels)
+        data_offset = write_frames(Path(raw.name), folder / plan.frames_file, front_end.width)
         frames_file = folder / plan.frames_file
         result = ShardResult(
             index=plan.index,
-            fingerprint=plan.fingerprint(parameters),
+            fingerprint=plan.fingerprint(front_end),
             num_frames=shard.num_frames,
             num_bytes=frames_file.stat().st_size,
             data_offset=data_offset,
@@ -207,28 +208,30 @@ def write_shard(plan: ShardPlan, folder: Path, parameters: FeatureParameters) ->
 class _OpenShard:
     """The shard being written."""
 
-    def __init__(self, parameters: FeatureParameters, raw: BinaryIO) -> None:
-        self.parameters = parameters
+    def __init__(self, front_end: FrontEnd, raw: BinaryIO) -> None:
+        self.front_end = front_end
         self.raw = raw
         self.num_frames = 0
         self._checked = ("", "")
         self.stored: list[StoredUtterance] = []
         self.skipped: list[Skipped] = []
         self.warnings: list[tuple[str, str]] = []
-        self.moments: dict[Role, MelMoments] = {role: MelMoments.empty(parameters.n_mels) for role in ROLES}
+        self.moments: dict[Role, FrameMoments] = {
+            role: FrameMoments.empty(front_end.scales, front_end.width) for role in ROLES
+        }
 
     def add(self, utterance: PlannedUtterance) -> None:
         _refuse_invisible(utterance)
         try:
-            recording = measure_audio(utterance.path, self.parameters.sample_rate, utterance.segment)
+            recording = measure_audio(utterance.path, self.front_end.sample_rate, utterance.segment)
             sha256 = self._checksum(utterance)
             num_frames = self._write(recording, utterance.role)
         except AudioError as error:
             self.skipped.append(Skipped(utterance.utterance_id, error.reason))
             return
-        duration_s = recording.levels.num_samples / self.parameters.sample_rate
+        duration_s = recording.levels.num_samples / self.front_end.sample_rate
         self.stored.append(StoredUtterance(utterance.row, num_frames, self.num_frames, duration_s, sha256))
-        warnings = (*recording.warnings, *recording.levels.warnings(self.parameters.remove_dc))
+        warnings = (*recording.warnings, *recording.levels.warnings(self.front_end.remove_dc))
         self.warnings.extend((utterance.utterance_id, warning) for warning in warnings)
         self.num_frames += num_frames
 
@@ -236,10 +239,10 @@ class _OpenShard:
         """Write a recording's frames, all or none; returns their number."""
         start, moments, num_frames = self.raw.tell(), self.moments[role], 0
         try:
-            for block in mel_blocks(recording, self.parameters):
-                frames = block.clamp_(max=MAX_FLOAT16).half().numpy()
+            for block in self.front_end.blocks(recording):
+                frames = block.clamp_(-MAX_FLOAT16, MAX_FLOAT16).half().numpy()
                 self.raw.write(frames.tobytes())
-                moments = moments.merge(MelMoments.of(frames))
+                moments = moments.merge(FrameMoments.of(frames, self.front_end.scales))
                 num_frames += len(frames)
         except AudioError:
             self.raw.seek(start)
@@ -298,12 +301,12 @@ def _refuse_invisible(utterance: PlannedUtterance) -> None:
         )
 
 
-def write_frames(raw: Path, target: Path, num_mels: int) -> int:
+def write_frames(raw: Path, target: Path, width: int) -> int:
     """Wrap raw float16 frames as an Arrow file, out of the page cache; returns the frames' byte offset."""
     size = raw.stat().st_size
     mapped = np.memmap(raw, np.float16, "r") if size else np.empty(0, np.float16)
     values = pa.Array.from_buffers(pa.float16(), len(mapped), [None, pa.py_buffer(mapped)])
-    frames = pa.FixedSizeListArray.from_arrays(values, num_mels)
+    frames = pa.FixedSizeListArray.from_arrays(values, width)
     write_arrow(target, pa.record_batch([frames], names=["frames"]))
     with pa.memory_map(str(target)) as source:
         base = source.read_buffer(1).address

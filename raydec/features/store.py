@@ -1,14 +1,15 @@
-"""Read a feature store: mel frames of a whole corpus in memory-mapped Arrow files.
+"""Read a feature store: the frames of a whole corpus in memory-mapped Arrow files.
 
 A store is a folder::
 
-    store.json          parameters, statistics, counts, checksums; written last: no store.json, not finished
+    store.json          front end, statistics, counts, checksums; written last: no store.json, not finished
     utterances.arrow    one row per utterance: the corpus table and where its frames are
-    frames-00000.arrow  one record batch, one column: fixed-size lists of float16, that is [frame, mel]
+    frames-00000.arrow  one record batch, one column: fixed-size lists of float16, that is [frame, value]
     skipped.csv         what did not make it, and why
 
-Frames are mel *power* in float16: values from 6.1e-5 to 65504 keep 11 significant bits (a relative error of
-at most 4.9e-4), smaller ones an absolute error of at most 3.0e-8, and larger ones are clamped to 65504 (a
+What a frame is depends on the front end: mel *power*, or what a pretrained encoder makes of a chunk. As
+float16, values from 6.1e-5 to 65504 keep 11 significant bits (a relative error of at most 4.9e-4); smaller
+ones have an absolute error of at most 3.0e-8, and larger ones are clamped to 65504 (mel power of a
 peak-normalised waveform stays far below that). :mod:`raydec.features.store_writer` makes stores.
 """
 
@@ -29,7 +30,7 @@ from jaxtyping import Bool, Float16, Float32, Int64
 from raydec.config import ATTRIBUTES
 from raydec.corpus.table import labeled_mask
 from raydec.errors import UserError
-from raydec.features.parameters import FeatureParameters, Scale
+from raydec.features.front_end import FrontEnd, Scale, front_end_of
 from raydec.files.atomic import file_sha256
 from raydec.splits import CANONICAL_SPLITS, canonical_split
 
@@ -83,7 +84,7 @@ class FeatureStore:
 
     Attributes:
         path: absolute path of its folder.
-        parameters: of the mel frames.
+        front_end: what made its frames.
         corpus_name: name of the corpus it was made from.
         synthetic: whether that corpus declares itself synthetic.
         utterances: one row per utterance, columns of the corpus table and :data:`PLACE_FIELDS`.
@@ -94,7 +95,7 @@ class FeatureStore:
     """
 
     path: Path
-    parameters: FeatureParameters
+    front_end: FrontEnd
     corpus_name: str
     synthetic: bool
     label_range: tuple[float, float] | None
@@ -103,14 +104,12 @@ class FeatureStore:
     normalization_source: str
 
     @classmethod
-    def open(cls, path: str | Path, parameters: FeatureParameters | None = None) -> FeatureStore:
-        """Open a store for features computed with ``parameters``.
-
-        By default these are the ones of this version, with or without the DC offset as the store has them.
+    def open(cls, path: str | Path, front_end: FrontEnd | None = None) -> FeatureStore:
+        """Open a store of a certain front end (default: any, as this version computes it).
 
         Raises:
-            UserError: no store there, unfinished, damaged, of another schema version, or made with other
-                feature parameters; the message names what differs.
+            UserError: no store there, unfinished, damaged, of another schema version, or of another front
+                end; the message names what differs.
         """
         folder = Path(path).absolute()
         content = read_store_file(folder)
@@ -119,8 +118,7 @@ class FeatureStore:
             store._fill(folder, content)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise damaged(folder, STORE_FILE, f"{type(error).__name__}: {error}") from None
-        parameters = parameters or FeatureParameters(remove_dc=store.parameters.remove_dc)
-        differences = store.parameters.differences(parameters)
+        differences = store.front_end.differences(front_end or store.front_end.of_this_version())
         if differences:
             raise UserError(
                 f"{folder} holds features of other parameters: {', '.join(differences)}; "
@@ -130,7 +128,7 @@ class FeatureStore:
         return store
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FeatureStore.open, (self.path, self.parameters)
+        return FeatureStore.open, (self.path, self.front_end)
 
     def __len__(self) -> int:
         return self.utterances.num_rows
@@ -160,18 +158,18 @@ class FeatureStore:
             chosen &= labeled_mask(self.utterances, labeled_for).to_numpy()
         return np.flatnonzero(chosen)
 
-    def band_statistics(
+    def frame_statistics(
         self, scale: Scale
-    ) -> tuple[Float32[np.ndarray, " mel"], Float32[np.ndarray, " mel"]]:
-        """Mean and population standard deviation per band of the labeled training frames on this scale."""
+    ) -> tuple[Float32[np.ndarray, " width"], Float32[np.ndarray, " width"]]:
+        """Mean and population standard deviation per value of the labeled training frames on this scale."""
         return self._statistics[scale]
 
-    def frames(self, row: int | np.integer) -> Float16[np.ndarray, "frame mel"]:
-        """Mel power of one utterance: a read-only view of the memory map, nothing is copied."""
+    def frames(self, row: int | np.integer) -> Float16[np.ndarray, "frame width"]:
+        """Frames of one utterance: a read-only view of the memory map, nothing is copied."""
         first = self._first_frame[row]
         return self.shard_frames(int(self._shard[row]))[first : first + self._num_frames[row]]
 
-    def shard_frames(self, shard: int) -> Float16[np.ndarray, "frame mel"]:
+    def shard_frames(self, shard: int) -> Float16[np.ndarray, "frame width"]:
         """All frames of one shard: a read-only view of the memory map, made on first use."""
         if (mapped := self._mapped[shard]) is None:
             mapped = self._mapped[shard] = self._map(self.shards[shard])
@@ -190,7 +188,7 @@ class FeatureStore:
 
     def _fill(self, folder: Path, content: dict[str, Any]) -> None:
         self.path = folder
-        self.parameters = FeatureParameters.from_dict(content["features"])
+        self.front_end = front_end_of(content)
         self.corpus_name = content["corpus"]["name"]
         self.synthetic = content["corpus"]["synthetic"]
         limits = content["corpus"].get("label_range")
@@ -198,8 +196,8 @@ class FeatureStore:
         self.label_stats = {name: LabelStats(**values) for name, values in content["labels"].items()}
         statistics = content["normalization"]
         self.normalization_source = statistics["frames_of"]
-        scales: tuple[Scale, ...] = ("power", "log")
-        self._statistics = {scale: _band_statistics(statistics[scale]) for scale in scales}
+        scales = self.front_end.scales
+        self._statistics = {scale: _frame_statistics(statistics[scale]) for scale in scales}
         self.shards = tuple(Shard(**shard) for shard in content["shards"])
         self._utterances_sha256 = content["utterances"]["sha256"]
         self._mapped: list[np.ndarray | None] = [None] * len(self.shards)
@@ -224,15 +222,15 @@ class FeatureStore:
 
     @property
     def _frame_bytes(self) -> int:
-        return 2 * self.parameters.n_mels
+        return 2 * self.front_end.width
 
-    def _map(self, shard: Shard) -> Float16[np.ndarray, "frame mel"]:
+    def _map(self, shard: Shard) -> Float16[np.ndarray, "frame width"]:
         # Arrow closes the file and keeps the mapping (numpy's own memmap would keep a descriptor per shard).
         with pa.memory_map(str(self.path / shard.file)) as source:
             content = source.read_buffer()
-        num_values = shard.num_frames * self.parameters.n_mels
+        num_values = shard.num_frames * self.front_end.width
         values = np.frombuffer(content, np.float16, num_values, shard.data_offset)
-        return values.reshape(shard.num_frames, self.parameters.n_mels)
+        return values.reshape(shard.num_frames, self.front_end.width)
 
 
 def read_store_file(folder: Path) -> dict[str, Any]:
@@ -274,7 +272,7 @@ def _why_no_store(folder: Path) -> str:
     return f"{folder} is not a feature store (no store.json); make one with 'python -m raydec.prepare'"
 
 
-def _band_statistics(values: dict[str, list[float]]) -> tuple[np.ndarray, np.ndarray]:
+def _frame_statistics(values: dict[str, list[float]]) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(values["mean"], dtype=np.float32), np.asarray(values["std"], dtype=np.float32)
 
 

@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 from raydec.config import ATTRIBUTES
 from raydec.corpus.segments import Segment
 from raydec.corpus.table import Corpus, labeled_mask, name_some, segments
-from raydec.features.mel import MelMoments
-from raydec.features.parameters import SCALES, FeatureParameters
+from raydec.features.front_end import FrontEnd
+from raydec.features.normalization import FrameMoments
 from raydec.features.shards import ROLES, ShardPlan, ShardResult
 from raydec.features.store import SCHEMA_VERSION
 
@@ -27,7 +27,7 @@ from raydec.features.store import SCHEMA_VERSION
 def store_content(
     corpus: Corpus,
     plans: Sequence[ShardPlan],
-    parameters: FeatureParameters,
+    front_end: FrontEnd,
     results: Sequence[ShardResult],
     batch: pa.RecordBatch,
 ) -> dict[str, Any]:
@@ -36,16 +36,17 @@ def store_content(
     Args:
         corpus: what was read.
         plans: all shards.
-        parameters: of the features.
+        front_end: what made the frames.
         results: what became of each shard.
         batch: the utterance table as it is stored.
     """
     table = pa.Table.from_batches([batch])
-    normalization = _normalization(results, parameters)
+    normalization = _normalization(results, front_end)
     return {
         "schema_version": SCHEMA_VERSION,
         "corpus": corpus_entry(corpus, plans),
-        "features": parameters.to_dict(),
+        "front_end": front_end.name,
+        "features": front_end.to_dict(),
         "normalization": normalization,
         "labels": _label_stats(table),
         "counts": {
@@ -71,16 +72,16 @@ def store_content(
     }
 
 
-def _normalization(results: Sequence[ShardResult], parameters: FeatureParameters) -> dict[str, Any]:
+def _normalization(results: Sequence[ShardResult], front_end: FrontEnd) -> dict[str, Any]:
     """Statistics of the labeled training frames; without any, of the unlabeled ones; else of all."""
-    of_role = {role: MelMoments.empty(parameters.n_mels) for role in ROLES}
+    of_role = {role: FrameMoments.empty(front_end.scales, front_end.width) for role in ROLES}
     for result in results:
         for role in ROLES:
             of_role[role] = of_role[role].merge(result.moments[role])
     learnable = ((role, of_role[role]) for role in ("labeled_train", "unlabeled") if of_role[role].count)
     source, moments = next(learnable, ("all", of_role["held_out"]))
     entry: dict[str, Any] = {"frames_of": source, "num_frames": moments.count}
-    for scale in SCALES:
+    for scale in front_end.scales:
         mean, std = moments.mean_std(scale)
         entry[scale] = {"mean": mean.tolist(), "std": std.tolist()}
     return entry

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from raydec.corpus.table import Corpus, Skipped, name_some
 from raydec.errors import UserError
-from raydec.features.parameters import FeatureParameters
+from raydec.features.front_end import FrontEnd
 from raydec.features.shards import ShardPlan, ShardResult, finished_shard
 from raydec.features.store import (
     PLACE_FIELDS,
@@ -93,17 +93,17 @@ def clear_folder(folder: Path) -> None:
 
 
 def completed_store(
-    folder: Path, corpus: Corpus, plans: Sequence[ShardPlan], parameters: FeatureParameters
+    folder: Path, corpus: Corpus, plans: Sequence[ShardPlan], front_end: FrontEnd
 ) -> StoreSummary | None:
     """The summary of a store that is finished already, or None if there is work to do.
 
     Raises:
-        UserError: the folder holds a finished store of another corpus or other feature parameters (the
+        UserError: the folder holds a finished store of another corpus or another front end (the
             message names what differs), or a damaged one.
     """
     if not (folder / STORE_FILE).exists():
         return None
-    FeatureStore.open(folder, parameters)
+    FeatureStore.open(folder, front_end)
     content = read_store_file(folder)
     differences = corpus_differences(content["corpus"], corpus_entry(corpus, plans))
     if differences:
@@ -118,7 +118,7 @@ def completed_store(
 
 
 def finish_store(
-    folder: Path, corpus: Corpus, plans: Sequence[ShardPlan], parameters: FeatureParameters
+    folder: Path, corpus: Corpus, plans: Sequence[ShardPlan], front_end: FrontEnd
 ) -> StoreSummary:
     """Merge all shards, in order, into a finished store.
 
@@ -126,7 +126,7 @@ def finish_store(
         UserError: no utterance is left, a shard is not visible here, or the disk is full.
     """
     with full_disk_explained(folder):
-        results = [_required(plan, folder, parameters) for plan in plans]
+        results = [_required(plan, folder, front_end) for plan in plans]
         skipped = corpus.skipped + tuple(skip for result in results for skip in result.skipped)
         warnings = tuple(warning for result in results for warning in result.warnings)
         _write_pairs(folder / SKIPPED_FILE, ("file", "reason"), ((s.file, s.reason) for s in skipped))
@@ -135,15 +135,15 @@ def finish_store(
             _write_pairs(folder / WARNINGS_FILE, ("file", "warning"), warnings)
         table = _utterance_table(corpus.table, results)
         write_arrow(folder / UTTERANCES_FILE, table)
-        content = store_content(corpus, plans, parameters, results, table)
+        content = store_content(corpus, plans, front_end, results, table)
         content["utterances"] = {"file": UTTERANCES_FILE, "sha256": file_sha256(folder / UTTERANCES_FILE)}
         write_text(folder / STORE_FILE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     _remove_leftovers(folder, plans)
     return StoreSummary(folder, content["counts"]["splits"], skipped, warnings, tuple(content["notices"]))
 
 
-def _required(plan: ShardPlan, folder: Path, parameters: FeatureParameters) -> ShardResult:
-    result = finished_shard(plan, folder, parameters)
+def _required(plan: ShardPlan, folder: Path, front_end: FrontEnd) -> ShardResult:
+    result = finished_shard(plan, folder, front_end)
     if result is None:
         raise UserError(
             f"{plan.frames_file} was written but is not in {folder} as seen from this machine; "

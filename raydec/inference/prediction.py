@@ -15,9 +15,9 @@ from torch import Tensor
 
 from raydec.errors import UserError
 from raydec.features.audio import load_audio, prepare_waveform
-from raydec.features.chunking import chunk_utterance
+from raydec.features.chunking import cut
 from raydec.features.kaiser import load_audio_kaiser, resample_kaiser
-from raydec.features.mel import FrameNormalizer, mel_frames
+from raydec.features.normalization import FrameNormalizer
 from raydec.features.store import FeatureStore
 from raydec.files.atomic import file_sha256
 from raydec.learning.dependency import most_frequent_clusters
@@ -150,7 +150,7 @@ class Predictor:
         Raises:
             UserError: not audio, silent, or samples without their rate.
         """
-        wanted_rate = self.saved.features.sample_rate
+        wanted_rate = self.saved.front_end.sample_rate
         if isinstance(audio, str | Path):
             waveform = self.load_audio(audio)
         elif sample_rate is None:
@@ -161,7 +161,7 @@ class Predictor:
             )
         else:
             waveform = prepare_waveform(audio, sample_rate, wanted_rate)
-        result = self.predict_frames([mel_frames(waveform, self.saved.features)])
+        result = self.predict_frames([self.saved.front_end.frames(waveform)])
         scores = dict(zip(self.attributes, result.scores[0].tolist(), strict=True))
         return Prediction(scores, None if result.clusters is None else int(result.clusters[0]))
 
@@ -174,9 +174,9 @@ class Predictor:
         return decode_for(self.saved, path)
 
     def predict_frames(
-        self, frames: Sequence[Float[Tensor, "_ mel"]], *, details: bool = False
+        self, frames: Sequence[Float[Tensor, "_ width"]], *, details: bool = False
     ) -> Predictions:
-        """Predict utterances from their mel power, [frame, mel] each, at least one frame.
+        """Predict utterances from their frames as the model's front end makes them, at least one each.
 
         Args:
             frames: of each utterance.
@@ -209,7 +209,7 @@ class Predictor:
         Raises:
             UserError: the store's features are not the ones this model was trained on.
         """
-        differences = store.parameters.differences(self.saved.features)
+        differences = store.front_end.differences(self.saved.front_end)
         if differences:
             raise UserError(
                 f"{store.path} was made with other features than the model's: {', '.join(differences)}"
@@ -221,10 +221,8 @@ class Predictor:
             parts.append(self.predict_frames(frames))
         return _concatenate(parts) if parts else self.predict_frames([])
 
-    def _chunks(self, frames: Float[Tensor, "frame mel"]) -> Float[Tensor, "chunk m mel"]:
-        form = self.saved.chunks
-        normalized = self._normalizer.normalize(frames)
-        return chunk_utterance(normalized, form.num_chunks, form.chunk_frames, form.short)
+    def _chunks(self, frames: Float[Tensor, "frame width"]) -> Float[Tensor, "chunk m width"]:
+        return cut(self._normalizer.normalize(frames), self.saved.chunks)
 
     def _run(self, items: list[tuple[int, Tensor]], per_pass: int, outputs: _Outputs) -> None:
         """Predict utterances of one chunk length and write the results where they belong."""
@@ -254,7 +252,7 @@ class Predictor:
     @torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     @torch.inference_mode()
     def _forward(
-        self, chunks: Float[Tensor, "chunk frame mel"]
+        self, chunks: Float[Tensor, "chunk frame width"]
     ) -> tuple[
         Float[Tensor, "chunk attribute"],
         Float[Tensor, "chunk d"],
@@ -291,7 +289,7 @@ def decode_for(saved: SavedModel, path: str | Path) -> Float32[np.ndarray, " sam
         AudioError: see :func:`raydec.features.audio.load_audio`.
     """
     load_file = load_audio_kaiser if saved.resampler == "kaiser" else load_audio
-    return load_file(path, saved.features.sample_rate)
+    return load_file(path, saved.front_end.sample_rate)
 
 
 def model_fingerprint(path: str | Path) -> str:

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from raydec.corpus.audio_files import printable
 from raydec.errors import AudioError
-from raydec.features.mel import mel_frames
 from raydec.files.remote import local_copy
 from raydec.inference.prediction import Predictions, Predictor, decode_for
 from raydec.model.saved import SavedModel
@@ -153,7 +152,7 @@ def read_spectrograms(
         clock: counts the CPU time.
         folder: what relative names are relative to; default: this process's working directory.
     """
-    rate = saved.features.sample_rate
+    rate = saved.front_end.sample_rate
     for file in files:
         name = printable(file)
         try:
@@ -170,7 +169,7 @@ def read_spectrograms(
                 yield row | {"error": "silent: every sample is zero"}, None
                 continue
             with clock.phase("mel"):
-                frames = mel_frames(samples, saved.features)
+                frames = saved.front_end.frames(samples)
             yield row, frames
 
 
@@ -227,7 +226,7 @@ class Scorer:
 
     def __call__(self, spectrograms: bytes) -> bytes:
         """Rows, and the CPU time that they and their spectrograms took."""
-        found, clock = unpack_spectrograms(spectrograms, self._predictor.saved.features.n_mels)
+        found, clock = unpack_spectrograms(spectrograms, self._predictor.saved.front_end.width)
         return pack_table(score_spectrograms(self._predictor, found, self._options, clock), clock)
 
 
@@ -239,7 +238,7 @@ def pack_spectrograms(spectrograms: Iterable[Spectrogram], clock: CpuClock) -> b
     return pack_table(pa.Table.from_pylist(rows, schema=_FRAMES_SCHEMA), clock)
 
 
-def unpack_spectrograms(content: bytes, num_mels: int) -> tuple[list[Spectrogram], CpuClock]:
+def unpack_spectrograms(content: bytes, width: int) -> tuple[list[Spectrogram], CpuClock]:
     """What :func:`pack_spectrograms` packed, and the CPU time that it took."""
     table, clock = unpack_table(content)
     found: list[Spectrogram] = []
@@ -248,7 +247,7 @@ def unpack_spectrograms(content: bytes, num_mels: int) -> tuple[list[Spectrogram
         if frames is None:
             found.append(({name: value for name, value in row.items() if value is not None}, None))
         else:
-            values = np.frombuffer(frames, np.float32).reshape(-1, num_mels).copy()
+            values = np.frombuffer(frames, np.float32).reshape(-1, width).copy()
             found.append((row, torch.from_numpy(values)))
     return found, clock
 

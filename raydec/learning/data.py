@@ -8,8 +8,9 @@ import numpy as np
 
 from raydec.config import Config
 from raydec.features.chunk_set import ChunkSet
-from raydec.features.frame_statistics import band_statistics
-from raydec.features.mel import FrameNormalizer
+from raydec.features.frame_statistics import frame_statistics
+from raydec.features.front_end import ChunkFormat
+from raydec.features.normalization import FrameNormalizer
 from raydec.features.store import FeatureStore
 from raydec.learning.selection import select_rows
 from raydec.learning.targets.registry import Targets
@@ -28,20 +29,24 @@ class TrainingData:
     targets: Targets
     """What is learned from labels."""
     normalizer: FrameNormalizer
+    form: ChunkFormat
+    """The chunk geometry, with what the config leaves unset filled in."""
 
 
 def select_data(config: Config, store: FeatureStore) -> TrainingData:
     """The chunks of the utterances that a config asks for.
 
     Raises:
-        UserError: see :func:`raydec.learning.selection.select_rows`.
+        UserError: see :func:`raydec.learning.selection.select_rows` and
+            :meth:`raydec.features.front_end.FrontEnd.chunk_format`.
     """
     rows = select_rows(config, store)
-    scale = config.features.scale
-    normalizer = FrameNormalizer(*band_statistics(store, rows.labeled, scale), scale, config.features.clip)
+    form = store.front_end.chunk_format(config.features)
+    statistics = frame_statistics(store, rows.labeled, form.scale)
+    normalizer = FrameNormalizer(*statistics, form.scale, form.clip)
 
     def chunk_set(rows: np.ndarray) -> ChunkSet:
-        return ChunkSet(store, rows, normalizer, config.features.num_chunks, config.features.chunk_frames)
+        return ChunkSet(store, rows, normalizer, form)
 
     return TrainingData(
         labeled=chunk_set(rows.labeled),
@@ -51,4 +56,5 @@ def select_data(config: Config, store: FeatureStore) -> TrainingData:
         tests={name: chunk_set(chosen) for name, chosen in rows.tests.items()},
         targets=rows.targets,
         normalizer=normalizer,
+        form=form,
     )

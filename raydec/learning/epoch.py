@@ -64,16 +64,16 @@ def draws_by_utterance(config: Config) -> bool:
     return config.model.temporal != "none"
 
 
-def batch_draws(config: Config) -> int:
+def batch_draws(config: Config, chunk_set: ChunkSet) -> int:
     """Draws per global batch."""
-    per_utterance = 1 if draws_by_utterance(config) else config.features.num_chunks
+    per_utterance = 1 if draws_by_utterance(config) else chunk_set.num_chunks
     return config.training.batch_utterances * per_utterance
 
 
 def count_steps(config: Config, stages: tuple[Stage, ...]) -> int:
     """Optimiser steps of one epoch."""
-    size = batch_draws(config)
-    return sum(-(-_num_draws(config, stage.chunk_set) // size) for stage in stages)
+    sets = [stage.chunk_set for stage in stages]
+    return sum(-(-_num_draws(config, each) // batch_draws(config, each)) for each in sets)
 
 
 def _num_draws(config: Config, chunk_set: ChunkSet) -> int:
@@ -195,7 +195,8 @@ class EpochRunner:
         unread: list[StepLosses] = []
         read: list[dict[str, float]] = []
         first_step = state.global_step
-        draws = list(batches(self._draw(epoch, stage, labels), batch_draws(self._config)))
+        size = batch_draws(self._config, stage.chunk_set)
+        draws = list(batches(self._draw(epoch, stage, labels), size))
         for step, draw in enumerate(draws):
             losses = self._steps.run(
                 source.batch(draw), epoch=epoch, stage=stage.name, step=step, global_step=state.global_step

@@ -37,13 +37,19 @@ def open_store(config: Config) -> FeatureStore:
     return FeatureStore.open(local_store(config.data.store))
 
 
-def check_data(config: Config) -> None:
+def check_data(config: Config) -> Config:
     """See that a resolved config's store opens and has what the config asks for.
 
     Raises:
-        UserError: see :func:`open_store` and :func:`select_rows`.
+        UserError: see :func:`open_store`, :func:`select_rows` and
+            :meth:`raydec.features.front_end.FrontEnd.chunk_format`.
+
+    Returns:
+        The config with what its section ``features`` leaves unset filled in.
     """
-    select_rows(config, open_store(config))
+    store = open_store(config)
+    select_rows(config, store)
+    return config.model_copy(update={"features": store.front_end.resolve(config.features)})
 
 
 def select_rows(config: Config, store: FeatureStore) -> SelectedRows:

@@ -159,9 +159,7 @@ class StepRunner:
 
     def _triplet_mean(self, sequence: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
         """This worker's part of the mean over all triplets of the global batch."""
-        triplets = draw_triplets(
-            self._config.features.num_chunks, batch.num_draws, TRIPLETS_PER_UTTERANCE, generator
-        )
+        triplets = draw_triplets(self._network.num_chunks, batch.num_draws, TRIPLETS_PER_UTTERANCE, generator)
         losses = triplet_loss(_wide(sequence), triplets[batch.own], self._config.loss.triplet_margin)
         return losses.sum() / triplets[..., 0].numel()
 

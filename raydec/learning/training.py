@@ -142,7 +142,11 @@ class Training:
         self._recorder = recorder
         self._stages: tuple[Stage, ...] = plan_stages(config, data)
         self.network = build_network(
-            config.model, config.features, len(data.targets.outputs), config.clustering.num_clusters
+            config.model,
+            data.labeled.store.front_end,
+            data.form,
+            len(data.targets.outputs),
+            config.clustering.num_clusters,
         )
         self.network.initialize(torch_generator_for(config.seed, "initialization"))
         # Channels last is what convolution kernels want, on CPUs and GPUs alike.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import torch
 
-from raydec.config import FeatureConfig, ModelConfig
+from raydec.config import ModelConfig
+from raydec.features.front_end import ChunkFormat, FrontEnd
 from raydec.model.baselines import Autoencoder, Regressor, VariationalAutoencoder
 from raydec.model.network import DeepEmoCluster, Network
-
-NUM_MELS = 128
+from raydec.model.trunk import Trunk
 
 _BASELINES: dict[str, type[Regressor | Autoencoder]] = {
     "regressor": Regressor,
@@ -18,29 +20,31 @@ _BASELINES: dict[str, type[Regressor | Autoencoder]] = {
 
 
 def build_network(
-    model: ModelConfig,
-    features: FeatureConfig,
-    num_outputs: int,
-    num_clusters: int,
-    num_mels: int = NUM_MELS,
+    model: ModelConfig, front_end: FrontEnd, form: ChunkFormat, num_outputs: int, num_clusters: int
 ) -> Network:
     """Build the network that ``model.kind`` names; call ``initialize`` before training it.
 
     Args:
         model: architecture.
-        features: chunk geometry.
+        front_end: what made the frames; it names the trunk.
+        form: the chunk geometry.
         num_outputs: columns of the emotion branch.
         num_clusters: width of the cluster head, if the kind has one.
-        num_mels: mel bands.
 
     Raises:
         UserError: the temporal layer does not suit the widths or the number of chunks.
     """
     # PyTorch's constructors draw weights from the global generator; leave that as it was.
     with torch.random.fork_rng(devices=[]):
+        trunk = _build_trunk(model, front_end, form)
         if model.kind == "deepemocluster":
-            return DeepEmoCluster(
-                model, features.num_chunks, features.chunk_frames, num_mels, num_outputs, num_clusters
-            )
-        baseline = _BASELINES[model.kind]
-        return baseline(model, features.num_chunks, features.chunk_frames, num_mels, num_outputs)
+            return DeepEmoCluster(model, trunk, form.num_chunks, num_outputs, num_clusters)
+        return _BASELINES[model.kind](model, trunk, form.num_chunks, num_outputs)
+
+
+def _build_trunk(model: ModelConfig, front_end: FrontEnd, form: ChunkFormat) -> Trunk:
+    if model.temporal == "triplet":
+        # The triplet loss compares what the branches see, so nothing is dropped before it.
+        model = model.model_copy(update={"dropout": 0.0})
+    module, _, function = front_end.trunk.partition(":")
+    return getattr(import_module(module), function)(model, front_end, form)

@@ -24,13 +24,13 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from raydec.config import FeatureConfig, ModelConfig, Section
+from raydec.config import ModelConfig, Section
 from raydec.errors import UserError
-from raydec.features.parameters import FeatureParameters
+from raydec.features.front_end import ChunkFormat, FrontEnd, Scale, front_end_of
 from raydec.model.assembly import build_network
 from raydec.model.card import model_card
 from raydec.model.network import Network
-from raydec.model.saved import ChunkFormat, NetworkSpec, SavedModel
+from raydec.model.saved import NetworkSpec, SavedModel
 
 __all__ = ["ChunkFormat", "NetworkSpec", "SavedModel", "check_tensors", "load_model", "save_model"]
 
@@ -53,10 +53,10 @@ class _NetworkEntry(Section):
 
 
 class _ChunksEntry(Section):
-    scale: Literal["power", "log"]
+    scale: Scale
     clip: float = Field(gt=0)
     num_chunks: int = Field(ge=2, le=10_000)
-    chunk_frames: int = Field(ge=53, le=80)
+    chunk_frames: int = Field(ge=1, le=10_000)
     short: Literal["tile", "as_is"]
 
 
@@ -70,6 +70,7 @@ class _ConfigFile(Section):
 
     format: Literal["raydec-model"]
     schema_version: Literal[1]
+    front_end: str = "mel"
     features: dict[str, Any]
     chunks: _ChunksEntry
     feature_normalization: _NormalizationEntry
@@ -106,16 +107,16 @@ def load_model(path: str | Path) -> SavedModel:
         UserError: a file is missing, malformed, or does not fit the others; the message names it.
     """
     folder = Path(path)
-    config, features = _read_config(folder)
+    config, front_end = _read_config(folder)
     weights = _read_weights(folder / WEIGHTS_FILE)
-    networks = _load_networks(config, features, weights, folder / WEIGHTS_FILE)
+    networks = _load_networks(config, front_end, weights, folder / WEIGHTS_FILE)
     centroids = None
     if config.centroids is not None:
         centroids = _read_centroids(folder / config.centroids, networks[0][1].embedding_dim)
     return SavedModel(
         networks=networks,
-        features=features,
-        chunks=ChunkFormat(**config.chunks.model_dump()),
+        front_end=front_end,
+        chunks=_chunk_format(config),
         feature_mean=np.array(config.feature_normalization.mean, np.float32),
         feature_std=np.array(config.feature_normalization.std, np.float32),
         centroids=centroids,
@@ -143,7 +144,8 @@ def _config_dict(saved: SavedModel) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
-        "features": saved.features.to_dict(),
+        "front_end": saved.front_end.name,
+        "features": saved.front_end.to_dict(),
         "chunks": asdict(saved.chunks),
         "feature_normalization": {
             "mean": [float(value) for value in saved.feature_mean],
@@ -199,7 +201,7 @@ def _swap(partial: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _read_config(folder: Path) -> tuple[_ConfigFile, FeatureParameters]:
+def _read_config(folder: Path) -> tuple[_ConfigFile, FrontEnd]:
     path = folder / CONFIG_FILE
     if not folder.is_dir():
         raise UserError(f"{folder} is not a model directory: no such folder")
@@ -219,35 +221,27 @@ def _read_config(folder: Path) -> tuple[_ConfigFile, FeatureParameters]:
         raise UserError(f"{path} has schema_version {version!r}; this raydec reads {SCHEMA_VERSION}")
     try:
         config = _ConfigFile.model_validate(document)
-        features = FeatureParameters.from_dict(config.features)
+        front_end = front_end_of(document)
+        front_end.check()
+        front_end.check_format(_chunk_format(config))
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in problem["loc"])
         raise UserError(f"{path}: {key}: {problem['msg'].lower()}") from None
-    except ValueError as error:
+    except (ValueError, UserError) as error:
         raise UserError(f"{path}: features: {error}") from None
-    _check_features(features, path)
-    _check_lengths(config, features, path)
-    return config, features
+    _check_lengths(config, front_end, path)
+    return config, front_end
 
 
-def _check_features(features: FeatureParameters, path: Path) -> None:
-    """Refuse spectrograms that no speech model has, before anything of their size is allocated."""
-    sane = (
-        1_000 <= features.sample_rate <= 1_000_000
-        and 16 <= features.n_fft <= 65_536
-        and 1 <= features.hop_length <= features.n_fft
-        and 1 <= features.n_mels <= features.n_fft
-        and 0 <= features.f_min < features.f_max <= features.sample_rate / 2
-    )
-    if not sane:
-        raise UserError(f"{path}: features are out of range: {features.to_dict()}")
+def _chunk_format(config: _ConfigFile) -> ChunkFormat:
+    return ChunkFormat(**config.chunks.model_dump())
 
 
-def _check_lengths(config: _ConfigFile, features: FeatureParameters, path: Path) -> None:
+def _check_lengths(config: _ConfigFile, front_end: FrontEnd, path: Path) -> None:
     normalization = config.feature_normalization
-    if not len(normalization.mean) == len(normalization.std) == features.n_mels:
-        raise UserError(f"{path}: feature_normalization must have {features.n_mels} means and deviations")
+    if not len(normalization.mean) == len(normalization.std) == front_end.width:
+        raise UserError(f"{path}: feature_normalization must have {front_end.width} means and deviations")
     names = [name for entry in config.networks for name in (*entry.attributes, *entry.classes)]
     if len(set(names)) != len(names):
         raise UserError(f"{path}: an attribute is predicted twice: {', '.join(names)}")
@@ -270,14 +264,14 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _load_networks(
-    config: _ConfigFile, features: FeatureParameters, weights: dict[str, Tensor], path: Path
+    config: _ConfigFile, front_end: FrontEnd, weights: dict[str, Tensor], path: Path
 ) -> list[tuple[NetworkSpec, Network]]:
     networks, known = [], set()
     for i, entry in enumerate(config.networks):
         prefix = f"networks.{i}."
         own = {name.removeprefix(prefix): t for name, t in weights.items() if name.startswith(prefix)}
         known |= {prefix + name for name in own}
-        networks.append((_spec(entry), _load_network(entry, config.chunks, features, own, path)))
+        networks.append((_spec(entry), _load_network(entry, _chunk_format(config), front_end, own, path)))
     stray = sorted(weights.keys() - known)
     if stray:
         raise UserError(f"{path} holds a tensor that {CONFIG_FILE} does not mention: {stray[0]}")
@@ -297,17 +291,13 @@ def _spec(entry: _NetworkEntry) -> NetworkSpec:
 
 def _load_network(
     entry: _NetworkEntry,
-    chunks: _ChunksEntry,
-    features: FeatureParameters,
+    form: ChunkFormat,
+    front_end: FrontEnd,
     weights: dict[str, Tensor],
     path: Path,
 ) -> Network:
-    geometry = FeatureConfig.model_validate(chunks.model_dump(exclude={"short"}))
-
     def build() -> Network:
-        return build_network(
-            entry.model, geometry, len(_spec(entry).outputs), entry.num_clusters, features.n_mels
-        )
+        return build_network(entry.model, front_end, form, len(_spec(entry).outputs), entry.num_clusters)
 
     # First without memory: a config that asks for more than the weights hold must not allocate it.
     with torch.device("meta"):

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from raydec.config import ModelConfig
 from raydec.model.batch_norm import GlobalBatchNorm2d
-from raydec.model.encoder import Encoder
 from raydec.model.noise import Noise
 from raydec.model.outputs import Outputs
 from raydec.model.temporal import NoTemporal, QueryKeyValue, build_temporal
+from raydec.model.trunk import Trunk
 
 LINEAR_STD = 0.01
 
@@ -39,7 +39,7 @@ class NetworkOutput:
     emotion: Float[Tensor, "chunk output"]
     embedding: Float[Tensor, "chunk d"]
     cluster_logits: Float[Tensor, "chunk cluster"] | None = None
-    reconstruction: Float[Tensor, "chunk frame mel"] | None = None
+    reconstruction: Float[Tensor, "chunk frame width"] | None = None
     latent_mean: Float[Tensor, "chunk latent"] | None = None
     latent_log_variance: Float[Tensor, "chunk latent"] | None = None
     sequence: Float[Tensor, "utterance position e"] | None = None
@@ -68,30 +68,32 @@ class Head(nn.Module):
 
 
 class Network(nn.Module):
-    """Base of all networks: chunks of mel frames to a :class:`NetworkOutput`.
+    """Base of all networks: chunks of normalised frames to a :class:`NetworkOutput`.
 
     A batch is whole utterances: row ``utterance * num_chunks + i`` is chunk i. Networks without a
     temporal layer take any rows.
 
     Attributes:
         has_cluster_head: whether pseudo-labels can be learned.
-        encoder: the convolutions and ``cnn_out``.
+        encoder: the trunk, from chunks to the vectors that all branches share.
         temporal: the layer over the chunk sequence.
         emotion_head: the branch that predicts what labels teach.
         num_chunks: chunks per utterance.
     """
 
     has_cluster_head: ClassVar[bool] = False
-    encoder: Encoder
+    encoder: Trunk
     temporal: nn.Module
     emotion_head: Head
     num_chunks: int
 
-    def forward(self, chunks: Float[Tensor, "chunk frame mel"], noise: Noise | None = None) -> NetworkOutput:
+    def forward(
+        self, chunks: Float[Tensor, "chunk frame width"], noise: Noise | None = None
+    ) -> NetworkOutput:
         """Run the network; dropout and sampling happen only with ``noise``."""
         raise NotImplementedError
 
-    def embed(self, chunks: Float[Tensor, "chunk frame mel"]) -> Float[Tensor, "chunk d"]:
+    def embed(self, chunks: Float[Tensor, "chunk frame width"]) -> Float[Tensor, "chunk d"]:
         """What K-means sees. Deterministic in evaluation mode, which the caller sets."""
         raise NotImplementedError
 
@@ -141,13 +143,12 @@ class Network(nn.Module):
 
 
 class DeepEmoCluster(Network):
-    """A convolutional encoder with a cluster branch and an emotion branch.
+    """A trunk with a cluster branch and an emotion branch.
 
     Args:
-        model: widths, dropout and temporal layer.
+        model: widths and temporal layer.
+        trunk: from chunks to the vectors that both branches share.
         num_chunks: chunks per utterance.
-        chunk_frames: frames per chunk.
-        num_mels: mel bands.
         num_outputs: columns of the emotion branch.
         num_clusters: width of the cluster head.
 
@@ -160,9 +161,8 @@ class DeepEmoCluster(Network):
     def __init__(
         self,
         model: ModelConfig,
+        trunk: Trunk,
         num_chunks: int,
-        chunk_frames: int,
-        num_mels: int,
         num_outputs: int,
         num_clusters: int,
     ) -> None:
@@ -170,14 +170,14 @@ class DeepEmoCluster(Network):
         self.num_chunks = num_chunks
         dim = model.embedding_dim
         self.gives_sequence = model.temporal == "triplet"
-        # The triplet loss compares what the branches see, so nothing is dropped before it.
-        dropout = 0.0 if self.gives_sequence else model.dropout
-        self.encoder = Encoder(model.channels, dim, dropout, chunk_frames, num_mels)
+        self.encoder = trunk
         self.temporal = build_temporal(model.temporal, dim, num_chunks, model.temporal_dropout)
         self.cluster_head = Head(dim, dim, num_clusters)
         self.emotion_head = Head(dim, dim, num_outputs)
 
-    def forward(self, chunks: Float[Tensor, "chunk frame mel"], noise: Noise | None = None) -> NetworkOutput:
+    def forward(
+        self, chunks: Float[Tensor, "chunk frame width"], noise: Noise | None = None
+    ) -> NetworkOutput:
         """Both branches for every chunk."""
         features = self._features(chunks, noise)
         embedding, logits = self.cluster_head(features)
@@ -188,7 +188,7 @@ class DeepEmoCluster(Network):
             sequence=self._by_utterance(features) if self.gives_sequence else None,
         )
 
-    def embed(self, chunks: Float[Tensor, "chunk frame mel"]) -> Float[Tensor, "chunk d"]:
+    def embed(self, chunks: Float[Tensor, "chunk frame width"]) -> Float[Tensor, "chunk d"]:
         """The cluster branch's hidden layer before its ReLU."""
         return self.cluster_head.hidden(self._features(chunks, None))
 

@@ -35,7 +35,6 @@ from torch import Tensor, nn
 
 from raydec.errors import UserError
 from raydec.files.atomic import publish, temporary_file
-from raydec.model.encoder import feature_map_sizes
 from raydec.model.folding import folded
 from raydec.model.saved import NetworkSpec, SavedModel
 from raydec.version import __version__
@@ -77,7 +76,7 @@ class _Graph(nn.Module):
                 name, torch.tensor([value for spec in specs for value in getattr(spec, name)])
             )
 
-    def forward(self, chunks: Float[Tensor, "chunk frame mel"]) -> tuple[Tensor, ...]:
+    def forward(self, chunks: Float[Tensor, "chunk frame width"]) -> tuple[Tensor, ...]:
         outputs = [network(chunks) for network in self.networks]
         scores = torch.cat([output.emotion for output in outputs], dim=1) * self.label_std + self.label_mean
         others = [(output.embedding, output.cluster_logits) for output in outputs]
@@ -138,7 +137,7 @@ def _convert(saved: SavedModel) -> bytes:
     graph = _Graph(saved).eval()
     # Sizes that no axis shares by chance, so that the exporter cannot take one for another.
     num_frames = _frame_counts(saved)[-1]
-    example = torch.zeros(3 * saved.chunks.num_chunks, num_frames, saved.features.n_mels)
+    example = torch.zeros(3 * saved.chunks.num_chunks, num_frames, saved.front_end.width)
     with _quiet():
         program = torch.onnx.export(
             graph,
@@ -186,21 +185,22 @@ def _takes_whole_utterances(saved: SavedModel) -> bool:
 
 def _frame_counts(saved: SavedModel) -> list[int]:
     """Fewest and most frames of a chunk; one number where they are the same."""
-    form, num_mels = saved.chunks, saved.features.n_mels
+    form = saved.chunks
     most = form.chunk_frames
     if form.short == "tile":
         return [most]
     # Where chunk_utterance begins to leave short utterances as they are, and the encoder can take them.
     fewest = max(1, most - form.num_chunks + 2)
-    map_size = feature_map_sizes(most, num_mels)[-1]
-    usable = [n for n in range(fewest, most) if feature_map_sizes(n, num_mels)[-1] == map_size]
+    trunks = [network.encoder for _, network in saved.networks]
+    usable = [n for n in range(fewest, most) if all(trunk.takes(n) for trunk in trunks)]
     return [*usable[:1], most]
 
 
 def _metadata(saved: SavedModel) -> dict[str, str]:
     documents = {
         "attributes": saved.attributes,
-        "features": saved.features.to_dict(),
+        "front_end": saved.front_end.name,
+        "features": saved.front_end.to_dict(),
         "chunks": asdict(saved.chunks),
         "feature_mean": [float(value) for value in saved.feature_mean],
         "feature_std": [float(value) for value in saved.feature_std],
@@ -230,18 +230,20 @@ def _check(saved: SavedModel, content: bytes) -> tuple[dict[str, int], float]:
     return {name: values.shape[1] for name, values in found.items()}, worst
 
 
-def _inputs(saved: SavedModel) -> Iterator[Float32[Tensor, "chunk frame mel"]]:
+def _inputs(saved: SavedModel) -> Iterator[Float32[Tensor, "chunk frame width"]]:
     """Noise as wide as normalised features are: a batch of one, and some of several."""
     generator = torch.Generator().manual_seed(0)
     unit = saved.chunks.num_chunks if _takes_whole_utterances(saved) else 1
     for num_frames in _frame_counts(saved):
         for count in (1, 2, 7):
-            noise = torch.randn(count * unit, num_frames, saved.features.n_mels, generator=generator)
+            noise = torch.randn(count * unit, num_frames, saved.front_end.width, generator=generator)
             yield noise.clamp(-saved.chunks.clip, saved.chunks.clip)
 
 
 @torch.inference_mode()
-def _torch_outputs(saved: SavedModel, chunks: Float32[Tensor, "chunk frame mel"]) -> Mapping[str, np.ndarray]:
+def _torch_outputs(
+    saved: SavedModel, chunks: Float32[Tensor, "chunk frame width"]
+) -> Mapping[str, np.ndarray]:
     """The networks' own outputs: neither folded nor traced, de-normalised in float64."""
     scores, others = [], []
     for spec, network in saved.networks:

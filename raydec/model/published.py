@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,20 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from raydec.config import Attribute, FeatureConfig, ModelConfig
+from raydec.config import Attribute, ModelConfig
 from raydec.errors import UserError
-from raydec.features.parameters import FeatureParameters
+from raydec.features.mel_front_end import MelFrontEnd
 from raydec.files.atomic import file_sha256
 from raydec.model.assembly import build_network
 from raydec.model.directory import check_tensors
 from raydec.model.network import Network
-from raydec.model.saved import ChunkFormat, NetworkSpec, SavedModel
+from raydec.model.saved import NetworkSpec, SavedModel
 from raydec.version import __version__
 
 # Names of the attributes in the published files.
 SHORT_NAMES: dict[Attribute, str] = {"arousal": "act", "dominance": "dom", "valence": "val"}
+_FRONT_END = MelFrontEnd()
+_FORM = replace(_FRONT_END.usual_format, short="as_is")
 _NORM_KEY = "normal_para"
 _PARTS = {
     "cnn_features": "encoder.convolutions",
@@ -51,7 +54,7 @@ def read_published(checkpoints: Mapping[Attribute, Path], norm_dir: Path) -> Sav
     Raises:
         UserError: a file is missing or malformed; the message names it.
     """
-    features, model = FeatureParameters(), ModelConfig.model_validate({})
+    model = ModelConfig.model_validate({})
     networks = []
     for attribute, path in checkpoints.items():
         mean, std = (_norm_terms(norm_dir, SHORT_NAMES[attribute], kind, 1) for kind in ("means", "stds"))
@@ -64,13 +67,12 @@ def read_published(checkpoints: Mapping[Attribute, Path], norm_dir: Path) -> Sav
             label_std=(float(std[0]),),
         )
         networks.append((spec, network))
-    chunks = FeatureConfig.model_validate({})
     return SavedModel(
         networks=networks,
-        features=features,
-        chunks=ChunkFormat("power", chunks.clip, chunks.num_chunks, chunks.chunk_frames, short="as_is"),
-        feature_mean=_norm_terms(norm_dir, "feat", "means", features.n_mels).astype(np.float32),
-        feature_std=_norm_terms(norm_dir, "feat", "stds", features.n_mels).astype(np.float32),
+        front_end=_FRONT_END,
+        chunks=_FORM,
+        feature_mean=_norm_terms(norm_dir, "feat", "means", _FRONT_END.n_mels).astype(np.float32),
+        feature_std=_norm_terms(norm_dir, "feat", "stds", _FRONT_END.n_mels).astype(np.float32),
         resampler="kaiser",
         extra={
             "corpus": "MSP-Podcast 1.6",
@@ -86,7 +88,7 @@ def _read_network(path: Path, model: ModelConfig) -> tuple[Network, int]:
     weights = _raydec_names(_read_state(path), path)
     top = weights.get("cluster_head.top.weight")
     num_clusters = len(top) if top is not None and top.ndim else 1
-    network = build_network(model, FeatureConfig.model_validate({}), 1, num_clusters)
+    network = build_network(model, _FRONT_END, _FORM, 1, num_clusters)
     check_tensors(network.state_dict(), weights, path)
     network.load_state_dict(weights)
     return network.eval(), num_clusters

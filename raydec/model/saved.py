@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from raydec.features.parameters import FeatureParameters
+from raydec.features.front_end import ChunkFormat, FrontEnd
 from raydec.model.network import Network
 from raydec.model.outputs import Outputs
 
@@ -40,36 +40,16 @@ class NetworkSpec:
         return Outputs(self.attributes, self.label_mean, self.label_std, self.classes)
 
 
-@dataclass(frozen=True)
-class ChunkFormat:
-    """How stored frames become network input.
-
-    Attributes:
-        scale: mel power or its logarithm.
-        clip: normalised features are limited to +-clip.
-        num_chunks: chunks per utterance.
-        chunk_frames: frames per chunk.
-        short: what becomes of utterances shorter than a chunk; see
-            :func:`raydec.features.chunking.chunk_utterance`.
-    """
-
-    scale: Literal["power", "log"]
-    clip: float
-    num_chunks: int
-    chunk_frames: int
-    short: Literal["tile", "as_is"] = "tile"
-
-
 @dataclass
 class SavedModel:
     """The content of a model directory.
 
     Attributes:
         networks: networks with what they predict; no attribute is predicted twice.
-        features: parameters of the mel-spectrogram.
+        front_end: what makes frames of recordings.
         chunks: chunk geometry and feature scale.
-        feature_mean: mean of each mel band, on ``chunks.scale``.
-        feature_std: population standard deviation of each mel band.
+        feature_mean: mean of each value of a frame, on ``chunks.scale``.
+        feature_std: population standard deviation of each value.
         centroids: cluster centroids in the embedding space of the first network.
         resampler: of audio at other rates: ``soxr`` as everywhere in raydec, or ``kaiser`` for models whose
             published scores depend on it; see :mod:`raydec.features.kaiser`.
@@ -78,10 +58,10 @@ class SavedModel:
     """
 
     networks: list[tuple[NetworkSpec, Network]]
-    features: FeatureParameters
+    front_end: FrontEnd
     chunks: ChunkFormat
-    feature_mean: Float[np.ndarray, " mel"]
-    feature_std: Float[np.ndarray, " mel"]
+    feature_mean: Float[np.ndarray, " width"]
+    feature_std: Float[np.ndarray, " width"]
     centroids: Float[np.ndarray, "cluster d"] | None = None
     resampler: Literal["soxr", "kaiser"] = "soxr"
     extra: dict[str, Any] = field(default_factory=dict)

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
 
-from raydec.features.chunking import chunk_starts
-from raydec.features.parameters import FeatureParameters
+from raydec.features.front_end import ChunkFormat, FrontEnd
 from raydec.learning.randomness import generator_for, integer_seed_for
 from raydec.pages.finished_run import SplitView
 from raydec.pages.html_page import Buttons, Plot, plot_text, series_color
@@ -141,8 +140,8 @@ def _umap(method: Any, values: Float[np.ndarray, "point axis"], seed: int) -> Fl
 def cluster_map(
     view: SplitView,
     centroids: Float32[np.ndarray, "cluster dim"] | None,
-    parameters: FeatureParameters,
-    chunk_frames: int,
+    front_end: FrontEnd,
+    form: ChunkFormat,
     *,
     seed: int,
 ) -> Plot:
@@ -151,14 +150,14 @@ def cluster_map(
     Args:
         view: the split.
         centroids: of the model.
-        parameters: of the mel frames, for times.
-        chunk_frames: frames per chunk.
+        front_end: what made the frames, for times.
+        form: the chunk geometry.
         seed: of t-SNE.
     """
     chunks, num_chunks = view.kept, len(view) * view.num_chunks
     projections = project(view.embeddings, centroids, seed)
     colourings = _colourings(view, chunks)
-    start_s, end_s = chunk_times(view, chunks, parameters, chunk_frames)
+    start_s, end_s = chunk_times(view, chunks, front_end, form)
     content = {
         "size": 8 if len(chunks) <= 700 else 6,
         "positions": [_position(projection) for projection in projections],
@@ -191,15 +190,13 @@ def cluster_map(
 
 
 def chunk_times(
-    view: SplitView, chunks: Int64[np.ndarray, " chosen"], parameters: FeatureParameters, chunk_frames: int
+    view: SplitView, chunks: Int64[np.ndarray, " chosen"], front_end: FrontEnd, form: ChunkFormat
 ) -> tuple[Float[np.ndarray, " chosen"], Float[np.ndarray, " chosen"]]:
     """Start and end of chunks in their utterances, in seconds; a chunk ends where its utterance ends."""
     utterances, places = np.divmod(chunks, view.num_chunks)
     num_frames = view.table["num_frames"].to_numpy().astype(np.int64)[utterances]
-    starts = chunk_starts(num_frames, view.num_chunks, chunk_frames)[np.arange(len(chunks)), places]
-    hop_s = parameters.hop_length / parameters.sample_rate
     duration_s = view.table["duration_s"].to_numpy()[utterances]
-    return starts * hop_s, np.minimum((starts + chunk_frames) * hop_s, duration_s)
+    return front_end.chunk_seconds(form, places, num_frames, duration_s)
 
 
 def _position(projection: Projection) -> dict[str, Any]:

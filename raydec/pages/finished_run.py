@@ -16,7 +16,7 @@ from jaxtyping import Float32, Float64, Int64
 from raydec.config import Config, load_config
 from raydec.errors import UserError
 from raydec.features.chunk_set import ChunkSet
-from raydec.features.mel import FrameNormalizer
+from raydec.features.normalization import FrameNormalizer
 from raydec.features.store import FeatureStore
 from raydec.features.store_cache import local_store
 from raydec.files.storage import is_uri
@@ -157,7 +157,7 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
 
 def _open_store(config: Config, saved: SavedModel, moved_to: Path | None) -> FeatureStore:
     if moved_to is not None:
-        return FeatureStore.open(moved_to, saved.features)
+        return FeatureStore.open(moved_to, saved.front_end)
     if config.data.store is None:
         raise UserError("the run's config names no feature store (data.store); name it with --store DIR")
     if not is_uri(config.data.store) and not Path(config.data.store).is_dir():
@@ -165,7 +165,7 @@ def _open_store(config: Config, saved: SavedModel, moved_to: Path | None) -> Fea
             f"the run's feature store {config.data.store} does not exist; "
             "give its new location with --store DIR, or prepare the corpus again"
         )
-    return FeatureStore.open(local_store(config.data.store), saved.features)
+    return FeatureStore.open(local_store(config.data.store), saved.front_end)
 
 
 def _check_same_store(run: FinishedRun) -> None:
@@ -283,7 +283,7 @@ def _score_rows(
 def _chunk_set(run: FinishedRun, rows: Int64[np.ndarray, " utterance"]) -> ChunkSet:
     saved, form = run.saved, run.saved.chunks
     normalizer = FrameNormalizer(saved.feature_mean, saved.feature_std, form.scale, form.clip)
-    return ChunkSet(run.store, rows, normalizer, form.num_chunks, form.chunk_frames)
+    return ChunkSet(run.store, rows, normalizer, form)
 
 
 def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:

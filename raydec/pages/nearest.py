@@ -13,7 +13,7 @@ from markupsafe import Markup
 from raydec.corpus.table import segments
 from raydec.errors import AudioError
 from raydec.features.audio import load_audio
-from raydec.features.parameters import FeatureParameters
+from raydec.features.front_end import ChunkFormat, FrontEnd
 from raydec.pages.cluster_map import chunk_times
 from raydec.pages.finished_run import SplitView
 from raydec.pages.html_page import Table, series_color
@@ -47,14 +47,14 @@ class NearChunk:
 
 
 def nearest_chunks(
-    view: SplitView, parameters: FeatureParameters, chunk_frames: int, per_cluster: int = PER_CLUSTER
+    view: SplitView, front_end: FrontEnd, form: ChunkFormat, per_cluster: int = PER_CLUSTER
 ) -> list[NearChunk]:
     """For each cluster, the chunks nearest to its centroid, nearest first, at most one per utterance.
 
     Args:
         view: a split with clusters and distances.
-        parameters: of the mel frames.
-        chunk_frames: frames per chunk.
+        front_end: what made the frames.
+        form: the chunk geometry.
         per_cluster: number of utterances per cluster.
     """
     assert view.chunk_clusters is not None and view.distances is not None
@@ -65,7 +65,7 @@ def nearest_chunks(
         # The first occurrence of each utterance, in order of distance.
         _, firsts = np.unique(members // view.num_chunks, return_index=True)
         chosen = members[np.sort(firsts)[:per_cluster]]
-        starts, ends = chunk_times(view, chosen, parameters, chunk_frames)
+        starts, ends = chunk_times(view, chosen, front_end, form)
         for chunk, start, end in zip(chosen.tolist(), starts.tolist(), ends.tolist(), strict=True):
             distance = float(view.distances[chunk])
             found.append(NearChunk(int(cluster), chunk, chunk // view.num_chunks, distance, start, end))

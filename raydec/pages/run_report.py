@@ -285,8 +285,8 @@ def _map(analysis: Analysis) -> Section:
                 cluster_map(
                     analysis.view,
                     None if centroids is None else centroids.astype(np.float32),
-                    run.saved.features,
-                    run.saved.chunks.chunk_frames,
+                    run.saved.front_end,
+                    run.saved.chunks,
                     seed=SEED,
                 )
             ]
@@ -324,7 +324,7 @@ def _emotion_by_cluster(analysis: Analysis) -> Section:
 
 def _nearest(analysis: Analysis, audio: bool) -> Section:
     run, view = analysis.run, analysis.view
-    chunks = nearest_chunks(view, run.saved.features, run.saved.chunks.chunk_frames)
+    chunks = nearest_chunks(view, run.saved.front_end, run.saved.chunks)
     return Section("Nearest utterances", "", [[nearest_table(view, chunks, with_audio=audio)]])
 
 

@@ -16,7 +16,7 @@ from raydec.learning.checkpoint import RunState
 from raydec.learning.data import TrainingData
 from raydec.learning.member import Member
 from raydec.learning.training import SplitScores
-from raydec.model.directory import ChunkFormat, NetworkSpec, SavedModel, save_model
+from raydec.model.directory import NetworkSpec, SavedModel, save_model
 from raydec.model.network import Network
 from raydec.runs.run_events import RunEvents, centroid_drift
 from raydec.runs.run_folder import (
@@ -203,17 +203,10 @@ class RunRecorder:
             label_std=outputs.label_std,
             classes=outputs.classes,
         )
-        features = self._config.features
         return SavedModel(
             networks=[(spec, network)],
-            features=self._store.parameters,
-            chunks=ChunkFormat(
-                scale=features.scale,
-                clip=features.clip,
-                num_chunks=features.num_chunks,
-                chunk_frames=features.chunk_frames,
-                short="tile",
-            ),
+            front_end=self._store.front_end,
+            chunks=self._data.form,
             feature_mean=self._data.normalizer.mean,
             feature_std=self._data.normalizer.std,
             centroids=centroids,

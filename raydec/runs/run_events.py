@@ -76,13 +76,15 @@ class RunEvents:
             return  # by an attempt that was interrupted after it
         config, whole = self._config, self._data.validation
         network = build_network(
-            config.model, config.features, len(self._data.targets.outputs), config.clustering.num_clusters
+            config.model,
+            whole.store.front_end,
+            self._data.form,
+            len(self._data.targets.outputs),
+            config.clustering.num_clusters,
         )
         network.load_state_dict(state.network)
         rows = whole.rows[:: max(1, len(whole.rows) // _MAPPED_UTTERANCES)][:_MAPPED_UTTERANCES]
-        chunk_set = ChunkSet(
-            whole.store, rows, self._data.normalizer, config.features.num_chunks, config.features.chunk_frames
-        )
+        chunk_set = ChunkSet(whole.store, rows, self._data.normalizer, self._data.form)
         embeddings = embed_share(network, chunk_set, LocalWorker())
         header = ["utterance", "speaker", *config.data.attributes]
         self._writer.add_embedding(

@@ -17,7 +17,7 @@ from corpus_support import many, voice, write_corpus
 
 import raydec.features.shards as shards
 from raydec.console.terminal import run_entry_point
-from raydec.features.parameters import FeatureParameters
+from raydec.features.mel_front_end import MelFrontEnd
 from raydec.features.store import FeatureStore
 from raydec.prepare import main, prepare_store
 
@@ -230,9 +230,7 @@ def test_a_store_of_other_features_is_refused_by_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     corpus = write_corpus(tmp_path / "audio", many(3))
-    prepare_store(
-        corpus, tmp_path / "store", num_workers=0, quiet=True, parameters=FeatureParameters(n_mels=64)
-    )
+    prepare_store(corpus, tmp_path / "store", num_workers=0, quiet=True, front_end=MelFrontEnd(n_mels=64))
     source = clean_corpus(tmp_path / "corpus")
     assert prepare(source.folder, tmp_path / "store") == 2
     assert "n_mels 64 instead of 128" in capsys.readouterr().err

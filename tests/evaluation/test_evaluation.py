@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
-from corpus_support import Spoken, make_store, write_corpus
+from corpus_support import Spoken, make_store, mel_format, write_corpus
 from model_support import small_model
 from scipy import stats
 
@@ -22,8 +22,8 @@ from raydec.evaluation.scoring import choose_splits, evaluate
 from raydec.experiment import resolve, train_run
 from raydec.features.chunk_set import normalizer_of
 from raydec.features.chunking import chunk_utterance
-from raydec.features.mel import FrameNormalizer
-from raydec.features.parameters import FeatureParameters
+from raydec.features.mel_front_end import MelFrontEnd
+from raydec.features.normalization import FrameNormalizer
 from raydec.features.store import FeatureStore
 from raydec.model.directory import save_model
 from raydec.model.saved import SavedModel
@@ -67,7 +67,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
 @torch.no_grad()
 def fitting_model(store: FeatureStore, **changes: object) -> SavedModel:
     """A model with random weights whose scores and clusters vary over the utterances of this store."""
-    normalizer = normalizer_of(store, "log", 3.0)
+    normalizer = normalizer_of(store, mel_format(scale="log"))
     saved = small_model(feature_mean=normalizer.mean, feature_std=normalizer.std, **changes)
     chunks = torch.stack([first_chunk(store, row, normalizer) for row in range(0, len(store), 2)])
     networks = []
@@ -303,7 +303,7 @@ def test_splits_default_to_labeled_tests_then_validation(store: FeatureStore) ->
 def test_models_that_do_not_fit_are_refused_by_name(
     model_dir: Path, store: FeatureStore, tmp_path: Path
 ) -> None:
-    save_model(small_model(features=FeatureParameters(hop_length=160)), tmp_path / "other_features")
+    save_model(small_model(front_end=MelFrontEnd(hop_length=160)), tmp_path / "other_features")
     with pytest.raises(UserError, match="hop_length 256 instead of 160"):
         evaluate(tmp_path / "other_features", store.path)
     with pytest.raises(UserError, match=r"--against .*other_features: .*hop_length 256 instead of 160"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from raydec.features.chunking import chunk_starts, chunk_utterance, tile_frames
+from raydec.features.chunking import chunk_starts, chunk_utterance
 
 
 def brute_force_starts(num_frames: int, num_chunks: int, chunk_frames: int) -> list[int]:
@@ -47,7 +47,7 @@ def test_as_is_keeps_short_utterances_whole_where_the_published_code_does(
     chunks = chunk_utterance(frames, short="as_is")
     assert chunks.shape == (11, expected_frames, 3)
     assert all(torch.equal(chunk, chunks[0]) for chunk in chunks)
-    assert torch.equal(chunks[0], tile_frames(frames, expected_frames))
+    assert torch.equal(chunks[0], frames.repeat(62, 1)[:expected_frames])
 
 
 def test_published_steps() -> None:
@@ -55,8 +55,3 @@ def test_published_steps() -> None:
     assert chunk_starts(71)[1] == 0
     assert chunk_starts(72)[1] == 1
     assert chunk_starts(938)[-1] + 62 <= 938
-
-
-def test_tiling_leaves_long_utterances_alone() -> None:
-    frames = torch.zeros(62, 4)
-    assert tile_frames(frames) is frames

@@ -15,7 +15,7 @@ from corpus_support import voice
 from raydec.errors import UserError
 from raydec.features.audio import measure_audio
 from raydec.features.levels import LevelMeter
-from raydec.features.parameters import FeatureParameters
+from raydec.features.mel_front_end import MelFrontEnd
 from raydec.features.store import FeatureStore
 from raydec.prepare import main as prepare
 
@@ -100,7 +100,7 @@ def test_the_offset_can_be_removed_and_the_store_says_so(tmp_path: Path) -> None
     prepare([str(folder), str(tmp_path / "store"), "--workers", "0", "--remove-dc"])
     assert list(listed(tmp_path / "store")) == ["click.wav"]
     store = FeatureStore.open(tmp_path / "store")
-    assert store.parameters.remove_dc
+    assert store.front_end.remove_dc
     samples, _ = soundfile.read(folder / "offset.wav", dtype="float32")
     soundfile.write(folder / "offset.wav", samples - samples.mean(), RATE, subtype="FLOAT")
     prepare([str(folder), str(tmp_path / "plain"), "--workers", "0"])
@@ -108,12 +108,12 @@ def test_the_offset_can_be_removed_and_the_store_says_so(tmp_path: Path) -> None
     expected = FeatureStore.open(tmp_path / "plain").frames(row).astype(np.float32)
     np.testing.assert_allclose(store.frames(row).astype(np.float32), expected, rtol=5e-3, atol=1e-5)
     with pytest.raises(UserError, match="remove_dc True instead of False"):
-        FeatureStore.open(tmp_path / "store", FeatureParameters())
+        FeatureStore.open(tmp_path / "store", MelFrontEnd())
 
 
 def test_parameters_of_older_stores_leave_the_offset_in() -> None:
-    older = {key: value for key, value in FeatureParameters().to_dict().items() if key != "remove_dc"}
-    assert FeatureParameters.from_dict(older) == FeatureParameters(remove_dc=False)
+    older = {key: value for key, value in MelFrontEnd().to_dict().items() if key != "remove_dc"}
+    assert MelFrontEnd.from_dict(older) == MelFrontEnd(remove_dc=False)
 
 
 @pytest.mark.speech

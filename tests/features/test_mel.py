@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from raydec.features.mel import FrameNormalizer, MelMoments, mel_frames, scale_frames
-from raydec.features.parameters import FeatureParameters
+from raydec.features.mel import mel_frames
+from raydec.features.mel_front_end import MelFrontEnd
+from raydec.features.normalization import FrameMoments, FrameNormalizer, scale_frames
 
 
 def slaney_hz(mel: np.ndarray) -> np.ndarray:
@@ -68,7 +69,7 @@ def test_level_does_not_matter_and_silence_is_not_nan() -> None:
 
 def test_peak_normalisation_is_a_parameter() -> None:
     waveform = speechlike(5000)
-    raw = mel_frames(waveform, FeatureParameters(peak_normalize=False))
+    raw = mel_frames(waveform, MelFrontEnd(peak_normalize=False))
     scaled = mel_frames(waveform) * float(np.abs(waveform).max()) ** 2
     torch.testing.assert_close(raw, scaled, rtol=1e-4, atol=1e-7)
 
@@ -105,9 +106,9 @@ def test_constant_band_gives_zero_and_anything_else_in_it_the_clip() -> None:
 @pytest.mark.parametrize("cuts", [(), (0,), (1, 1, 40), (13, 60, 61, 99)])
 def test_moments_merged_over_any_split_equal_the_whole(cuts: tuple[int, ...]) -> None:
     frames = np.random.default_rng(1).gamma(0.3, 2.0, (100, 128)).astype(np.float16)
-    merged = MelMoments.empty(128)
+    merged = FrameMoments.empty(("power", "log"), 128)
     for part in np.split(frames, cuts):
-        merged = merged.merge(MelMoments.from_dict(MelMoments.of(part).to_dict()))
+        merged = merged.merge(FrameMoments.from_dict(FrameMoments.of(part, ("power", "log")).to_dict()))
     assert merged.count == 100
     for scale, values in (
         ("power", frames.astype(np.float64)),
@@ -119,19 +120,19 @@ def test_moments_merged_over_any_split_equal_the_whole(cuts: tuple[int, ...]) ->
 
 
 def test_parameters_survive_json_and_name_what_differs() -> None:
-    parameters = FeatureParameters(n_mels=64)
-    assert FeatureParameters.from_dict(parameters.to_dict()) == parameters
-    assert parameters.differences(FeatureParameters()) == ["n_mels 64 instead of 128"]
+    parameters = MelFrontEnd(n_mels=64)
+    assert MelFrontEnd.from_dict(parameters.to_dict()) == parameters
+    assert parameters.differences(MelFrontEnd()) == ["n_mels 64 instead of 128"]
     with pytest.raises(ValueError, match="n_fft"):
-        FeatureParameters.from_dict({**parameters.to_dict(), "n_fft": "512"})
+        MelFrontEnd.from_dict({**parameters.to_dict(), "n_fft": "512"})
     with pytest.raises(ValueError, match="window"):
-        FeatureParameters.from_dict({**parameters.to_dict(), "window": 512})
+        MelFrontEnd.from_dict({**parameters.to_dict(), "window": 512})
 
 
 def test_removing_the_offset_is_what_subtracting_the_mean_does() -> None:
     samples = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
     without = samples - samples.mean()
-    removed = mel_frames(samples + np.float32(0.3), FeatureParameters(remove_dc=True))
+    removed = mel_frames(samples + np.float32(0.3), MelFrontEnd(remove_dc=True))
     np.testing.assert_allclose(removed, mel_frames(without), rtol=1e-3, atol=1e-6)
     kept = mel_frames(samples + np.float32(0.3))
     assert kept[:, 0].mean() > 100 * removed[:, 0].mean()

@@ -12,8 +12,8 @@ import torch
 from raydec.features import audio
 from raydec.features.audio import measure_audio
 from raydec.features.mel import mel_frames
+from raydec.features.mel_front_end import MelFrontEnd
 from raydec.features.mel_stream import mel_blocks
-from raydec.features.parameters import FeatureParameters
 
 
 @pytest.mark.parametrize("num_samples", [513, 514, 20_000, 262_144, 262_145, 400_123])
@@ -23,7 +23,7 @@ def test_blocks_of_frames_are_the_frames_of_the_whole(
 ) -> None:
     samples = np.random.default_rng(0).normal(0.05, 0.1, num_samples).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")
-    parameters = FeatureParameters(remove_dc=remove_dc)
+    parameters = MelFrontEnd(remove_dc=remove_dc)
     expected = mel_frames(samples, parameters)
     (kept,) = mel_blocks(measure_audio(tmp_path / "a.wav"), parameters)
     np.testing.assert_array_equal(kept, expected)

@@ -14,19 +14,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from corpus_support import Spoken, make_store, many, write_corpus
+from corpus_support import Spoken, make_store, many, mel_format, write_corpus
 
 from raydec.errors import UserError
 from raydec.features.audio import load_audio
 from raydec.features.chunk_set import normalizer_of
 from raydec.features.mel import mel_frames
-from raydec.features.parameters import FeatureParameters
+from raydec.features.mel_front_end import MelFrontEnd
 from raydec.features.shards import finished_shard, plan_shards, write_shard
 from raydec.features.store import FeatureStore, file_sha256
 from raydec.features.store_writer import finish_store, open_folder
 from raydec.files import atomic as files
 
-PARAMETERS = FeatureParameters()
+PARAMETERS = MelFrontEnd()
 
 
 def numpy_statistics(store: FeatureStore, rows: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -98,7 +98,7 @@ def test_statistics_are_those_of_the_labeled_training_frames_alone(tmp_path: Pat
         for scale, (mean, std) in expected.items():
             np.testing.assert_allclose(content[scale]["mean"], mean, rtol=1e-11)
             np.testing.assert_allclose(content[scale]["std"], std, rtol=1e-11)
-            normalizer = normalizer_of(store, scale, 3.0)
+            normalizer = normalizer_of(store, mel_format(scale=scale))
             np.testing.assert_allclose(normalizer.mean, mean, rtol=1e-6)
             np.testing.assert_allclose(normalizer.std, std, rtol=1e-6)
     labels = np.array([spoken.arousal for spoken in train])
@@ -115,7 +115,7 @@ def test_without_labeled_training_speech_the_unlabeled_pool_normalises_with_a_no
     store = make_store(corpus, tmp_path / "store")
     assert store.normalization_source == "unlabeled"
     mean, _ = numpy_statistics(store, np.arange(4))["power"]
-    np.testing.assert_allclose(normalizer_of(store, "power", 3.0).mean, mean, rtol=1e-6)
+    np.testing.assert_allclose(normalizer_of(store, mel_format()).mean, mean, rtol=1e-6)
     notices = json.loads((store.path / "store.json").read_text())["notices"]
     assert any("unlabeled utterances" in notice for notice in notices)
     only_tests = make_store(write_corpus(tmp_path / "audio", utterances[4:]), tmp_path / "tests")
@@ -225,7 +225,7 @@ def test_a_finished_shard_is_found_again_until_something_changes(tmp_path: Path)
     found = finished_shard(first, tmp_path, PARAMETERS)
     assert found is not None and found.to_json() == result.to_json()
     assert finished_shard(second, tmp_path, PARAMETERS) is None
-    assert finished_shard(first, tmp_path, FeatureParameters(n_mels=64)) is None
+    assert finished_shard(first, tmp_path, MelFrontEnd(n_mels=64)) is None
     os.utime(tmp_path / "audio" / "u005.wav", ns=(0, 0))
     assert finished_shard(plan_shards(corpus.table)[0], tmp_path, PARAMETERS) is None
     with open(tmp_path / first.frames_file, "ab") as file:
@@ -237,9 +237,9 @@ KILLED = """
 import os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from corpus_support import many, write_corpus
+from corpus_support import many, mel_format, write_corpus
 import raydec.features.shards as shards
-from raydec.features.parameters import FeatureParameters
+from raydec.features.mel_front_end import MelFrontEnd
 
 decode, calls = shards.measure_audio, []
 def decode_until_killed(path, *arguments):
@@ -250,7 +250,7 @@ def decode_until_killed(path, *arguments):
 shards.measure_audio = decode_until_killed
 folder = Path(sys.argv[2])
 for plan in shards.plan_shards(write_corpus(folder / "audio", many(40)).table):
-    shards.write_shard(plan, folder / "store", FeatureParameters())
+    shards.write_shard(plan, folder / "store", MelFrontEnd())
 """
 
 
@@ -316,7 +316,7 @@ def test_a_file_this_machine_cannot_see_stops_the_shard(tmp_path: Path) -> None:
 def test_mel_power_beyond_float16_is_clamped(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "audio", [Spoken("a.wav")])
     (plan,) = plan_shards(corpus.table)
-    loud = FeatureParameters(peak_normalize=False, n_fft=16_384)
+    loud = MelFrontEnd(peak_normalize=False, n_fft=16_384)
     import soundfile
 
     soundfile.write(tmp_path / "audio" / "a.wav", 1000 * np.sin(np.arange(20_000)), 16_000, subtype="FLOAT")

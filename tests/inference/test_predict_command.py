@@ -23,7 +23,8 @@ from raydec.console.terminal import run_entry_point
 from raydec.errors import UserError
 from raydec.features.audio import load_audio
 from raydec.features.chunking import chunk_utterance
-from raydec.features.mel import FrameNormalizer, mel_frames
+from raydec.features.mel import mel_frames
+from raydec.features.normalization import FrameNormalizer
 from raydec.inference.audio_inputs import find_inputs
 from raydec.inference.prediction_output import PredictionCounts, PredictionOutput
 from raydec.model.directory import load_model, save_model

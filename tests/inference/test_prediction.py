@@ -13,8 +13,9 @@ import raydec.inference.prediction_files as files_module
 from raydec.errors import UserError
 from raydec.features.chunking import chunk_utterance
 from raydec.features.kaiser import resample_kaiser
-from raydec.features.mel import FrameNormalizer, mel_frames
-from raydec.features.parameters import FeatureParameters
+from raydec.features.mel import mel_frames
+from raydec.features.mel_front_end import MelFrontEnd
+from raydec.features.normalization import FrameNormalizer
 from raydec.inference.prediction import Predictor, load
 from raydec.inference.prediction_files import RowOptions, predict_files, window_bounds
 from raydec.model.directory import ChunkFormat, SavedModel, save_model
@@ -132,7 +133,7 @@ def test_a_store_predicts_what_its_files_do(tmp_path: Path, monkeypatch: pytest.
         np.testing.assert_allclose(result.scores[:, i], of_files[attribute].to_numpy(), atol=5e-3)
     assert result.clusters is not None and result.clusters.tolist() == of_files["cluster"].to_pylist()
     assert predictor.predict_store(store, rows[:0]).scores.shape == (0, 3)
-    other = Predictor(small_model(features=FeatureParameters(hop_length=160)), CPU)
+    other = Predictor(small_model(front_end=MelFrontEnd(hop_length=160)), CPU)
     with pytest.raises(UserError, match="other features than the model's: hop_length 256 instead of 160"):
         other.predict_store(store, rows)
 

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from corpus_support import mel_format
 from torch import nn
 
 from raydec.config import config_from_dict
+from raydec.features.mel_front_end import MelFrontEnd
 from raydec.learning.ccc import concordance
 from raydec.learning.optimizers import Optimizers
 from raydec.learning.step import Batch, StepRunner
@@ -112,7 +114,7 @@ def test_ten_steps_follow_the_specification() -> None:
             "loss": {"ccc": "reference"},
         }
     )
-    network = build_network(config.model, config.features, 1, NUM_CLUSTERS)
+    network = build_network(config.model, MelFrontEnd(), mel_format(), 1, NUM_CLUSTERS)
     network.initialize(torch.Generator().manual_seed(1))
     # In float64: Adam turns the rounding of a gradient near zero into a full step of either sign.
     network.double()

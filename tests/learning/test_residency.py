@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from corpus_support import mel_format
 from stores import make_store
 
 from raydec.features.chunk_set import ChunkSet, normalizer_of
@@ -19,8 +20,9 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> list[ChunkSet]:
     store = FeatureStore.open(make_store(tmp_path_factory.mktemp("residency")))
-    normalizer = normalizer_of(store, "log", 3.0)
-    return [ChunkSet(store, store.rows(split=split), normalizer) for split in ("train", "validation")]
+    form = mel_format(scale="log")
+    normalizer = normalizer_of(store, form)
+    return [ChunkSet(store, store.rows(split=split), normalizer, form) for split in ("train", "validation")]
 
 
 def free_for(num_bytes: int) -> int:
@@ -54,7 +56,7 @@ def test_running_out_after_all_falls_back_to_the_map(
 
 def test_held_chunks_are_the_same_numbers(tmp_path: Path) -> None:
     store = FeatureStore.open(make_store(tmp_path))
-    chunks = ChunkSet(store, store.rows(split="train"), normalizer_of(store, "power", 3.0))
+    chunks = ChunkSet(store, store.rows(split="train"), normalizer_of(store, mel_format()), mel_format())
     expected = chunks.gather(np.arange(len(chunks)))
     (held,) = hold_where_they_fit([chunks], CPU, lambda _: 2**40)
     shuffled = np.random.default_rng(0).permutation(len(chunks))

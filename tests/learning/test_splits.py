@@ -99,7 +99,7 @@ def test_the_stores_own_statistics_are_found_again_from_its_frames(tmp_path: Pat
     store = make_store(write_corpus(tmp_path / "audio", utterances), tmp_path / "store")
     data = select_data(settings(store), store)
     for found, stored in zip(
-        (data.normalizer.mean, data.normalizer.std), store.band_statistics("log"), strict=True
+        (data.normalizer.mean, data.normalizer.std), store.frame_statistics("log"), strict=True
     ):
         assert np.array_equal(found, stored), "the published numbers move"
     assert data.targets.outputs.mean.tolist() == [store.label_stats["arousal"].mean]

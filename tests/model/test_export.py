@@ -13,7 +13,7 @@ from model_support import small_model
 import raydec.export
 from raydec.console.terminal import run_entry_point
 from raydec.errors import UserError
-from raydec.features.parameters import FeatureParameters
+from raydec.features.mel_front_end import MelFrontEnd
 from raydec.model import onnx_export
 from raydec.model.directory import ChunkFormat, load_model, save_model
 from raydec.model.onnx_export import export_onnx
@@ -116,7 +116,7 @@ def test_the_file_stands_alone_and_names_no_machine(tmp_path: Path) -> None:
         assert_same_outputs(session, saved, noise(4, frames, 128))
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["attributes"]) == ["arousal", "valence", "dominance"]
-    assert FeatureParameters.from_dict(json.loads(metadata["features"])) == FeatureParameters()
+    assert MelFrontEnd.from_dict(json.loads(metadata["features"])) == MelFrontEnd()
     assert ChunkFormat(**json.loads(metadata["chunks"])) == saved.chunks
     for key in ("feature_mean", "feature_std"):
         np.testing.assert_array_equal(np.float32(json.loads(metadata[key])), getattr(saved, key))

@@ -1,13 +1,15 @@
 import torch
+from corpus_support import mel_format
 
-from raydec.config import FeatureConfig, ModelConfig
+from raydec.config import ModelConfig
+from raydec.features.mel_front_end import MelFrontEnd
 from raydec.model.assembly import build_network
 from raydec.model.folding import folded
 
 
 def test_a_folded_network_computes_the_same_function() -> None:
     generator = torch.Generator().manual_seed(0)
-    network = build_network(ModelConfig(temporal="cnn"), FeatureConfig(), 2, 4)
+    network = build_network(ModelConfig(temporal="cnn"), MelFrontEnd(), mel_format(), 2, 4)
     network.initialize(generator)
     for layer in network.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):

@@ -1,7 +1,9 @@
 import pytest
 import torch
+from corpus_support import mel_format
 
-from raydec.config import FeatureConfig, ModelConfig
+from raydec.config import ModelConfig
+from raydec.features.mel_front_end import MelFrontEnd
 from raydec.model.assembly import build_network
 from raydec.model.baselines import Autoencoder, Regressor, VariationalAutoencoder
 from raydec.model.network import Network
@@ -17,7 +19,7 @@ def baseline(kind: str, chunk_frames: int = 62, **model: object) -> Network:
         **model,
     }
     network = build_network(
-        ModelConfig.model_validate(settings), FeatureConfig(chunk_frames=chunk_frames), 3, 10
+        ModelConfig.model_validate(settings), MelFrontEnd(), mel_format(chunk_frames=chunk_frames), 3, 10
     )
     network.initialize(torch.Generator().manual_seed(0))
     return network.eval()
@@ -53,7 +55,7 @@ def test_decoder_mirrors_every_chunk_length(kind: str, frames: int) -> None:
 
 
 def test_decoder_mirrors_the_channels() -> None:
-    network = build_network(ModelConfig(kind="autoencoder"), FeatureConfig(), 1, 10)
+    network = build_network(ModelConfig(kind="autoencoder"), MelFrontEnd(), mel_format(), 1, 10)
     weights = [m.weight.shape[:2] for m in network.decoder.convolutions if hasattr(m, "output_padding")]
     assert weights == [(128, 128), (128, 128), (128, 64), (64, 64), (64, 32), (32, 32), (32, 1)]
 

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from corpus_support import mel_format
 from safetensors.torch import load_file, save_file
 
-from raydec.config import FeatureConfig, ModelConfig
+from raydec.config import ModelConfig
 from raydec.errors import UserError
-from raydec.features.parameters import FeatureParameters
+from raydec.features.mel_front_end import MelFrontEnd
 from raydec.model.assembly import build_network
 from raydec.model.directory import ChunkFormat, NetworkSpec, SavedModel, load_model, save_model
 
@@ -24,7 +25,7 @@ def network_of(attributes: tuple[str, ...], seed: int, **model: Any) -> tuple[Ne
     settings = ModelConfig.model_validate(
         {"channels": (4,) * 7, "embedding_dim": 16, "latent_dim": 6} | model
     )
-    network = build_network(settings, FeatureConfig(), len(attributes), 5)
+    network = build_network(settings, MelFrontEnd(), mel_format(), len(attributes), 5)
     network.initialize(torch.Generator().manual_seed(seed))
     network(torch.randn(11, 62, 128, generator=torch.Generator().manual_seed(seed)))
     numbers = tuple(4.0 + i / 3 for i in range(len(attributes)))
@@ -35,7 +36,7 @@ def saved_model(**changes: Any) -> SavedModel:
     rng = np.random.default_rng(0)
     content = {
         "networks": [network_of(("arousal", "valence"), 1), network_of(("dominance",), 2, temporal="gru")],
-        "features": FeatureParameters(),
+        "front_end": MelFrontEnd(),
         "chunks": ChunkFormat("log", 3.0, 11, 62, "as_is"),
         "feature_mean": rng.normal(size=128).astype(np.float32),
         "feature_std": rng.random(128).astype(np.float32),
@@ -68,7 +69,7 @@ def test_round_trip(folder: Path) -> None:
     before, after = saved_model(), load_model(folder)
     assert {path.name for path in folder.iterdir()} == FILES
     assert after.attributes == ("arousal", "valence", "dominance")
-    assert (after.features, after.chunks) == (before.features, before.chunks)
+    assert (after.front_end, after.chunks) == (before.front_end, before.chunks)
     assert after.resampler == before.resampler == "kaiser"
     for name in ("feature_mean", "feature_std", "centroids"):
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
@@ -187,8 +188,8 @@ def test_no_model_directory_at_all(tmp_path: Path) -> None:
         ({"networks": []}, r"networks: "),
         ({"centroids": "../../etc/passwd"}, r"centroids: "),
         ({"features": {"n_mels": 128}}, r"features: feature parameters that are missing"),
-        ({"features": FeatureParameters(n_fft=10**12).to_dict()}, r"features are out of range"),
-        ({"features": FeatureParameters(n_mels=64).to_dict()}, r"must have 64 means"),
+        ({"features": MelFrontEnd(n_fft=10**12).to_dict()}, r"features are out of range"),
+        ({"features": MelFrontEnd(n_mels=64).to_dict()}, r"must have 64 means"),
         ({"feature_normalization": {"mean": [0.0], "std": [1.0]}}, r"must have 128 means"),
         (
             {"chunks": {"scale": "log", "clip": 3, "num_chunks": 11, "chunk_frames": 1, "short": "tile"}},
@@ -205,7 +206,10 @@ def test_malformed_configs_are_user_errors(folder: Path, changes: dict[str, Any]
 
 def test_a_missing_key_is_named(folder: Path) -> None:
     document = json.loads((folder / "config.json").read_text())
-    for key in document:
+    # Directories that are older than front ends name none and hold mel frames.
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in document.items() if k != "front_end"}))
+    assert load_model(folder).front_end == MelFrontEnd()
+    for key in document.keys() - {"front_end"}:
         (folder / "config.json").write_text(json.dumps({k: v for k, v in document.items() if k != key}))
         assert "config.json" in refusal(folder)
     del document["networks"][1]["label_std"]

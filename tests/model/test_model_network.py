@@ -2,11 +2,13 @@ import math
 
 import pytest
 import torch
+from corpus_support import mel_format
 from torch import nn
 
-from raydec.config import FeatureConfig, ModelConfig
+from raydec.config import ModelConfig
+from raydec.features.mel_front_end import MelFrontEnd
 from raydec.model.assembly import build_network
-from raydec.model.encoder import Encoder, feature_map_sizes
+from raydec.model.mel_cnn import MelCnn, feature_map_sizes
 from raydec.model.network import DeepEmoCluster, Network
 from raydec.model.noise import Noise
 
@@ -16,7 +18,11 @@ SMALL = (4, 4, 6, 6, 8, 8, 8)
 def small_network(num_clusters: int = 5, num_attributes: int = 2, **model: object) -> Network:
     settings = {"channels": SMALL, "embedding_dim": 16, "latent_dim": 12, **model}
     network = build_network(
-        ModelConfig.model_validate(settings), FeatureConfig(num_chunks=6), num_attributes, num_clusters
+        ModelConfig.model_validate(settings),
+        MelFrontEnd(),
+        mel_format(num_chunks=6),
+        num_attributes,
+        num_clusters,
     )
     network.initialize(torch.Generator().manual_seed(1))
     return network
@@ -27,7 +33,7 @@ def chunks(num_utterances: int = 2, num_chunks: int = 6, frames: int = 62) -> to
 
 
 def published_size(num_clusters: int) -> DeepEmoCluster:
-    network = build_network(ModelConfig(), FeatureConfig(), 1, num_clusters)
+    network = build_network(ModelConfig(), MelFrontEnd(), mel_format(), 1, num_clusters)
     assert isinstance(network, DeepEmoCluster)
     return network
 
@@ -80,20 +86,20 @@ def test_feature_map_of_the_published_chunk() -> None:
 
 @pytest.mark.parametrize(("frames", "flat"), [(53, 64), (62, 64), (64, 64), (65, 96), (80, 96)])
 def test_encoder_takes_every_configurable_chunk_length(frames: int, flat: int) -> None:
-    encoder = Encoder(SMALL, 16, 0.5, chunk_frames=frames)
+    encoder = MelCnn(SMALL, 16, 0.5, chunk_frames=frames)
     assert encoder.cnn_out.in_features == flat
     assert encoder(chunks(frames=frames)).shape == (12, 16)
 
 
 def test_encoder_takes_shorter_chunks_with_the_same_rows_only() -> None:
-    encoder = Encoder(SMALL, 16, 0.5, chunk_frames=62)
+    encoder = MelCnn(SMALL, 16, 0.5, chunk_frames=62)
     assert encoder(chunks(frames=53)).shape == (12, 16)
     with pytest.raises(AssertionError, match="65 frames x 128 bands give 96 features"):
         encoder(chunks(frames=65))
 
 
 def test_encoder_gives_the_same_in_either_memory_format() -> None:
-    encoder = Encoder(SMALL, 16, 0.5).eval()
+    encoder = MelCnn(SMALL, 16, 0.5).eval()
     plain = encoder(chunks())
     torch.testing.assert_close(encoder.to(memory_format=torch.channels_last)(chunks()), plain)
 

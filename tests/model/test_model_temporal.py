@@ -1,10 +1,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from corpus_support import mel_format
 from torch import nn
 
-from raydec.config import FeatureConfig, ModelConfig
+from raydec.config import ModelConfig
 from raydec.errors import UserError
+from raydec.features.mel_front_end import MelFrontEnd
 from raydec.model.assembly import build_network
 from raydec.model.network import Network
 from raydec.model.noise import Noise
@@ -24,7 +26,9 @@ def sequence(dim: int = 32) -> torch.Tensor:
 
 
 def network(temporal: str) -> Network:
-    return build_network(ModelConfig.model_validate({"temporal": temporal}), FeatureConfig(), 1, 10)
+    return build_network(
+        ModelConfig.model_validate({"temporal": temporal}), MelFrontEnd(), mel_format(), 1, 10
+    )
 
 
 def num_parameters(module: nn.Module) -> int:

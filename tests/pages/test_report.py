@@ -263,7 +263,7 @@ def test_only_the_embeddings_on_the_map_are_kept(analysis: Analysis) -> None:
     keep = np.array([0, 5, 11, 12, 40, 131])
     view = score_split(analysis.run, analysis.view.split, keep=keep)
     np.testing.assert_array_equal(view.embeddings, analysis.view.embeddings[keep])
-    found = cluster_map(view, None, analysis.run.saved.features, 62, seed=0)
+    found = cluster_map(view, None, analysis.run.saved.front_end, analysis.run.saved.chunks, seed=0)
     assert "a random 6 of 132 chunks" in found.caption
 
 
@@ -300,7 +300,7 @@ def test_many_speakers_share_one_colour(analysis: Analysis) -> None:
 def test_the_nearest_chunks_are_those_a_search_finds(analysis: Analysis) -> None:
     view, centroids = analysis.view, analysis.run.saved.centroids
     assert centroids is not None and len(view.embeddings) == len(view) * view.num_chunks
-    found = nearest_chunks(view, analysis.run.saved.features, 62, per_cluster=2)
+    found = nearest_chunks(view, analysis.run.saved.front_end, analysis.run.saved.chunks, per_cluster=2)
     distances = np.linalg.norm(view.embeddings[:, None].astype(float) - centroids[None], axis=2)
     for cluster in range(len(centroids)):
         best: dict[int, tuple[float, int]] = {}
@@ -317,7 +317,7 @@ def test_the_nearest_chunks_are_those_a_search_finds(analysis: Analysis) -> None
 def test_times_of_chunks_lie_in_their_utterances(analysis: Analysis) -> None:
     view = analysis.view
     chunks = np.arange(len(view) * view.num_chunks)
-    starts, ends = chunk_times(view, chunks, analysis.run.saved.features, 62)
+    starts, ends = chunk_times(view, chunks, analysis.run.saved.front_end, analysis.run.saved.chunks)
     durations = np.repeat(view.table["duration_s"].to_numpy(), view.num_chunks)
     assert (starts >= 0).all() and (starts < ends).all() and (ends <= durations).all()
     assert (starts.reshape(-1, view.num_chunks)[:, 0] == 0).all()
@@ -328,7 +328,7 @@ def test_times_of_chunks_lie_in_their_utterances(analysis: Analysis) -> None:
 def test_clips_are_the_chunks_of_the_recordings(analysis: Analysis) -> None:
     text = report_html(analysis, audio=True)
     players = [attributes for attributes, _ in Elements(text).named("audio")]
-    near = nearest_chunks(analysis.view, analysis.run.saved.features, 62)
+    near = nearest_chunks(analysis.view, analysis.run.saved.front_end, analysis.run.saved.chunks)
     assert len(players) == len(near) > 0
     assert all(player["aria-label"] for player in players)
     data = (players[0]["src"] or "").removeprefix("data:audio/wav;base64,")
@@ -348,7 +348,7 @@ def test_audio_that_is_gone_or_too_much_is_said(
     analysis: Analysis, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     gone = with_columns(analysis, path=[str(tmp_path / "gone.wav")] * len(analysis.view))
-    near = nearest_chunks(analysis.view, analysis.run.saved.features, 62)
+    near = nearest_chunks(analysis.view, analysis.run.saved.front_end, analysis.run.saved.chunks)
     cells = [row[-1] for row in nearest_table(gone.view, near, with_audio=True).rows]
     assert all(cell.startswith("no clip: ") for cell in cells)
     monkeypatch.setattr(report_nearest, "AUDIO_BUDGET_BYTES", 2 * len(clip(analysis, near[0])))

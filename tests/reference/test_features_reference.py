@@ -14,7 +14,8 @@ import torch
 
 from raydec.features.audio import load_audio
 from raydec.features.chunking import chunk_starts, chunk_utterance
-from raydec.features.mel import FrameNormalizer, mel_frames
+from raydec.features.mel import mel_frames
+from raydec.features.normalization import FrameNormalizer
 
 pytestmark = pytest.mark.reference
 

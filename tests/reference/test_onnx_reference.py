@@ -12,7 +12,8 @@ import torch
 from raydec.errors import AudioError
 from raydec.features.chunking import chunk_utterance
 from raydec.features.kaiser import load_audio_kaiser
-from raydec.features.mel import FrameNormalizer, mel_frames
+from raydec.features.mel import mel_frames
+from raydec.features.normalization import FrameNormalizer
 from raydec.model.onnx_export import export_onnx
 from raydec.model.published import SHORT_NAMES, read_published
 from raydec.model.saved import SavedModel
@@ -46,7 +47,7 @@ def recordings(reference_dir: Path, published: SavedModel) -> dict[str, torch.Te
     chunks = {}
     for path in sorted((reference_dir / "wav").iterdir()):
         try:
-            frames = mel_frames(load_audio_kaiser(path, published.features.sample_rate), published.features)
+            frames = mel_frames(load_audio_kaiser(path, published.front_end.sample_rate), published.front_end)
         except AudioError:
             continue
         normalized = normalizer.normalize(frames)

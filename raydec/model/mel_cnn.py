@@ -1,4 +1,4 @@
-"""The convolutional encoder: one chunk of mel frames to one vector."""
+"""The trunk of the mel front end: convolutions from one chunk of mel frames to one vector, and back."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from raydec.config import ModelConfig
+from raydec.features.front_end import ChunkFormat, FrontEnd
 from raydec.model.batch_norm import GlobalBatchNorm2d
 from raydec.model.noise import Noise, dropout
+from raydec.model.trunk import Trunk
 
 # One stride per convolution: five halvings take 62 x 128 to 2 x 4.
 STRIDES = (1, 1, 2, 2, 2, 2, 2)
@@ -24,7 +27,7 @@ def feature_map_sizes(chunk_frames: int, num_mels: int) -> list[tuple[int, int]]
     return sizes
 
 
-class Encoder(nn.Module):
+class MelCnn(Trunk):
     """Seven 3x3 convolutions and ``cnn_out``, the linear layer that both branches share.
 
     Args:
@@ -57,6 +60,9 @@ class Encoder(nn.Module):
         rows, columns = feature_map_sizes(chunk_frames, num_mels)[-1]
         self.cnn_out = nn.Linear(channels[-1] * rows * columns, embedding_dim)
         self.dropout = dropout
+        self.channels = tuple(channels)
+        self.num_mels = num_mels
+        self.chunk_frames = chunk_frames
 
     def feature_map(self, chunks: Float[Tensor, "chunk frame mel"]) -> Float[Tensor, "chunk feature"]:
         """The flattened output of the convolutions (1024 values for 62 frames of 128 bands)."""
@@ -72,3 +78,57 @@ class Encoder(nn.Module):
     ) -> Float[Tensor, "chunk embedding"]:
         """Encode chunks of normalised mel frames; dropout only with ``noise``."""
         return dropout(torch.relu(self.cnn_out(self.feature_map(chunks))), self.dropout, noise)
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width of ``cnn_out``."""
+        return self.cnn_out.out_features
+
+    def takes(self, num_frames: int) -> bool:
+        """Whether chunks of this length give as large a feature map as the longest."""
+        sizes = [feature_map_sizes(frames, self.num_mels)[-1] for frames in (num_frames, self.chunk_frames)]
+        return sizes[0] == sizes[1]
+
+    def decoder(self, latent_dim: int) -> MelDecoder:
+        """See :meth:`Trunk.decoder`."""
+        return MelDecoder(self.channels, latent_dim, self.chunk_frames, self.num_mels)
+
+
+class MelDecoder(nn.Module):
+    """The mirror image of :class:`MelCnn`: latent vectors to chunks, by transposed convolutions.
+
+    Args:
+        channels: of the convolutions that are mirrored.
+        latent_dim: width of a latent vector.
+        chunk_frames: frames per chunk.
+        num_mels: mel bands.
+    """
+
+    def __init__(self, channels: Sequence[int], latent_dim: int, chunk_frames: int, num_mels: int) -> None:
+        super().__init__()
+        sizes = feature_map_sizes(chunk_frames, num_mels)[::-1]
+        outputs = [*channels[::-1], 1]
+        self.start = (outputs[0], *sizes[0])
+        self.expand = nn.Linear(latent_dim, outputs[0] * sizes[0][0] * sizes[0][1])
+        layers: list[nn.Module] = []
+        for i, stride in enumerate(STRIDES[::-1]):
+            # A stride of 2 maps both 2n - 1 and 2n to n; the output padding selects the original size.
+            extra = tuple(
+                size - (stride * (small - 1) + 1) for small, size in zip(*sizes[i : i + 2], strict=True)
+            )
+            layers.append(
+                nn.ConvTranspose2d(outputs[i], outputs[i + 1], 3, stride, padding=1, output_padding=extra)
+            )
+            if i + 1 < len(STRIDES):
+                layers += [GlobalBatchNorm2d(outputs[i + 1]), nn.ReLU(inplace=True)]
+        self.convolutions = nn.Sequential(*layers)
+
+    def forward(self, latent: Float[Tensor, "chunk latent"]) -> Float[Tensor, "chunk frame mel"]:
+        """Chunks of normalised mel frames."""
+        start = torch.relu(self.expand(latent)).view(-1, *self.start)
+        return self.convolutions(start).squeeze(1)
+
+
+def build(model: ModelConfig, front_end: FrontEnd, form: ChunkFormat) -> MelCnn:
+    """The trunk that the mel front end names; see :class:`raydec.features.front_end.FrontEnd`."""
+    return MelCnn(model.channels, model.embedding_dim, model.dropout, form.chunk_frames, front_end.width)

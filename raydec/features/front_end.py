@@ -1,0 +1,250 @@
+"""What a front end is: how recordings become the rows of a feature store, and those rows network input.
+
+A front end is a frozen dataclass whose fields are its parameters. It is torch-free to import, so that opening
+a store does not import torch; the methods that compute import what they need. A new one is one module with a
+class under :func:`register_front_end`, or named by an entry point of the group ``raydec.front_ends``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args
+
+import numpy as np
+from jaxtyping import Float, Float32, Int64
+from pydantic import TypeAdapter, ValidationError
+
+from raydec.config import FeatureConfig
+from raydec.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from raydec.features.audio import Recording
+
+Scale = Literal["power", "log", "plain"]
+SCALES: tuple[Scale, ...] = get_args(Scale)
+"""What statistics may be of: mel power, its logarithm, or values that are taken as they are."""
+ENTRY_POINTS = "raydec.front_ends"
+
+
+@dataclass(frozen=True)
+class ChunkFormat:
+    """How stored frames become network input.
+
+    Attributes:
+        scale: on which features are normalised.
+        clip: normalised features are limited to +-clip.
+        num_chunks: chunks per utterance.
+        chunk_frames: frames per chunk.
+        short: what becomes of utterances shorter than a chunk; see
+            :func:`raydec.features.chunking.chunk_utterance`.
+    """
+
+    scale: Scale
+    clip: float
+    num_chunks: int
+    chunk_frames: int
+    short: Literal["tile", "as_is"] = "tile"
+
+
+class FrontEnd(ABC):
+    """Base of all front ends; subclasses are frozen dataclasses.
+
+    Two stores agree when their front ends have the same name and parameters. Everything here is JSON: a model
+    directory remembers its front end by :meth:`to_dict`.
+
+    Attributes:
+        name: by which stores and model directories name it.
+        trunk: ``module:function`` that builds the first part of a network, called with a
+            :class:`raydec.config.ModelConfig`, the front end and a :class:`ChunkFormat`; it returns a
+            :class:`raydec.model.trunk.Trunk`.
+        scales: on which a store keeps statistics of its frames.
+        sample_rate: of the waveforms that it takes, in Hz.
+        remove_dc: whether a DC offset is removed, so that it needs no warning.
+    """
+
+    name: ClassVar[str]
+    trunk: ClassVar[str]
+    scales: ClassVar[tuple[Scale, ...]]
+    sample_rate: int
+    remove_dc: bool = False
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """Values per frame."""
+
+    @property
+    @abstractmethod
+    def hop_s(self) -> float:
+        """Seconds from one frame to the next."""
+
+    @abstractmethod
+    def frames(self, waveform: Float32[np.ndarray, " sample"]) -> Float32[Tensor, "frame width"]:
+        """The frames of one recording, at least one; none depends on other recordings."""
+
+    def blocks(self, recording: Recording) -> Iterator[Float32[Tensor, "_ width"]]:
+        """The frames of a recording of any length, in blocks.
+
+        Raises:
+            AudioError: the file cannot be read any more.
+        """
+        yield self.frames(recording.samples())
+
+    @property
+    @abstractmethod
+    def usual_format(self) -> ChunkFormat:
+        """The chunk format where a config sets nothing."""
+
+    def chunk_format(self, features: FeatureConfig) -> ChunkFormat:
+        """The chunk format that a config asks for, with what it leaves unset filled in.
+
+        Raises:
+            UserError: see :meth:`check_format`.
+        """
+        given = {key: value for key, value in features.model_dump().items() if value is not None}
+        form = dataclasses.replace(self.usual_format, **given)
+        self.check_format(form)
+        return form
+
+    def check_format(self, form: ChunkFormat) -> None:
+        """Refuse chunks that do not suit this front end.
+
+        Raises:
+            UserError: naming the config's key, its value and its limits.
+        """
+        if form.scale not in self.scales:
+            raise UserError(
+                f"features.scale={form.scale}: front end {self.name} has {' and '.join(self.scales)} only; "
+                "leave it unset"
+            )
+
+    def check(self) -> None:
+        """Refuse parameters that no recording has, before anything of their size is allocated.
+
+        Raises:
+            ValueError: saying which.
+        """
+        return
+
+    def of_this_version(self) -> FrontEnd:
+        """The front end whose stores can be trained on where nothing else is asked for."""
+        return self
+
+    def chunk_seconds(
+        self,
+        form: ChunkFormat,
+        places: Int64[np.ndarray, " chunk"],
+        num_frames: Int64[np.ndarray, " chunk"],
+        duration_s: Float[np.ndarray, " chunk"],
+    ) -> tuple[Float[np.ndarray, " chunk"], Float[np.ndarray, " chunk"]]:
+        """Where chunks begin and end in their utterances, in seconds; short utterances are whole.
+
+        Args:
+            form: the chunk geometry.
+            places: number of each chunk in its utterance.
+            num_frames: stored frames of its utterance.
+            duration_s: of its utterance.
+        """
+        from raydec.features.chunking import chunk_starts
+
+        starts = chunk_starts(num_frames, form.num_chunks, form.chunk_frames)[np.arange(len(places)), places]
+        return starts * self.hop_s, np.minimum((starts + form.chunk_frames) * self.hop_s, duration_s)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The parameters as a JSON object, without the name."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[call-overload]
+
+    @classmethod
+    def from_dict(cls: type[Kind], values: Mapping[str, Any]) -> Kind:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: a parameter is missing or unknown, or has another type.
+        """
+        expected = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        if set(values) != expected:
+            names = ", ".join(sorted(expected.symmetric_difference(values)))
+            raise ValueError(f"feature parameters that are missing or unknown: {names}")
+        try:
+            # As JSON, where a list is a tuple and a whole number a float.
+            return TypeAdapter(cls).validate_json(json.dumps(dict(values)), strict=True)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            key = ".".join(str(part) for part in problem["loc"])
+            raise ValueError(
+                f"feature parameter {key}={problem['input']!r}: {problem['msg'].lower()}"
+            ) from None
+
+    def differences(self, other: FrontEnd) -> list[str]:
+        """Per parameter that differs: its name, this value, the other value."""
+        if self.name != other.name:
+            return [f"front end {self.name} instead of {other.name}"]
+        mine, theirs = self.to_dict(), other.to_dict()
+        return [f"{key} {mine[key]} instead of {theirs[key]}" for key in mine if mine[key] != theirs[key]]
+
+    def resolve(self, features: FeatureConfig) -> FeatureConfig:
+        """A config's section with everything set.
+
+        Raises:
+            UserError: see :meth:`chunk_format`.
+        """
+        filled = dataclasses.asdict(self.chunk_format(features))
+        return features.model_copy(update={key: filled[key] for key in FeatureConfig.model_fields})
+
+
+Kind = TypeVar("Kind", bound=FrontEnd)
+_registered: dict[str, type[FrontEnd]] = {}
+_BUILT_IN = {"mel": "raydec.features.mel_front_end"}
+
+
+def register_front_end(kind: type[Kind]) -> type[Kind]:
+    """Class decorator: let stores and models name this front end.
+
+    Raises:
+        ValueError: another class has that name.
+    """
+    other = _registered.setdefault(kind.name, kind)
+    if (other.__module__, other.__qualname__) != (kind.__module__, kind.__qualname__):
+        raise ValueError(f"front end {kind.name!r} is {other.__module__}.{other.__qualname__} already")
+    _registered[kind.name] = kind
+    return kind
+
+
+def front_end_kind(name: str) -> type[FrontEnd]:
+    """The class of a front end: built in, registered, or of an installed package.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if name not in _registered and name in _BUILT_IN:
+        import_module(_BUILT_IN[name])
+    if name not in _registered:
+        for entry in entry_points(group=ENTRY_POINTS, name=name):
+            register_front_end(entry.load())
+    if name not in _registered:
+        known = ", ".join(sorted({*_registered, *_BUILT_IN}))
+        raise UserError(
+            f"there is no front end {name!r}; known are {known}; import the module that registers it, or "
+            f"install the package that has it as an entry point of {ENTRY_POINTS}"
+        )
+    return _registered[name]
+
+
+def front_end_of(content: Mapping[str, Any]) -> FrontEnd:
+    """The front end that a ``store.json`` or a model's ``config.json`` describes.
+
+    Files that name none are older than front ends and hold mel frames.
+
+    Raises:
+        UserError: see :func:`front_end_kind`.
+        ValueError: see :meth:`FrontEnd.from_dict`.
+    """
+    return front_end_kind(content.get("front_end", "mel")).from_dict(content["features"])

@@ -1,0 +1,112 @@
+"""The scales of stored frames, and the statistics that normalise them.
+
+As published: z-normalised per value, NaN to 0, clipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Float64
+from torch import Tensor
+
+from raydec.features.front_end import Scale
+
+LOG_OFFSET = 1e-6
+"""Added to mel power before the logarithm, so that digital silence stays finite."""
+
+
+def scale_frames(frames: Float[Tensor, "*axes width"], scale: Scale) -> Float[Tensor, "*axes width"]:
+    """Frames as they are stored, or their natural logarithm ``log(x + 1e-6)``."""
+    return (frames + LOG_OFFSET).log_() if scale == "log" else frames
+
+
+@dataclass(frozen=True, eq=False)
+class FrameNormalizer:
+    """z-normalisation of each value of a frame, as the published system does it.
+
+    Attributes:
+        mean: per value, on ``scale``.
+        std: population standard deviation per value, on ``scale``.
+        scale: what is normalised.
+        clip: normalised values are limited to +-clip.
+    """
+
+    mean: Float32[np.ndarray, " width"]
+    std: Float32[np.ndarray, " width"]
+    scale: Scale
+    clip: float
+
+    def normalize(self, frames: Float[Tensor, "*axes width"]) -> Float32[Tensor, "*axes width"]:
+        """Scale, z-normalise, NaN (a value that never varied) to 0, clip. The input is left alone."""
+        # Copied: what Ray hands to a worker is read-only, of which torch warns.
+        mean = torch.tensor(self.mean, device=frames.device)
+        std = torch.tensor(self.std, device=frames.device)
+        scaled = scale_frames(frames.float(), self.scale)
+        return ((scaled - mean).div_(std)).nan_to_num_(nan=0.0).clamp_(-self.clip, self.clip)
+
+
+@dataclass(frozen=True, eq=False)
+class FrameMoments:
+    """Count, mean and centred sum of squares of each value of frames; parts merge into the whole.
+
+    Attributes:
+        scales: the rows of ``mean``.
+        count: number of frames.
+        mean: one row per scale.
+        squares: sums of squared distances from the mean, rows as ``mean``.
+    """
+
+    scales: tuple[Scale, ...]
+    count: int
+    mean: Float64[np.ndarray, "scale width"]
+    squares: Float64[np.ndarray, "scale width"]
+
+    @classmethod
+    def empty(cls, scales: Sequence[Scale], width: int) -> FrameMoments:
+        """The moments of no frames."""
+        return cls(tuple(scales), 0, np.zeros((len(scales), width)), np.zeros((len(scales), width)))
+
+    @classmethod
+    def of(cls, frames: Float[np.ndarray, "frame width"], scales: Sequence[Scale]) -> FrameMoments:
+        """The moments of stored frames, computed in float64."""
+        values = np.asarray(frames, dtype=np.float64)
+        if not len(values):
+            return cls.empty(scales, values.shape[1])
+        scaled = np.stack([np.log(values + LOG_OFFSET) if scale == "log" else values for scale in scales])
+        mean = scaled.mean(axis=1)
+        return cls(tuple(scales), len(values), mean, np.square(scaled - mean[:, None]).sum(axis=1))
+
+    def merge(self, other: FrameMoments) -> FrameMoments:
+        """The moments of both sets of frames together."""
+        count = self.count + other.count
+        if not count:
+            return self
+        shift = other.mean - self.mean
+        mean = self.mean + shift * (other.count / count)
+        squares = self.squares + other.squares + shift**2 * (self.count * other.count / count)
+        return FrameMoments(self.scales, count, mean, squares)
+
+    def mean_std(self, scale: Scale) -> tuple[Float64[np.ndarray, " width"], Float64[np.ndarray, " width"]]:
+        """Mean and population standard deviation per value; of no frames: 0 and 0."""
+        row = self.scales.index(scale)
+        return self.mean[row], np.sqrt(self.squares[row] / max(self.count, 1))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a JSON object; numbers survive the round trip exactly."""
+        return {
+            "scales": list(self.scales),
+            "count": self.count,
+            "mean": self.mean.tolist(),
+            "squares": self.squares.tolist(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> FrameMoments:
+        """The inverse of :meth:`to_dict`."""
+        mean, squares = np.array(values["mean"]), np.array(values["squares"])
+        return cls(tuple(values["scales"]), int(values["count"]), mean, squares)

@@ -1,0 +1,33 @@
+"""What the first part of a network is to the rest of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from raydec.model.noise import Noise
+
+
+class Trunk(nn.Module, ABC):
+    """From chunks of normalised frames to one vector each, which all branches share."""
+
+    @property
+    @abstractmethod
+    def embedding_dim(self) -> int:
+        """Width of the vectors."""
+
+    @abstractmethod
+    def forward(
+        self, chunks: Float[Tensor, "chunk frame width"], noise: Noise | None = None
+    ) -> Float[Tensor, "chunk embedding"]:
+        """Encode chunks; dropout only with ``noise``."""
+
+    @abstractmethod
+    def decoder(self, latent_dim: int) -> nn.Module:
+        """A module from latent vectors, [chunk, latent], back to chunks, for the autoencoders."""
+
+    def takes(self, num_frames: int) -> bool:
+        """Whether chunks of this length, at most the configured one, can be encoded."""
+        return True
