@@ -1,6 +1,6 @@
 """raydec: train, search and serve DeepEmoCluster models on Ray.
 
-Importing the package costs nothing: torch and Ray are loaded by the functions that use them.
+Importing the package is fast: torch and Ray are loaded only by the functions that use them.
 """
 
 from __future__ import annotations
@@ -33,11 +33,10 @@ __all__ = ["__version__", *_HOMES]
 
 
 class _Package(ModuleType):
-    """The package as a namespace of its public functions, each imported when it is first asked for.
+    """The package as a namespace of its public functions, each imported at its first use.
 
-    ``raydec.train`` is a function here and a module on disk, for ``python -m raydec.train``. Importing that
-    module would put it in the function's place, so such an assignment is passed over; the module itself is
-    found by ``import raydec.train``'s own way, in ``sys.modules``.
+    ``raydec.train`` is a function, but also a module on disk, for ``python -m raydec.train``. Importing that
+    module would replace the function, so this assignment is ignored; the module is still in ``sys.modules``.
     """
 
     def __getattribute__(self, name: str) -> Any:

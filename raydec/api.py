@@ -1,13 +1,13 @@
-"""raydec as a library: what the commands do, as functions with typed results.
+"""raydec as a library: the commands as functions with typed results.
 
-Every function raises :class:`raydec.errors.UserError` for a mistake of the caller's, with the message that
-the command would print. Settings are a mapping whose keys may be dotted, a YAML file, or keyword arguments;
-they are checked as the command line's are::
+Every function raises :class:`raydec.errors.UserError` for a mistake of the caller, with the message that the
+command would print. Settings are a mapping whose keys may be dotted, a YAML file, or keyword arguments, and
+are validated as on the command line::
 
     raydec.train({"data.store": "stores/mine", "training.epochs": 30}, name="mine")
     raydec.train("mine.yaml", training={"epochs": 30})
 
-A process that already runs Ray, such as a notebook, trains on the Ray that it runs.
+If the process has already started Ray, as in a notebook, that Ray is used.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ def train(
     """Train one model, or resume an unfinished run of the same name.
 
     Args:
-        settings: the run's settings; without a feature store, the synthetic demo corpus is trained on.
-        watch: makes what shows progress while the run trains, from the resolved settings.
-        more: further settings, over those in ``settings``.
+        settings: the run's settings; without a feature store, it trains on the synthetic demo corpus.
+        watch: returns a context manager that shows progress; called with the resolved settings.
+        more: further settings, which override those in ``settings``.
 
     Returns:
         The run directory, and the scores of its best epoch.
 
     Raises:
-        UserError: a setting is wrong, the store lacks what is asked for, or the run exists with others.
+        UserError: a setting is wrong, the store lacks required data, or the run exists with other settings.
     """
     from raydec.experiment import resolve, train_run
 
@@ -70,8 +70,9 @@ def search(
 
     Args:
         settings: the search's settings, with a section ``search``.
-        watch: makes what shows progress, from the plan and the number of trials that have ended before.
-        more: further settings, over those in ``settings``.
+        watch: returns a context manager that shows progress; called with the plan and the number of trials
+            that have ended before.
+        more: further settings, which override those in ``settings``.
 
     Returns:
         The ranked settings, and the best run.
@@ -79,7 +80,7 @@ def search(
     Raises:
         UserError: a setting is wrong, the trials do not fit on the machines, or the search exists
             with other settings.
-        KeyboardInterrupt: it was interrupted; what was finished is kept.
+        KeyboardInterrupt: it was interrupted; finished work is kept.
     """
     from raydec.experiment import search_run
     from raydec.search.config import TuneConfig
@@ -96,15 +97,15 @@ def predict(
     address: str | None = None,
     **options: Any,
 ) -> PredictionCounts:
-    """Predict recordings into a table, continuing where an earlier call stopped.
+    """Predict recordings into a table; an interrupted call is resumed.
 
-    For a few recordings in memory, :func:`raydec.load` gives a model with ``predict``.
+    To predict a few recordings in memory, use ``raydec.load(model).predict``.
 
     Args:
         model: a model directory, or ``hf:owner/name``.
         paths: audio files, folders, or lists of files.
         out: a ``.csv`` or ``.parquet`` file.
-        num_workers: processes; 0: this one, without Ray; None: decided by how much there is to do.
+        num_workers: number of processes; 0: this process, without Ray; None: depends on the number of files.
         address: Ray cluster to join; None: ``RAY_ADDRESS``, else this machine.
         options: of :func:`raydec.inference.recordings.predict_recordings`, such as ``window_s``.
 
@@ -131,16 +132,16 @@ def report(
     Args:
         run: the run directory.
         out: the file; default: ``report.html`` in the run directory.
-        split: the split to look at closely; default: the first test split, or ``validation``.
-        store: where the run's feature store is, if it was moved.
-        audio: embed a second of audio of the utterances nearest each centroid.
-        progress: is told how many predictions are made, and how many there will be.
+        split: the split to show in detail; default: the first test split, or ``validation``.
+        store: the run's feature store, if it was moved.
+        audio: embed a second of audio for each utterance nearest to a centroid.
+        progress: called with the number of predictions so far, and the total.
 
     Returns:
-        The file.
+        The path of the file.
 
     Raises:
-        UserError: no finished run, a changed store, or a file that cannot be written.
+        UserError: the run is not finished, the store has changed, or the file cannot be written.
     """
     from raydec.pages.analysis import analyse
     from raydec.pages.run_report import report_path, write_report

@@ -1,4 +1,4 @@
-"""Config files and overrides as people write them, before anything is validated."""
+"""Reads config files and overrides, before validation."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def read_settings(
 
     Args:
         path: a YAML file, or None.
-        settings: mappings whose keys may be dotted; a later one wins.
+        settings: mappings whose keys may be dotted; later mappings override earlier ones.
         overrides: values are YAML.
-        text_keys: dotted keys whose values are text, so that ``name=007`` and ``name=no`` mean what they say.
+        text_keys: dotted keys whose values are text, so that ``name=007`` and ``name=no`` are kept as text.
 
     Raises:
-        UserError: unreadable file, malformed override, a key without a value, or a variable that is not set.
+        UserError: unreadable file, malformed override, a key without a value, or an unset variable.
     """
     file, given = _read_yaml(path, text_keys), _read_overrides(overrides, text_keys)
     try:
@@ -42,7 +42,7 @@ def read_settings(
         reason = text.rpartition("while resolving interpolation:")[2].strip(' ."')
         key = f"{error.full_key}: " if error.full_key else ""
         raise UserError(
-            f"{key}{reason}; set what it names, or give a default as in ${{oc.env:NAME,default}}"
+            f"{key}{reason}; set the variable, or give a default as in ${{oc.env:NAME,default}}"
         ) from None
 
 
@@ -54,16 +54,16 @@ def _nested(settings: Sequence[Mapping[str, Any]]) -> DictConfig:
 
 
 def expand_home(value: Any) -> Any:
-    """A path with a leading ``~`` written out; anything else as it is.
+    """Expand a leading ``~`` of a path; other values are returned unchanged.
 
     Raises:
-        ValueError: nobody of that name has a home folder here.
+        ValueError: the user has no home folder here.
     """
     if not isinstance(value, str) or not value.startswith("~"):
         return value
     expanded = os.path.expanduser(value)
     if expanded.startswith("~"):
-        raise ValueError(f"{value.split('/')[0]} has no home folder here; write the path from the root")
+        raise ValueError(f"{value.split('/')[0]} has no home folder here; give an absolute path")
     return expanded
 
 
@@ -92,7 +92,7 @@ def _read_yaml(path: str | Path | None, text_keys: Collection[str]) -> DictConfi
 
 
 def _scalars(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, yaml.ScalarNode]]:
-    """Dotted key and node of every single value, with the text that stands in the file."""
+    """Dotted key and YAML node of every scalar value; the node holds the original text."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             yield from _scalars(value, f"{prefix}.{key.value}" if prefix else str(key.value))
@@ -112,7 +112,7 @@ def _read_overrides(overrides: Sequence[str], text_keys: Collection[str]) -> Dic
         key, _, value = item.partition("=")
         if not value.strip():
             raise UserError(
-                f"{key} is given without a value (is a variable of the shell unset?); give one, or write "
+                f"{key} is given without a value (is a shell variable unset?); give one, or write "
                 f"{key}=null to leave it unset"
             )
     try:

@@ -1,4 +1,4 @@
-"""What can be said of a config's keys: their types and defaults, and what is wrong with a value."""
+"""Lists a config's keys with types and defaults, and explains validation errors."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def text_keys(schema: type[BaseModel]) -> set[str]:
 
 
 def tolerated(section: type[BaseModel], given: Any) -> Any:
-    """A section's values, those that can mean only one thing brought to the type that is wanted.
+    """A section's values, with unambiguous values converted to the expected type.
 
-    A number where text is wanted becomes text; a single value where a list is wanted becomes a list, and
-    ``a,b`` one of two.
+    A number becomes text if text is expected; a single value becomes a list if a list is expected, and
+    ``a,b`` a list of two.
 
     Raises:
         ValueError: a text is empty.
@@ -52,7 +52,7 @@ def tolerated(section: type[BaseModel], given: Any) -> Any:
             if isinstance(value, int | Path) and not isinstance(value, bool):
                 values[name] = str(value)
             elif value == "":
-                raise ValueError(f"{name} is empty; give a value, or leave the key out")
+                raise ValueError(f"{name} is empty; give a value, or omit the key")
         elif _is_list(field.annotation) and isinstance(value, str | int | float):
             values[name] = [part.strip() for part in value.split(",")] if isinstance(value, str) else [value]
     return values
@@ -82,12 +82,12 @@ def explain_validation(error: ValidationError, schema: type[BaseModel]) -> str:
     if not key:
         return message
     if isinstance(problem["input"], Mapping) and problem["type"] == "value_error":
-        # Of a whole section, which is too long to be shown.
+        # The input is a whole section, which is too long to be shown.
         return message if message.startswith(f"{key}.") else f"{key}.{message}"
     if problem["type"] == "missing":
-        return f"{'.'.join(location[:-1])}={problem['input']!r}: that is too few values"
+        return f"{'.'.join(location[:-1])}={problem['input']!r}: too few values"
     if problem["type"] == "string_type":
-        return f"{key}={problem['input']!r}: must be text; if it is meant as text, write it in quotes"
+        return f"{key}={problem['input']!r}: must be text; to give it as text, write it in quotes"
     return f"{key}={problem['input']!r}: {message[0].lower()}{message[1:]}"
 
 

@@ -10,7 +10,7 @@ from raydec.corpus.readers import read_corpus
 
 
 def demo_store(output_dir: Path) -> Path:
-    """Make the synthetic demo corpus and its feature store under ``output_dir`` unless they are there.
+    """Make the synthetic demo corpus and its feature store under ``output_dir``, unless they exist.
 
     Returns:
         The feature store's folder.
@@ -18,7 +18,7 @@ def demo_store(output_dir: Path) -> Path:
     from raydec.prepare import prepare_store
 
     note(
-        "no data.store is given: training on the synthetic demo corpus, whose scores say nothing about human "
+        "data.store is not set: training on the synthetic demo corpus, whose scores say nothing about human "
         "speech"
     )
     base = output_dir / f"synthetic-demo-v{DEMO_VERSION}"

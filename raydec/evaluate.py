@@ -1,4 +1,4 @@
-"""``python -m raydec.evaluate MODEL_DIR STORE_DIR``: how good a model is on labeled splits."""
+"""``python -m raydec.evaluate MODEL_DIR STORE_DIR``: score a model on labeled splits."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from raydec.console.terminal import note, progress_bar, run_entry_point, waiting
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Evaluate, print the tables and write the files that were asked for."""
+    """Evaluate, print the tables and write the requested files."""
     options = evaluate_parser().parse_args(arguments)
-    # torch takes seconds to import: not before the arguments are known to be good.
+    # Imported after the arguments are checked, because importing torch takes seconds.
     from raydec.evaluation.output import check_output, write_evaluation
     from raydec.evaluation.scoring import evaluate
     from raydec.learning.host import keep_freed_memory

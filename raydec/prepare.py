@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     from raydec.features.shards import ShardPlan, ShardResult
     from raydec.features.store_writer import StoreSummary
 
-# One core decodes this many in about the time a local Ray takes to start.
+# The number of utterances that one core decodes in about the time that a local Ray takes to start.
 _SMALL_CORPUS = 2000
 _LINE_EVERY_S = 10.0
 _MAX_REASONS, _MAX_EXAMPLES = 15, 3
-# What makes two reasons of the same kind differ: numbers, and anything quoted.
+# The parts in which two reasons of the same kind may differ: numbers and quoted text.
 _PARTICULARS = re.compile(r"'[^']*'|\"[^\"]*\"|[-+]?\d[\d.,]*(?:e[-+]?\d+)?")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Read the corpus, compute its features, and say what was skipped and why."""
+    """Read the corpus, compute its features, and print what was skipped and why."""
     options = _parse(arguments)
-    # Reading the corpus needs Arrow, decoding needs torch: not before the arguments are known to be good.
+    # Imported after the arguments are checked, because importing Arrow and torch takes seconds.
     from raydec.corpus.readers import read_corpus
     from raydec.features.mel_front_end import MelFrontEnd
 
@@ -71,22 +71,23 @@ def prepare_store(
     quiet: bool = False,
     front_end: FrontEnd | None = None,
 ) -> StoreSummary:
-    """Make a corpus's feature store, or go on where an interrupted run stopped.
+    """Make a corpus's feature store, or resume an interrupted run.
 
     Args:
-        corpus: what to decode.
+        corpus: the corpus to decode.
         folder: the store's folder; on a cluster, on storage that all nodes share.
         num_workers: Ray tasks at a time; 0 works in this process without Ray; None uses every CPU of the
-            cluster at ``address``, or of this machine when the corpus is large enough to be worth it.
-        address: Ray cluster to join; None means ``RAY_ADDRESS``, else this machine.
-        restart: discard what is in the folder and begin again.
-        synthetic: mark the store as made of synthetic speech, even if the corpus does not say so.
+            cluster at ``address``, or, for a large corpus, every CPU of this machine.
+        address: Ray cluster to join; default: ``RAY_ADDRESS``, else this machine.
+        restart: discard the contents of the folder and start over.
+        synthetic: mark the store as synthetic speech, even if the corpus is not marked.
         quiet: show no progress.
-        front_end: what makes the features; None means mel frames.
+        front_end: computes the features; default: mel frames.
 
     Raises:
-        UserError: nothing usable in the corpus, the folder holds something else or a store of another state
-            of the corpus, the disk is full, or the cluster cannot be reached or does not share the folder.
+        UserError: the corpus has no usable utterance, the folder holds other files or a store of another
+            state of the corpus, the disk is full, or the cluster cannot be reached or does not share the
+            folder.
     """
     from raydec.features.mel_front_end import MelFrontEnd
     from raydec.features.shards import finished_shard, plan_shards, write_shard
@@ -118,7 +119,7 @@ def prepare_store(
 def _parse(arguments: Sequence[str]) -> Namespace:
     parser = Parser(
         prog="python -m raydec.prepare",
-        description="Turn a corpus into a feature store. Interrupted, it goes on where it stopped.",
+        description="Turn a corpus into a feature store. An interrupted run is resumed.",
     )
     parser.add_argument("corpus_dir", type=Path, metavar="CORPUS_DIR", help="folder of the corpus")
     parser.add_argument("store_dir", type=Path, metavar="STORE_DIR", help="folder of the feature store")
@@ -135,7 +136,7 @@ def _parse(arguments: Sequence[str]) -> Namespace:
         nargs="+",
         action="extend",
         default=[],
-        help="folders of more speech, searched recursively, used without labels",
+        help="folders of further speech to be used without labels, searched recursively",
     )
     parser.add_argument(
         "--format",
@@ -149,7 +150,7 @@ def _parse(arguments: Sequence[str]) -> Namespace:
         nargs=2,
         metavar=("LOW", "HIGH"),
         default=(1.0, 7.0),
-        help="limits of valid labels (default: 1 7); rows outside are skipped",
+        help="range of valid labels (default: 1 7); rows outside it are skipped",
     )
     parser.add_argument(
         "--remove-dc",
@@ -160,13 +161,13 @@ def _parse(arguments: Sequence[str]) -> Namespace:
         "--workers",
         type=int,
         metavar="N",
-        help="Ray tasks at a time; 0: in this process without Ray; default: every CPU; small corpora 0",
+        help="Ray tasks at a time; 0: in this process without Ray; default: every CPU, 0 for small corpora",
     )
     parser.add_argument("--address", help="Ray cluster to join; default: RAY_ADDRESS, else this machine")
     parser.add_argument("--restart", action="store_true", help="discard an earlier store in STORE_DIR")
     options = parser.parse_args(list(arguments))
     if options.workers is not None and options.workers < 0:
-        raise UserError(f"--workers {options.workers}: it must be 0 or more")
+        raise UserError(f"--workers must be 0 or more, not {options.workers}")
     return options
 
 
@@ -178,13 +179,13 @@ def _workers(asked: int | None, address: str | None, num_left: int) -> int | Non
 
 
 class _Progress:
-    """Counts finished utterances, on a bar or in lines of a log."""
+    """Counts finished utterances and shows them as a bar or as log lines."""
 
     def __init__(self, num_done: int, num_left: int, quiet: bool) -> None:
         self.num_done = num_done
         self.num_left = num_left
         self._total = num_done + num_left
-        # A log wants to be told now and then; a pipe wants nothing unless asked for.
+        # Log lines only with -v, and not beside the bar of a terminal.
         self._in_lines = not quiet and not err.is_terminal and verbosity() > 0
         self._last_line_s = time.monotonic()
         self.bar = progress_bar("utterances")
@@ -218,7 +219,7 @@ def _print_summary(summary: StoreSummary) -> None:
     if summary.was_complete:
         note(
             f"{summary.path} is complete and the corpus has not changed: nothing to do "
-            "(--restart builds it again)"
+            "(use --restart to rebuild it)"
         )
     for split, counts in summary.splits.items():
         note(
@@ -238,20 +239,20 @@ def _print_summary(summary: StoreSummary) -> None:
 
 
 def _grouped(pairs: Iterable[tuple[str, str]]) -> list[str]:
-    """One line per kind of reason, the most frequent first: count, reason, first examples."""
+    """One line per kind of reason, the most frequent first, with count, reason and examples."""
     groups: dict[str, list[tuple[str, str]]] = {}
     for file, reason in pairs:
         groups.setdefault(_PARTICULARS.sub("#", reason), []).append((file, reason))
     ranked = sorted(groups.values(), key=len, reverse=True)
     lines = [_group_line(group) for group in ranked[:_MAX_REASONS]]
     if len(ranked) > _MAX_REASONS:
-        lines.append(f"and {len(ranked) - _MAX_REASONS} more kinds of reason")
+        lines.append(f"and {len(ranked) - _MAX_REASONS} more kinds of reasons")
     return lines
 
 
 def _group_line(group: Sequence[tuple[str, str]]) -> str:
     first_reason = group[0][1]
-    alike = "" if all(reason == first_reason for _, reason in group) else " (or the like)"
+    alike = "" if all(reason == first_reason for _, reason in group) else " (or similar)"
     examples = ", ".join(file for file, _ in group[:_MAX_EXAMPLES])
     more = ", ..." if len(group) > _MAX_EXAMPLES else ""
     return f"{len(group)} × {first_reason}{alike}: {examples}{more}"

@@ -1,4 +1,4 @@
-"""``python -m raydec.report RUN_DIR``: one HTML file that shows a finished run."""
+"""``python -m raydec.report RUN_DIR``: write the HTML report of a finished run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from raydec.console.terminal import note, progress_bar, run_entry_point
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Analyse the run, write the file and say where it is."""
+    """Analyse the run, write the file and print its path."""
     options = _parser().parse_args(arguments)
     with progress_bar("utterances") as progress:
         task = progress.add_task("predict", total=None)
@@ -30,8 +30,8 @@ def main(arguments: Sequence[str]) -> None:
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m raydec.report",
-        description="Write one HTML file about a finished run: training curves, scores with intervals, the "
-        "clusters and what they say about emotion, the settings. It needs no network and no other file.",
+        description="Write a self-contained HTML file about a finished run: training curves, scores with "
+        "intervals, the clusters and their relation to emotion, the settings. It works offline.",
     )
     parser.add_argument("run", type=Path, metavar="RUN_DIR", help="the directory of a finished run")
     parser.add_argument(
@@ -40,15 +40,15 @@ def _parser() -> Parser:
     parser.add_argument(
         "--split",
         metavar="NAME",
-        help="the split to look at closely; default: the first test split, or validation",
+        help="the split to show in detail; default: the first test split, or validation",
     )
     parser.add_argument(
-        "--store", type=Path, metavar="STORE_DIR", help="where the run's feature store is, if it was moved"
+        "--store", type=Path, metavar="STORE_DIR", help="the run's feature store, if it was moved"
     )
     parser.add_argument(
         "--audio",
         action="store_true",
-        help="embed a second of audio of the utterances nearest each centroid; the file then contains speech",
+        help="embed a second of audio of the utterances nearest to each centroid; the file then holds speech",
     )
     return parser
 

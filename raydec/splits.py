@@ -1,4 +1,4 @@
-"""The names of splits: one spelling each, and which of them a setting names."""
+"""Canonical names of splits, and config types for one or several of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ALIASES = {
     "testing": "test",
     "unlabelled": UNLABELED_SPLIT,
 }
-# No split name holds it.
+# Not allowed in split names.
 _JOINT = "+"
 
 
@@ -32,10 +32,10 @@ _JOINT = "+"
 def canonical_split(name: str) -> str:
     """The canonical spelling of a split name: ``Development`` is ``validation``, ``Test 1`` is ``test1``.
 
-    Case and blanks do not matter. Other names are kept in lower case.
+    Case and blanks are ignored. Other names are converted to lower case.
 
     Raises:
-        UserError: the name holds something else than letters, digits, ``_`` and ``-``.
+        UserError: the name contains characters other than letters, digits, ``_`` and ``-``.
     """
     folded = "".join(name.split()).casefold()
     plain = folded.replace("_", "").replace("-", "")
@@ -45,19 +45,19 @@ def canonical_split(name: str) -> str:
         return _ALIASES[plain]
     if not re.fullmatch(r"[a-z0-9_-]+", folded):
         raise UserError(
-            f"split name {name!r} is not made of letters, digits, '_' and '-'; "
+            f"split name {name!r} may only contain letters, digits, '_' and '-'; "
             "use for example Train, Validation, Test or unlabeled"
         )
     return folded
 
 
 def joint_name(splits: Sequence[str]) -> str:
-    """The name of several splits taken as one: ``fold0+fold1``."""
+    """The name of several pooled splits: ``fold0+fold1``."""
     return _JOINT.join(splits)
 
 
 def parts_of(name: str) -> tuple[str, ...]:
-    """The splits that a :func:`joint_name` is made of."""
+    """The splits of a :func:`joint_name`."""
     return tuple(name.split(_JOINT))
 
 
@@ -68,7 +68,7 @@ def _read(value: Any) -> Any:
     if not names:
         raise ValueError("the list is empty; name at least one split")
     try:
-        # A split may be a number: YAML reads `data.test_split=3` as one.
+        # YAML parses `data.test_split=3` as a number.
         return tuple(dict.fromkeys(canonical_split(_spelled(name)) for name in names))
     except UserError as error:
         raise ValueError(str(error)) from None
@@ -87,7 +87,7 @@ def _written(names: tuple[str, ...] | None) -> Any:
 
 
 Splits = Annotated[tuple[str, ...], BeforeValidator(_read), PlainSerializer(_written)]
-"""One or several splits, canonical and without repetition; a single one is read and written as plain text."""
+"""One or several splits, canonical and without duplicates; a single one is read and written as plain text."""
 
 OptionalSplits = Annotated[tuple[str, ...] | None, BeforeValidator(_read), PlainSerializer(_written)]
-"""As :data:`Splits`, or unset."""
+"""Like :data:`Splits`, or unset."""

@@ -13,7 +13,7 @@ from raydec.console.terminal import progress_output, run_entry_point
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Train, then print the scores and where everything was written."""
+    """Train, then print the scores and the paths of the written files."""
     config = parse_config_arguments(
         arguments,
         verb="train",

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Search, or resume an interrupted search of the same name; then print what came of it.
+    """Search, or resume an interrupted search of the same name; then print the results.
 
     Raises:
-        SystemExit: with status 1 when every trial failed.
+        SystemExit: with status 1 if every trial failed.
     """
     config = parse_config_arguments(
         arguments,

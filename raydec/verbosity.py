@@ -1,4 +1,4 @@
-"""How much a person wants to read; below everything, because every room may log."""
+"""The verbosity of the process; in the lowest layer, because every package may log."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass
 class _Verbosity:
-    """How much a person wants to read: -1 with ``-q``, 1 with ``-v``."""
+    """The level: -1 with ``-q``, 1 with ``-v``, else 0."""
 
     level: int = 0
 
@@ -17,11 +17,11 @@ _verbosity = _Verbosity()
 
 
 def set_verbosity(level: int) -> None:
-    """Say how much is printed from now on.
+    """Set how much is printed.
 
     Args:
-        level: negative: results and problems only, no progress; 0: as designed; positive: raydec's own log
-            and what else explains a number, Ray's warnings too.
+        level: negative: only results and problems, no progress; 0: the default; positive: also raydec's log,
+            timings and Ray's warnings.
     """
     _verbosity.level = level
     own = logging.getLogger("raydec")
@@ -29,5 +29,5 @@ def set_verbosity(level: int) -> None:
 
 
 def verbosity() -> int:
-    """What :func:`set_verbosity` was told."""
+    """The level set by :func:`set_verbosity`."""
     return _verbosity.level

@@ -1,4 +1,4 @@
-"""How many training workers a run asks for: a number, or the fewest and the most."""
+"""Config type for the number of training workers: a number, or a minimum and a maximum."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def _checked(value: Any) -> Any:
     whole = all(isinstance(count, int) and not isinstance(count, bool) for count in counts)
     if value is None or (len(counts) == 2 and whole and int(is_range) <= counts[0] <= counts[1]):
         return value
-    raise ValueError("must be 0 or more, or the fewest and the most workers as in [2,4]")
+    raise ValueError("must be 0 or more, or a minimum and a maximum as in [2,4]")
 
 
 WorkerCount = Annotated[int | tuple[int, int] | None, BeforeValidator(_checked)]
 
 
 def worker_range(count: int | tuple[int, int] | None) -> tuple[int, int] | None:
-    """The fewest and the most workers; None where the cluster decides."""
+    """The minimum and the maximum number of workers; None if it depends on the cluster."""
     return (count, count) if isinstance(count, int) else count

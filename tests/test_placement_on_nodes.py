@@ -38,7 +38,7 @@ def test_a_range_of_workers_needs_room_for_the_fewest_only() -> None:
 
 @pytest.mark.parametrize("wished", ["abc", "-1", "[3,2]", "[0,2]", "[1,2,3]", "true"])
 def test_other_numbers_of_workers_are_refused_by_name(wished: str) -> None:
-    with pytest.raises(UserError, match=r"ray\.num_workers=.*the fewest and the most workers as in \[2,4\]"):
+    with pytest.raises(UserError, match=r"ray\.num_workers=.*a minimum and a maximum as in \[2,4\]"):
         load_config(None, [f"ray.num_workers={wished}"])
 
 

@@ -1,4 +1,4 @@
-"""The command line that configured verbs share: a YAML file, then ``dotted.key=value`` overrides."""
+"""The command line of verbs with a config: a YAML file, then ``dotted.key=value`` overrides."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from raydec.console.arguments import Parser
 from raydec.errors import UserError
 
 STORAGE_VARIABLE = "RAYDEC_STORAGE"
-"""Names the shared storage of a cluster once, in its cluster file, for every command that is run there."""
+"""Environment variable with the default of ``storage_path``, set in a cluster file for all commands."""
 
 
 def parse_config_arguments(
     arguments: Sequence[str], *, verb: str, summary: str, schema: type[Config] = Config
 ) -> Config:
-    """Read ``[CONFIG.yaml] [key=value ...]``; ``--help`` lists every key.
+    """Parse ``[CONFIG.yaml] [key=value ...]``; ``--help`` lists every key.
 
-    An unset ``storage_path`` is taken from the environment's ``RAYDEC_STORAGE``.
+    ``storage_path`` defaults to the environment variable ``RAYDEC_STORAGE``.
 
     Raises:
         UserError: see :func:`raydec.config.load_config`.
@@ -47,15 +47,15 @@ def parse_config_arguments(
 
 
 def _refuse_late_file(path: str | None, overrides: Sequence[str], verb: str) -> None:
-    """A config file among the overrides: whether it or they should win is not for us to guess."""
+    """Refuse a config file among the overrides, because it is unclear which should take precedence."""
     for item in overrides:
         if "=" in item or not (Path(item).is_file() or item.endswith((".yaml", ".yml"))):
             continue
         if path is not None:
-            raise UserError(f"two config files are named, {path} and {item}; name one, and override its keys")
+            raise UserError(f"two config files are given, {path} and {item}; give one, and override its keys")
         others = " ".join(other for other in overrides if other != item)
         raise UserError(
-            f"config file {item} comes after an override, and must come first: "
+            f"config file {item} comes after an override, but must come first: "
             f"python -m raydec.{verb} {item} {others}"
         )
 

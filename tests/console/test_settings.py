@@ -120,7 +120,7 @@ def test_a_single_word_is_a_list_of_one(tmp_path: Path) -> None:
     [
         ("name=[a]", r"name=\['a'\]: must be text; .* in quotes"),
         ("data.attributes=joy", "data.attributes.0='joy': input should be 'arousal'"),
-        ("model.channels=8", r"model.channels=\[8\]: that is too few values"),
+        ("model.channels=8", r"model.channels=\[8\]: too few values"),
     ],
 )
 def test_what_can_not_be_meant_is_refused(override: str, message: str) -> None:
@@ -133,7 +133,7 @@ def test_a_config_file_after_an_override_is_put_first(tmp_path: Path) -> None:
     file.write_text("seed: 1\n")
     with pytest.raises(UserError, match=rf"must come first: python -m raydec.train {file} name=a seed=2"):
         read("name=a", str(file), "seed=2")
-    with pytest.raises(UserError, match="two config files are named"):
+    with pytest.raises(UserError, match="two config files are given"):
         read(str(file), str(file))
     with pytest.raises(UserError, match=r"absent\.yaml comes after an override"):
         read("seed=2", "absent.yaml")

@@ -12,7 +12,7 @@ from raydec.console.command_line import parse_config_arguments
 from raydec.console.terminal import run_entry_point
 
 CASES = {
-    "${oc.env:RAYDEC_UNSET}": "Environment variable 'RAYDEC_UNSET' not found; set what it names, or give a",
+    "${oc.env:RAYDEC_UNSET}": "Environment variable 'RAYDEC_UNSET' not found; set the variable, or give a",
     "runs-${oc.env:RAYDEC_UNSET}-1": "Environment variable 'RAYDEC_UNSET' not found",
     "${nowhere.key}": "Interpolation key 'nowhere.key' not found",
     "${magic:x}": "Unsupported interpolation type magic",

@@ -249,7 +249,7 @@ def test_rows_are_left_out_each_with_its_reason(tmp_path: Path) -> None:
         "c.wav": "arousal True is not a number",
         "d.wav": "arousal [2.0] is not a number",
         "e.wav": "it has labels but no split; name one, or 'unlabeled'",
-        "f.wav": "split name 'train/1' is not made of letters, digits, '_' and '-'; "
+        "f.wav": "split name 'train/1' may only contain letters, digits, '_' and '-'; "
         "use for example Train, Validation, Test or unlabeled",
     }
 

@@ -56,7 +56,7 @@ def test_a_split_in_two_parts_is_refused_by_name(overrides: list[str], shared: s
     [
         ("data.train_split=[]", "name at least one"),
         ("data.train_split=unlabeled", "names 'unlabeled'"),
-        ("data.test_split=a/b", "is not made of letters"),
+        ("data.test_split=a/b", "may only contain letters"),
         ("data.test_split=[true]", "must be the name of a split"),
     ],
 )
