@@ -82,9 +82,10 @@ def train_run(config: Config) -> RunResult:
 
             train_here(config, folder.location, folder.claim)
         else:
+            from raydec.ray_runtime import fast_start
             from raydec.ray_runtime.session import start_ray
 
-            import_ahead("raydec.ray_runtime.launch")
+            import_ahead("raydec.ray_runtime.launch", functools.partial(fast_start.is_usable, "train"))
             ray = config.ray
             start_ray(ray.address, ray.num_cpus, ray.object_store_gib, dashboard=ray.dashboard is True)
             from raydec.ray_runtime.launch import train_on_ray

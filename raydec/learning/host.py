@@ -6,6 +6,7 @@ import ctypes
 import importlib
 import sys
 import threading
+from collections.abc import Callable
 
 # glibc's mallopt parameters (malloc.h).
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
@@ -56,6 +57,17 @@ def prepare_host(num_threads: int | None) -> None:
         torch.set_num_threads(num_threads)
 
 
-def import_ahead(module: str) -> None:
-    """Begin to import, on a thread, a module that will be needed soon, where this one waits for others."""
-    threading.Thread(target=importlib.import_module, args=(module,), name="imports", daemon=True).start()
+def import_ahead(module: str, and_then: Callable[[], object] | None = None) -> None:
+    """Begin to import, on a thread, a module that will be needed soon, where this one waits for others.
+
+    Args:
+        module: its full name.
+        and_then: is called afterwards; imports more, perhaps.
+    """
+
+    def work() -> None:
+        importlib.import_module(module)
+        if and_then is not None:
+            and_then()
+
+    threading.Thread(target=work, name="imports", daemon=True).start()

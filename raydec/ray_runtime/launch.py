@@ -13,34 +13,30 @@ from typing import Any
 import ray
 import ray.train
 import ray.util.client
-from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
-from ray.train.v2.api.config import (
-    CheckpointConfig,
-    FailureConfig,
-    LoggingConfig,
-    RunConfig,
-    ScalingConfig,
-)
-from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.exceptions import RayTaskError
+from ray.train import TrainingFailedError
 
 from raydec.config import Config, RayConfig
 from raydec.errors import DivergedError, UserError
 from raydec.files.storage import CHECKPOINT_FOLDER, storage_problem
 from raydec.learning.host import WORKER_ENVIRONMENT, prepare_host
 from raydec.placement import Placement, place
+from raydec.ray_runtime import fast_start
 from raydec.ray_runtime.kmeans_actor import create_kmeans_actor
-from raydec.ray_runtime.lone_trainer import LoneTrainer
 from raydec.ray_runtime.process_group import ProcessGroupConfig
 from raydec.ray_runtime.session import cluster_nodes, promised_nodes
 from raydec.ray_runtime.snapshot import mend_snapshot
-from raydec.ray_runtime.trainer import LeanTrainer, causes_of
+from raydec.ray_runtime.trainer import EndForGood, causes_of, fit_publicly
 
 TrainLoop = Callable[[Config, Any, Any, str], None]
 """What every worker runs: config, its :class:`raydec.learning.worker.Worker`, its
 :class:`raydec.learning.clustering.Clusterer`, the run folder. Importable without torch, as this module is."""
 
-# Ray Train's own limit for one try to start the workers.
+# Ray Train's own limit for one try to start the workers, and its error, which has no public name.
 _START_TIMEOUT_S = 60
+_START_TIMEOUT_ERROR = "WorkerGroupStartupTimeoutError"
+# A type checker takes the public names for those of Ray Train's first version.
+_train: Any = ray.train
 logger = logging.getLogger(__name__)
 
 
@@ -98,9 +94,6 @@ def train_on_ray(
     is_lone_machine = _is_lone_machine()
     if placement is None:
         placement = place_on_cluster(config.ray)
-    controller_is_here = is_whole_job and is_lone_machine
-    if not controller_is_here or isinstance(placement.num_workers, tuple):
-        _start_coordinator()
     actor = create_kmeans_actor(
         f"raydec-kmeans-{config.name}-{secrets.token_hex(4)}",
         num_gpus=placement.actor_gpus if placement.use_gpu else 0.0,
@@ -112,32 +105,50 @@ def train_on_ray(
     if is_lone_machine:
         # Nobody takes a lone machine away with a warning; the watcher is a process that imports Ray first.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    trainer = (LoneTrainer if controller_is_here else LeanTrainer)(
-        is_whole_job=is_whole_job,
-        # Bound here: the trainer's own way to pass arguments has the controller unpickle them, torch and all.
-        train_loop_per_worker=functools.partial(
-            _worker_main,
-            {
-                "config": config,
-                "loop": loop,
-                "actor": actor,
-                "run_folder": run_folder,
-                "num_threads": placement.cpus_per_worker,
-                "start": mend_snapshot(run_folder) or start,
-            },
-        ),
-        backend_config=ProcessGroupConfig(
-            "nccl" if placement.use_gpu else "gloo", config.ray.collective_timeout_s
-        ),
-        scaling_config=_scaling(placement),
-        run_config=_run_config(config, run_folder, callbacks),
+    # Bound here: the trainer's own way to pass arguments has the controller unpickle them, torch and all.
+    train_loop = functools.partial(
+        _worker_main,
+        {
+            "config": config,
+            "loop": loop,
+            "actor": actor,
+            "run_folder": run_folder,
+            "num_threads": placement.cpus_per_worker,
+            "start": mend_snapshot(run_folder) or start,
+        },
     )
     try:
-        trainer.fit()
-    except TrainingFailedError as error:
+        _fit(
+            config,
+            placement,
+            is_whole_job=is_whole_job,
+            is_lone_machine=is_lone_machine,
+            train_loop_per_worker=train_loop,
+            scaling_config=_scaling(placement),
+            run_config=_run_config(config, run_folder, callbacks),
+        )
+    except (TrainingFailedError, RayTaskError) as error:
         raise _explained(error, config, run_folder) from error
     finally:
         ray.kill(actor)
+
+
+def _fit(
+    config: Config, placement: Placement, *, is_whole_job: bool, is_lone_machine: bool, **arguments: Any
+) -> None:
+    """Run a trainer: the quick one where it can be used, else Ray's public one."""
+    backend, timeout_s = "nccl" if placement.use_gpu else "gloo", config.ray.collective_timeout_s
+    if not fast_start.is_usable("train"):
+        fit_publicly(backend=backend, timeout_s=timeout_s, **arguments)
+        return
+    from raydec.ray_runtime.fast_start.train import LeanTrainer, LoneTrainer, start_coordinator
+
+    controller_is_here = is_whole_job and is_lone_machine
+    if not controller_is_here or isinstance(placement.num_workers, tuple):
+        start_coordinator()
+    (LoneTrainer if controller_is_here else LeanTrainer)(
+        is_whole_job=is_whole_job, backend_config=ProcessGroupConfig(backend, timeout_s), **arguments
+    ).fit()
 
 
 def _is_lone_machine() -> bool:
@@ -146,40 +157,30 @@ def _is_lone_machine() -> bool:
     return is_here and len(cluster_nodes()) == 1 and not promised_nodes()
 
 
-def _start_coordinator() -> None:
-    """Start the actor that Ray Train's controller would start, and wait for, as its first deed.
-
-    On a warm process and beside the controller's imports it costs nothing; there it costs 1.5 s a run.
-    """
-    try:
-        from ray.data._internal.cluster_autoscaler import default_autoscaling_coordinator
-
-        default_autoscaling_coordinator.get_or_create_autoscaling_coordinator()
-    except (ImportError, AttributeError):  # Ray's own affair: elsewhere in another version, if anywhere
-        return
-
-
-def _run_config(config: Config, run_folder: str, callbacks: Sequence[Any]) -> RunConfig:
-    return RunConfig(
+def _run_config(config: Config, run_folder: str, callbacks: Sequence[Any]) -> Any:
+    # Of a newer release than the oldest that will do.
+    logging_config = getattr(_train, "LoggingConfig", None)
+    quiet = {"logging_config": logging_config(log_level="ERROR")} if logging_config else {}
+    return _train.RunConfig(
         name=CHECKPOINT_FOLDER,
         storage_path=run_folder,
-        failure_config=FailureConfig(
+        failure_config=_train.FailureConfig(
             max_failures=config.ray.max_failures,
             # Each of these failures is a minute of waiting for room.
             controller_failure_limit=math.ceil(config.ray.placement_timeout_s / _START_TIMEOUT_S),
         ),
-        checkpoint_config=CheckpointConfig(num_to_keep=config.training.keep_checkpoints),
+        checkpoint_config=_train.CheckpointConfig(num_to_keep=config.training.keep_checkpoints),
         worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
-        logging_config=LoggingConfig(log_level="ERROR"),
-        callbacks=list(callbacks),
+        callbacks=[*callbacks, EndForGood()],
+        **quiet,
     )
 
 
-def _scaling(placement: Placement) -> ScalingConfig:
+def _scaling(placement: Placement) -> Any:
     resources: dict[str, float] = {"CPU": placement.cpus_per_worker}
     if placement.use_gpu:
         resources["GPU"] = placement.worker_gpus
-    return ScalingConfig(
+    return _train.ScalingConfig(
         num_workers=placement.num_workers, use_gpu=placement.use_gpu, resources_per_worker=resources
     )
 
@@ -195,7 +196,7 @@ def _worker_main(job: dict[str, Any]) -> None:
     job["loop"](config, worker, clusterer, job["run_folder"])
 
 
-def _explained(error: TrainingFailedError, config: Config, run_folder: str) -> Exception:
+def _explained(error: Exception, config: Config, run_folder: str) -> Exception:
     """The user's mistake behind a failed run if there is one, else what failed and what is kept."""
     causes = causes_of(error)
     for cause in causes:
@@ -207,7 +208,7 @@ def _explained(error: TrainingFailedError, config: Config, run_folder: str) -> E
         problem = storage_problem(cause, run_folder)
         if problem is not None:
             return problem
-        if isinstance(cause, WorkerGroupStartupTimeoutError):
+        if type(cause).__name__ == _START_TIMEOUT_ERROR:
             return UserError(
                 f"there was no room for the workers in {config.ray.placement_timeout_s} s "
                 "(ray.placement_timeout_s); finished epochs are kept, run the same command again to go on"

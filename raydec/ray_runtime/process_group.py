@@ -14,11 +14,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import ray
-from ray.train._internal.base_worker_group import BaseWorkerGroup
-from ray.train._internal.utils import get_address_and_port
 from ray.train.backend import Backend, BackendConfig
 
 logger = logging.getLogger(__name__)
@@ -56,22 +55,23 @@ class ProcessGroupConfig(BackendConfig):
 
 @contextmanager
 def _on_own_gpu() -> Iterator[None]:
-    from ray.train.torch.config import TorchConfigContextManager
+    import ray.train.torch
+    import torch
 
-    with TorchConfigContextManager():
-        yield
+    device = ray.train.torch.get_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    yield
 
 
 class _ProcessGroupBackend(Backend):
     # Workers on one machine see each other's GPUs, as NCCL wants it.
     share_cuda_visible_devices = True
 
-    def on_start(self, worker_group: BaseWorkerGroup, backend_config: BackendConfig) -> None:
+    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
         assert isinstance(backend_config, ProcessGroupConfig)
-        addresses = worker_group.execute(ray.util.get_node_ip_address)
-        if len(set(addresses)) > 1:
-            worker_group.execute(name_interface)
-        address, port = worker_group.execute_single(0, get_address_and_port)
+        name_interfaces(worker_group)
+        address, port = worker_group.execute_single(0, _free_address)
         joining: list[Any] = [
             worker_group.execute_single_async(
                 number, join_group, backend_config, number, len(worker_group), address, port
@@ -80,7 +80,7 @@ class _ProcessGroupBackend(Backend):
         ]
         ray.get(joining)
 
-    def on_shutdown(self, worker_group: BaseWorkerGroup, backend_config: BackendConfig) -> None:
+    def on_shutdown(self, worker_group: Any, backend_config: BackendConfig) -> None:
         leaving: list[Any] = worker_group.execute_async(leave_group, len(worker_group) > 1)
         done, late = ray.wait(leaving, num_returns=len(leaving), timeout=_LEAVE_S)
         if late:
@@ -88,20 +88,43 @@ class _ProcessGroupBackend(Backend):
         ray.get(done)
 
 
+def _free_address() -> tuple[str, int]:
+    """This node's address and a port that is free on it; in a worker."""
+    address = ray.util.get_node_ip_address()
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+        probe.bind(("", 0))
+        return address, probe.getsockname()[1]
+
+
 def join_group(config: ProcessGroupConfig, rank: int, world_size: int, address: str, port: int) -> None:
     """Join torch's process group; in a worker."""
-    from ray.train.torch import config as ray_torch
+    import torch.distributed as dist
 
+    # An NCCL collective that times out ends its process, so that Ray Train restarts the group.
+    os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = address, str(port)
-    ray_torch._set_torch_distributed_env_vars()
-    ray_torch._setup_torch_process_group(config.backend, rank, world_size, "env://", config.timeout_s)
+    timeout = timedelta(seconds=config.timeout_s)
+    dist.init_process_group(config.backend, rank=rank, world_size=world_size, timeout=timeout)
 
 
 def leave_group(is_group: bool) -> None:
     """Leave it, and give cached GPU memory back; in a worker."""
-    from ray.train.torch import config as ray_torch
+    import ray.train.torch
+    import torch
 
-    ray_torch._shutdown_torch(destroy_process_group=is_group)
+    if is_group and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    device = ray.train.torch.get_device()
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.empty_cache()
+
+
+def name_interfaces(worker_group: Any) -> None:
+    """Tell gloo, on each of several nodes, which network interface has the node's address."""
+    addresses = worker_group.execute(ray.util.get_node_ip_address)
+    if len(set(addresses)) > 1:
+        worker_group.execute(name_interface)
 
 
 def name_interface() -> str | None:

@@ -11,13 +11,12 @@ from typing import Any
 
 from raydec.errors import UserError
 from raydec.placement import Node
-from raydec.ray_runtime.lean_node import QUIET, few_processes
+from raydec.ray_runtime import fast_start
 from raydec.verbosity import verbosity
 
 logger = logging.getLogger(__name__)
 
 LOCAL_ADDRESS = "local"
-_MANY_NODES = 1000
 _CONNECT_TIMEOUT_S = 5.0
 # Any method will do: what counts is that the answer is gRPC, even if it is a refusal.
 _PROBE_METHOD = "/ray.rpc.NodeInfoGcsService/CheckAlive"
@@ -63,8 +62,6 @@ def start_ray(
         return
     limits = options | _local_limits(num_cpus, object_store_gib)
     limits["include_dashboard"] = dashboard
-    if not dashboard:
-        limits["_system_config"] = QUIET
     try:
         _connect(target, "start a local Ray", **limits)
     except _SlowStartError:
@@ -83,8 +80,11 @@ def _connect(target: str, deed: str, **limits: Any) -> None:
         is_loud = verbosity() > 0
         level = logging.INFO if is_loud else logging.ERROR
         with ExitStack() as stack:
-            if limits.get("include_dashboard") is False:
+            if limits.get("include_dashboard") is False and fast_start.is_usable("node"):
+                from raydec.ray_runtime.fast_start.node import QUIET, few_processes
+
                 stack.enter_context(few_processes(log_monitor=is_loud))
+                limits = limits | QUIET
             ray.init(target, log_to_driver=is_loud, logging_level=level, **limits)
     except Exception as error:  # Ray raises bare Exceptions here, next to everything else
         kind = _SlowStartError if "timed out during startup" in str(error) else UserError
@@ -166,14 +166,12 @@ def cluster_nodes() -> list[Node]:
 
 
 def promised_nodes() -> list[Node]:
-    """The nodes of the cluster at its full size, where an autoscaler says what that is; else none."""
-    from ray._private.state import state
+    """The nodes of the cluster at its full size, where an autoscaler says what that is; else none.
 
-    config = state.get_cluster_config()
-    if config is None:
+    Ray has no public name for it: without :mod:`fast_start` there are none.
+    """
+    if not fast_start.is_usable("node"):
         return []
-    return [
-        Node(float(group.resources.get("CPU", 0)), float(group.resources.get("GPU", 0)))
-        for group in config.node_group_configs
-        for _ in range(_MANY_NODES if group.max_count < 0 else min(group.max_count, _MANY_NODES))
-    ]
+    from raydec.ray_runtime.fast_start.node import promised_nodes as promised
+
+    return promised()

@@ -1,99 +1,105 @@
-"""Ray Train's trainer without the helper processes that a run of raydec has no use for."""
+"""Training by Ray Train's public names alone, and what it has in common with :mod:`fast_start`."""
 
 from __future__ import annotations
 
+import functools
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-import ray
-from ray.exceptions import RayActorError
-from ray.train import Result
-from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy, FailureDecision
-from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+from ray.exceptions import RayTaskError
+from ray.train import ControllerError, Result, UserCallback, WorkerGroupError
 
 from raydec.errors import DivergedError, TakenOverError
 
-# Trying again would spoil another's run, or diverge again.
-_FINAL = (TakenOverError, DivergedError)
-# Hands out shards of Ray Data sets; there are none.
-_DATASETS = "DatasetsCallback"
-# Removes a placement group that outlived its controller; Ray does so itself when the job ends.
-_CLEANER = "PlacementGroupCleanerCallback"
+if TYPE_CHECKING:
+    from ray.train.torch import TorchConfig
 
 
-class LeanTrainer(DataParallelTrainer):
-    """A DataParallelTrainer that starts, and waits for, fewer actors.
-
-    Each helper is a process that imports Ray Data first: 1.6 s of a core at every start of a worker group
-    (Ray 2.60). What is left out is named, not imported: where a version calls it otherwise, it stays.
+def fit_publicly(*, backend: str, timeout_s: int, **arguments: Any) -> Result:
+    """Train with Ray's ``TorchTrainer``; needs torch in this process and in the controller's.
 
     Args:
-        is_whole_job: the run is all that its Ray job does, as opposed to one of a search.
-        arguments: of Ray Train's ``DataParallelTrainer``.
+        backend: ``nccl`` or ``gloo``.
+        timeout_s: seconds that a collective may wait.
+        arguments: of ``TorchTrainer``.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted; the workers are ended.
     """
+    from ray.train.torch import TorchTrainer
 
-    def __init__(self, *, is_whole_job: bool, **arguments: Any) -> None:
-        self._left_out = {_DATASETS, _CLEANER} if is_whole_job else {_DATASETS}
-        super().__init__(**arguments)
+    trainer = TorchTrainer(torch_config=_config_type()(backend=backend, timeout_s=timeout_s), **arguments)
+    with interrupt_restored():
+        try:
+            return trainer.fit()
+        except SystemExit:  # Ray Train's own handler of Ctrl-C, once the workers are ended
+            raise KeyboardInterrupt from None
 
-    def fit(self) -> Result:
-        """See Ray Train's ``DataParallelTrainer``.
+
+@functools.cache
+def _config_type() -> type[TorchConfig]:
+    """Ray's ``TorchConfig``, except that gloo listens on each node's own address.
+
+    See :class:`raydec.ray_runtime.process_group.ProcessGroupConfig`.
+    """
+    from ray.train.torch import TorchConfig
+
+    from raydec.ray_runtime.process_group import name_interfaces
+
+    backend: Any = TorchConfig().backend_cls
+
+    class NamingBackend(backend):
+        def on_start(self, worker_group: Any, backend_config: Any) -> None:
+            name_interfaces(worker_group)
+            super().on_start(worker_group, backend_config)
+
+    class NamingConfig(TorchConfig):
+        @property
+        def backend_cls(self) -> Any:
+            return NamingBackend
+
+    return NamingConfig
+
+
+class EndForGood(UserCallback):
+    """Ends a run that must not be retried, where Ray Train would restart it from its checkpoint."""
+
+    def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:
+        """See Ray Train's ``UserCallback``; runs in its controller.
 
         Raises:
-            KeyboardInterrupt: it was interrupted; the workers are ended.
+            TakenOverError: another process took the run over.
+            DivergedError: training diverged.
         """
-        with _signal_handler_restored():
-            return super().fit()
-
-    def _create_default_callbacks(self) -> list[Any]:
-        callbacks = super()._create_default_callbacks()
-        return [callback for callback in callbacks if type(callback).__name__ not in self._left_out]
-
-    def _initialize_and_run_controller(self, **arguments: Any) -> Result:
-        arguments["failure_policy"] = _Restarts(arguments["failure_policy"].failure_config)
-        return self._run_controller(**arguments)
-
-    def _run_controller(self, **arguments: Any) -> Result:
-        """As an actor, as Ray Train does."""
-        return super()._initialize_and_run_controller(**arguments)
-
-    def _register_sigint_handler(self, controller: Any) -> None:
-        """Ray's own handler leaves with ``sys.exit(0)``, as if the run had finished."""
-        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-            return  # in the background of a shell, whose Ctrl-C is not for us
-
-        def end_and_interrupt(*_: Any) -> None:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            with suppress(RayActorError):  # how an actor says that it is gone
-                ray.get(controller.abort.remote())
-            raise KeyboardInterrupt
-
-        signal.signal(signal.SIGINT, end_and_interrupt)
+        found = final_cause(list(worker_exceptions.values()))
+        if found is not None:
+            raise found
 
 
-class _Restarts(DefaultFailurePolicy):
-    """Ray Train's own, but for failures that another try would only repeat."""
+def final_cause(causes: Sequence[BaseException]) -> Exception | None:
+    """The error among these, or behind them, after which a retry would do harm or fail in the same way."""
+    for cause in causes:
+        for error in (cause, cause.__cause__):
+            if isinstance(error, (TakenOverError, DivergedError)):
+                return error
+    return None
 
-    def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
-        causes = causes_of(training_failed_error)
-        if any(isinstance(e, _FINAL) for cause in causes for e in (cause, cause.__cause__)):
-            return FailureDecision.RAISE
-        return super().make_decision(training_failed_error)
 
-
-def causes_of(error: TrainingFailedError) -> list[Exception]:
+def causes_of(error: BaseException) -> list[Exception]:
     """What failed: in the workers, the first by rank, or in the controller."""
     if isinstance(error, WorkerGroupError):
         return list(error.worker_failures.values())
-    return [error.controller_failure] if isinstance(error, ControllerError) else []
+    if isinstance(error, ControllerError):
+        return [error.controller_failure]
+    return [error.cause] if isinstance(error, RayTaskError) else []
 
 
 @contextmanager
-def _signal_handler_restored() -> Iterator[None]:
+def interrupt_restored() -> Iterator[None]:
+    """Give Ctrl-C back to whoever had it before the block; Ray Train sets a handler of its own."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

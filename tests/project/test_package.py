@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from raydec.config import Config, iterate_keys
+from raydec.ray_runtime import fast_start
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "raydec"
@@ -79,10 +80,12 @@ def test_every_setting_has_a_one_line_description() -> None:
 
 def test_every_module_imports_without_a_word(tmp_path: Path) -> None:
     """No prints, warnings, logging set-up, files or seeded generators at import."""
+    # With another release of Ray its private names may be gone, and what imports them is left alone.
+    is_fast = fast_start.is_usable("train")
     names = sorted(
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for path in PACKAGE.rglob("*.py")
-        if path.name != "__main__.py"
+        if path.name != "__main__.py" and (is_fast or path.parent.name != "fast_start")
     )
     # Not the state of `random`: rich and Ray draw from it when they are imported.
     code = f"""

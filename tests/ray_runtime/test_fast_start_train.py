@@ -10,17 +10,22 @@ import cloudpickle
 import pytest
 
 pytest.importorskip("ray")
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.v2._internal.execution.failure_handling import FailureDecision
-from ray.train.v2.api.exceptions import WorkerGroupError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 
-from raydec.errors import TakenOverError
+from raydec.errors import DivergedError, TakenOverError
+from raydec.ray_runtime import fast_start
 from raydec.ray_runtime.process_group import ProcessGroupConfig
-from raydec.ray_runtime.trainer import LeanTrainer, _Restarts
+from raydec.ray_runtime.trainer import EndForGood
+
+needs_names = pytest.mark.skipif(
+    fast_start.problem_with("train") is not None, reason="Ray is used by its public names"
+)
 
 
 def helpers(folder: Path, *, is_whole_job: bool | None) -> set[str]:
     """Names of the callbacks of a trainer; None: of Ray's own."""
+    from raydec.ray_runtime.fast_start.train import LeanTrainer
+
     trainer = LeanTrainer(
         is_whole_job=bool(is_whole_job),
         train_loop_per_worker=print,
@@ -35,6 +40,7 @@ def helpers(folder: Path, *, is_whole_job: bool | None) -> set[str]:
     return {type(callback).__name__ for callback in callbacks}
 
 
+@needs_names
 def test_helpers_without_a_use_are_left_out(tmp_path: Path) -> None:
     of_ray = helpers(tmp_path, is_whole_job=None)
     assert of_ray - helpers(tmp_path, is_whole_job=False) == {"DatasetsCallback"}
@@ -71,13 +77,31 @@ def test_a_driver_needs_no_torch() -> None:
     assert done.stdout.split() == ["False"]
 
 
-def test_a_run_that_was_taken_over_is_not_tried_again() -> None:
+def final_failures() -> list[tuple[Exception, ...]]:
+    wrapped = RuntimeError("a collective failed")
+    wrapped.__cause__ = TakenOverError("another raydec took over the run")
+    several = (RuntimeError("a collective failed"), TakenOverError("gone"))
+    return [several, (wrapped,), (DivergedError("a loss is not finite"),)]
+
+
+@needs_names
+def test_a_run_that_was_taken_over_or_diverged_is_not_tried_again() -> None:
+    from ray.train.v2._internal.execution.failure_handling import FailureDecision
+
+    from raydec.ray_runtime.fast_start.train import _Restarts
+
     def decision(*failures: Exception) -> FailureDecision:
         error = WorkerGroupError("workers failed", dict(enumerate(failures)))
         return _Restarts(FailureConfig(max_failures=3)).make_decision(error)
 
-    wrapped = RuntimeError("a collective failed")
-    wrapped.__cause__ = TakenOverError("another raydec took over the run")
     assert decision(RuntimeError("a worker died")) is FailureDecision.RETRY
-    assert decision(RuntimeError("a collective failed"), TakenOverError("gone")) is FailureDecision.RAISE
-    assert decision(wrapped) is FailureDecision.RAISE
+    for failures in final_failures():
+        assert decision(*failures) is FailureDecision.RAISE
+
+
+def test_ray_train_is_told_publicly_to_end_such_a_run() -> None:
+    ending = EndForGood()
+    ending.after_exception(None, {0: RuntimeError("a worker died")})
+    for failures in final_failures():
+        with pytest.raises((TakenOverError, DivergedError)):
+            ending.after_exception(None, dict(enumerate(failures)))

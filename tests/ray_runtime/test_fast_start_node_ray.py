@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
+
+from raydec.ray_runtime import fast_start
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 
@@ -25,14 +28,23 @@ print(json.dumps(sorted({word.rsplit("/", 1)[-1] for word in commands if word.en
 """
 
 
-def scripts_started(*, dashboard: bool) -> set[str]:
+def scripts_started(*, dashboard: bool, fast: bool = True) -> set[str]:
     done = subprocess.run(
-        [sys.executable, "-c", INSIDE, str(dashboard)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", INSIDE, str(dashboard)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {fast_start.VARIABLE: str(int(fast))},
     )
     assert done.returncode == 0, done.stderr
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
+@pytest.mark.skipif(not fast_start.is_usable("node"), reason="Ray is used by its public names")
 def test_a_run_has_no_helpers_that_it_does_not_need() -> None:
     assert scripts_started(dashboard=True) >= set(HELPERS)
     assert not scripts_started(dashboard=False) & set(HELPERS)
+
+
+def test_ray_starts_by_its_public_names_alone() -> None:
+    assert "monitor.py" in scripts_started(dashboard=False, fast=False)

@@ -1,0 +1,64 @@
+"""A local Ray with only the processes that a single run needs, and the size that a cluster can grow to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ray._private.node import Node as RayNode
+from ray._private.state import state
+
+from raydec.placement import Node
+
+# The API server: for the dashboard and `ray job`; Ray waits for it before it starts anything else.
+_API_SERVER = "start_api_server"
+# Asks a cloud for machines; here it only imports the autoscaler.
+_AUTOSCALER = "start_monitor"
+# Reads the workers' log files to print them in the driver, where that is asked for.
+_LOG_MONITOR = "start_log_monitor"
+_MANY_NODES = 1000
+
+# Every process would send events and metrics to a dashboard once a second: half a percent of a core.
+QUIET: dict[str, Any] = {
+    "_system_config": {"task_events_report_interval_ms": 0, "enable_metrics_collection": False}
+}
+"""Arguments of ``ray.init`` for a local Ray without a dashboard."""
+
+
+@contextmanager
+def few_processes(*, log_monitor: bool) -> Iterator[None]:
+    """Within the block, ``ray.init`` starts a node without the helpers above.
+
+    They are three Python processes that import Ray while the run's own do: 2 of the 3.9 s that ``ray.init``
+    takes on 2 cores, then 1.5% of a core for as long as the run lasts (Ray 2.60). ``ray.init`` has no
+    argument for them; its node has a method for each.
+
+    Args:
+        log_monitor: keep it.
+    """
+    names = {_API_SERVER, _AUTOSCALER} if log_monitor else {_API_SERVER, _AUTOSCALER, _LOG_MONITOR}
+    usual = {name: getattr(RayNode, name) for name in names}
+    for name in usual:
+        setattr(RayNode, name, _start_nothing)
+    try:
+        yield
+    finally:
+        for name, method in usual.items():
+            setattr(RayNode, name, method)
+
+
+def _start_nothing(*_: Any, **__: Any) -> None:
+    pass
+
+
+def promised_nodes() -> list[Node]:
+    """The nodes of the cluster at its full size, where an autoscaler says what that is; else none."""
+    config = state.get_cluster_config()
+    if config is None:
+        return []
+    return [
+        Node(float(group.resources.get("CPU", 0)), float(group.resources.get("GPU", 0)))
+        for group in config.node_group_configs
+        for _ in range(_MANY_NODES if group.max_count < 0 else min(group.max_count, _MANY_NODES))
+    ]
