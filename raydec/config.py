@@ -202,6 +202,12 @@ class RayConfig(Section):
     collective_timeout_s: int = Field(300, ge=1, description="seconds a collective may wait for a rank")
     num_cpus: int | None = Field(None, ge=1, description="CPUs of a local Ray; unset: all there are")
     object_store_gib: float | None = Field(None, gt=0, description="object store of a local Ray")
+    niceness: int | None = Field(
+        None,
+        ge=0,
+        le=19,
+        description="niceness that a local Ray adds to its workers; unset: RAY_worker_niceness, else 0",
+    )
     dashboard: Literal["auto"] | bool = Field(
         "auto", description="whether a local Ray has its dashboard; auto: for searches"
     )

@@ -87,7 +87,13 @@ def train_run(config: Config) -> RunResult:
 
             import_ahead("raydec.ray_runtime.launch", functools.partial(fast_start.is_usable, "train"))
             ray = config.ray
-            start_ray(ray.address, ray.num_cpus, ray.object_store_gib, dashboard=ray.dashboard is True)
+            start_ray(
+                ray.address,
+                ray.num_cpus,
+                ray.object_store_gib,
+                dashboard=ray.dashboard is True,
+                niceness=ray.niceness,
+            )
             from raydec.ray_runtime.launch import train_on_ray
             from raydec.ray_runtime.shared_storage import check_shared
 
@@ -157,6 +163,7 @@ def _train_trials(study: Study, remaining: Remaining, events: SearchEvents) -> N
         dashboard=config.ray.dashboard is not False,
         # Where Ray Train's workers train, they get it from there, and the others start faster without.
         worker_environment=WORKER_ENVIRONMENT if config.ray.num_workers == 0 else None,
+        niceness=config.ray.niceness,
     )
     from raydec.ray_runtime.search import TuneRunner
     from raydec.search.run import run_study

@@ -169,7 +169,8 @@ def fit_cuml(
         output_type="cupy",
     ).fit(rows.data)
     centroids = torch.from_dlpack(fitted.cluster_centers_).float().clone()
-    used = int(fitted.n_iter_)
+    # Its count is one past the limit where that ended the fit.
+    used = min(int(fitted.n_iter_), max_iterations)
     labels = torch.cat([labels for labels, _ in nearest(rows, centroids)])
     if (torch.bincount(labels, minlength=len(init)) > 0).all():
         return centroids, used

@@ -303,9 +303,12 @@ def test_cuml_problem_names_what_is_missing() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("backend", ["torch", "auto"])
 def test_gpu_finds_what_the_cpu_finds(backend: clustering.Backend) -> None:
+    if backend == "auto":
+        pytest.importorskip("cuml", reason="cuml is not installed (pip install 'raydec[gpu]')")
     x = blobs(5000, 32, spread=2.0)
     on_cpu = fit_kmeans(x, 6, seed=0, init=x[:6], backend="torch", device="cpu")
     on_gpu = fit_kmeans(x, 6, seed=0, init=x[:6], backend=backend, device="cuda")
+    assert on_gpu.backend == ("cuml" if backend == "auto" else backend)
     check_consistent(on_gpu, x, 6)
     assert on_gpu.inertia == pytest.approx(on_cpu.inertia, rel=1e-3)
 

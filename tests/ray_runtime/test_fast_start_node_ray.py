@@ -15,22 +15,24 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 
 HELPERS = ("dashboard.py", "monitor.py", "log_monitor.py")
 INSIDE = """
-import json, sys
+import json, os, sys
 import psutil, ray
 from ray._private.node import Node
 from raydec.ray_runtime.session import start_ray
 methods = Node.start_api_server, Node.start_monitor, Node.start_log_monitor
-start_ray("local", num_cpus=1, object_store_gib=0.1, dashboard=sys.argv[1] == "True")
+niceness = int(sys.argv[2]) if sys.argv[2:] else None
+start_ray("local", num_cpus=1, object_store_gib=0.1, dashboard=sys.argv[1] == "True", niceness=niceness)
 assert methods == (Node.start_api_server, Node.start_monitor, Node.start_log_monitor)
-assert ray.get(ray.remote(lambda: 1).remote()) == 1
+added = ray.get(ray.remote(lambda: os.nice(0)).remote()) - os.nice(0)
+assert added == (niceness or 0), added
 commands = [word for child in psutil.Process().children(recursive=True) for word in child.cmdline()]
 print(json.dumps(sorted({word.rsplit("/", 1)[-1] for word in commands if word.endswith(".py")})))
 """
 
 
-def scripts_started(*, dashboard: bool, fast: bool = True) -> set[str]:
+def scripts_started(*more: str, dashboard: bool, fast: bool = True) -> set[str]:
     done = subprocess.run(
-        [sys.executable, "-c", INSIDE, str(dashboard)],
+        [sys.executable, "-c", INSIDE, str(dashboard), *more],
         capture_output=True,
         text=True,
         timeout=120,
@@ -47,4 +49,4 @@ def test_a_run_has_no_helpers_that_it_does_not_need() -> None:
 
 
 def test_ray_starts_by_its_public_names_alone() -> None:
-    assert "monitor.py" in scripts_started(dashboard=False, fast=False)
+    assert "monitor.py" in scripts_started("3", dashboard=False, fast=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import grpc
 import pytest
 
 from raydec.errors import UserError
-from raydec.ray_runtime.session import check_address
+from raydec.ray_runtime.session import _niceness, check_address
 
 
 @pytest.fixture
@@ -53,3 +54,18 @@ def test_a_closed_port_and_a_bad_one_say_so() -> None:
             check_address(f"127.0.0.1:{unused.getsockname()[1]}")
     with pytest.raises(UserError, match="'abc' is not a port"):
         check_address("127.0.0.1:abc")
+
+
+@pytest.mark.parametrize(
+    ("before", "asked", "given"),
+    [(None, None, "0"), (None, 5, "5"), ("15", None, "15"), ("15", 0, "0"), ("15", 5, "5")],
+)
+def test_workers_are_as_nice_as_their_command_unless_told_otherwise(
+    before: str | None, asked: int | None, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_worker_niceness", raising=False)
+    if before is not None:
+        monkeypatch.setenv("RAY_worker_niceness", before)
+    with _niceness(asked):
+        assert os.environ["RAY_worker_niceness"] == given
+    assert os.environ.get("RAY_worker_niceness") == before
