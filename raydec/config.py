@@ -187,8 +187,8 @@ class RayConfig(Section):
 
     num_workers: WorkerCount = Field(
         None,
-        description="training workers; 0: in this process without Ray; unset: one per GPU, else 1; "
-        "[2,4]: as many as there is room for, at least 2",
+        description="training workers; 0: in this process without Ray; unset: one per GPU, else 1 (0 for the "
+        "trials of a search); [2,4]: as many as there is room for, at least 2",
     )
     use_gpu: Literal["auto"] | bool = Field("auto", description="auto: when the cluster has GPUs")
     cpus_per_worker: int | None = Field(

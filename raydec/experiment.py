@@ -161,8 +161,8 @@ def _train_trials(study: Study, remaining: Remaining, events: SearchEvents) -> N
         config.ray.num_cpus,
         config.ray.object_store_gib,
         dashboard=config.ray.dashboard is not False,
-        # Where Ray Train's workers train, they get it from there, and the others start faster without.
-        worker_environment=WORKER_ENVIRONMENT if config.ray.num_workers == 0 else None,
+        # Ray Train gives it to workers that are asked for, and the other processes start faster without it.
+        worker_environment=None if config.ray.num_workers else WORKER_ENVIRONMENT,
         niceness=config.ray.niceness,
     )
     from raydec.ray_runtime.search import TuneRunner

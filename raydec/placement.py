@@ -120,8 +120,8 @@ def share_cluster(
     was begun can always place its workers, and nothing waits for ever.
 
     Args:
-        ray: workers per trial (the fewest, of a range) and cores per worker; unset: one worker, and an even
-            share of the cores.
+        ray: workers per trial (the fewest, of a range) and cores per worker; unset: one worker on a GPU, on a
+            CPU none, so that the trial's own process trains; and an even share of the cores.
         nodes: the cluster.
         num_trials: trials in all; no more than these run at once.
         gpus_per_worker: share of a GPU for each worker.
@@ -131,7 +131,7 @@ def share_cluster(
         UserError: not even one trial, or not as many as asked for, can be placed; with the arithmetic.
     """
     use_gpu = uses_gpu(ray, nodes)
-    num_workers = (worker_range(ray.num_workers) or (1, 1))[0]
+    num_workers = (worker_range(ray.num_workers) or (1 if use_gpu else 0,))[0]
     per_trial = max(1, num_workers)
     _check_sharing(num_workers, gpus_per_worker, use_gpu)
     wished = min(num_trials, max_concurrent or num_trials)
@@ -143,9 +143,8 @@ def share_cluster(
     concurrent = max(required, min(wished, fitting, _by_memory(nodes, num_workers)))
     workers = per_trial * concurrent
     cpus = ray.cpus_per_worker or even_cpus(nodes, workers, use_gpu, gpus_per_worker)
-    actor_gpus = (
-        math.floor(gpu_share(gpus_per_worker) * (1 - WORKER_GPU_SHARE) / concurrent / _GPU_UNIT) * _GPU_UNIT
-    )
+    share = gpu_share(gpus_per_worker)
+    actor_gpus = math.floor(share * (1 - WORKER_GPU_SHARE) / concurrent / _GPU_UNIT) * _GPU_UNIT
     return Placement(
         num_workers=num_workers,
         cpus_per_worker=cpus,

@@ -12,6 +12,7 @@ from raydec.config import RayConfig
 from raydec.errors import UserError
 from raydec.placement import Node as _Node
 from raydec.placement import Placement, share_cluster
+from raydec.search.run import _with_workers
 
 
 def Node(cpus: int, gpus: int = 0, memory_gib: float | None = None) -> _Node:
@@ -82,7 +83,8 @@ def test_gpus_limit_trials_and_leave_room_for_the_kmeans_actor() -> None:
 
 
 def test_memory_lowers_the_default_but_refuses_nothing() -> None:
-    assert share([Node(64, memory_gib=10.0)]).max_concurrent == 4
+    assert share([Node(64, memory_gib=10.0)], num_workers=1).max_concurrent == 4
+    assert share([Node(64, memory_gib=10.0)]).max_concurrent == 6
     assert share([Node(64, memory_gib=0.5)]).max_concurrent == 1
     assert share([Node(64, memory_gib=10.0)], max_concurrent=8).max_concurrent == 8
 
@@ -115,3 +117,16 @@ def test_wherever_ray_puts_the_actors_every_worker_still_fits(
 
 def test_trials_without_workers_train_in_their_own_process() -> None:
     assert share([Node(4)], num_workers=0).max_concurrent == 4
+
+
+def test_only_a_gpu_or_a_wish_gives_trials_workers() -> None:
+    assert share([Node(4)]).num_workers == 0
+    assert share([Node(4)], num_workers=1).num_workers == 1
+    assert share([Node(4, 1)]).num_workers == 1
+    assert share([Node(4, 1)], use_gpu=False).num_workers == 0
+
+
+def test_a_bucket_gives_trials_workers() -> None:
+    assert _with_workers(RayConfig(), "/shared/runs/a").num_workers is None
+    assert _with_workers(RayConfig(), "s3://bucket/runs/a").num_workers == 1
+    assert _with_workers(RayConfig(num_workers=0), "s3://bucket/runs/a").num_workers == 0

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from raydec.config import Config, config_yaml
+from raydec.config import Config, RayConfig, config_yaml
 from raydec.files.storage import is_uri
 from raydec.learning.selection import check_data
 from raydec.placement import Node, Placement, share_cluster
@@ -80,7 +80,7 @@ def run_study(
     config = study.plan.config
     search = config.search
     share = share_cluster(
-        config.ray,
+        _with_workers(config.ray, study.location),
         runner.nodes(),
         remaining.num_trials,
         gpus_per_worker=search.gpus_per_worker,
@@ -99,6 +99,13 @@ def run_study(
     _remove(tune_folder)
     if any(entry.state == "begun" for entry in all_entries(study)):
         raise KeyboardInterrupt
+
+
+def _with_workers(ray: RayConfig, location: str) -> RayConfig:
+    """One worker for each trial where its own process could not train: that writes to folders only."""
+    if ray.num_workers is None and is_uri(location):
+        return ray.model_copy(update={"num_workers": 1})
+    return ray
 
 
 def _remove(tune_folder: str) -> None:

@@ -78,15 +78,19 @@ def test_every_setting_has_a_one_line_description() -> None:
         assert len(description) >= 6 and "\n" not in description, f"{key} has no one-line description"
 
 
-def test_every_module_imports_without_a_word(tmp_path: Path) -> None:
-    """No prints, warnings, logging set-up, files or seeded generators at import."""
-    # With another release of Ray its private names may be gone, and what imports them is left alone.
+def module_names() -> list[str]:
+    """Every module but those that import private names of Ray which this release may not have."""
     is_fast = fast_start.is_usable("train")
-    names = sorted(
+    return sorted(
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for path in PACKAGE.rglob("*.py")
         if path.name != "__main__.py" and (is_fast or path.parent.name != "fast_start")
     )
+
+
+def test_every_module_imports_without_a_word(tmp_path: Path) -> None:
+    """No prints, warnings, logging set-up, files or seeded generators at import."""
+    names = module_names()
     # Not the state of `random`: rich and Ray draw from it when they are imported.
     code = f"""
 import importlib, logging
@@ -122,3 +126,25 @@ def test_the_package_is_found_where_the_tests_are() -> None:
         assert twin.is_file() and twin.read_bytes() == path.read_bytes(), (
             f"{twin} is not the checkout's {path.name}: run pip install '.[test]' again"
         )
+
+
+def test_every_name_that_a_function_uses_is_defined() -> None:
+    """What ruff and mypy would find, were they not told to overlook the axes in jaxtyping's texts."""
+    code = f"""
+import builtins, dis, importlib, types
+def undefined(code, known):
+    for step in dis.get_instructions(code):
+        if step.opname == "LOAD_GLOBAL" and step.argval not in known:
+            yield f"{{code.co_filename}}:{{code.co_firstlineno}} {{step.argval}}"
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            yield from undefined(inner, known)
+found = []
+for name in {module_names()!r}:
+    module = importlib.import_module(name)
+    source = compile(open(module.__file__).read(), module.__file__, "exec")
+    found += undefined(source, set(vars(module)) | set(vars(builtins)))
+print("\\n".join(found))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == ""

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import ray
 import yaml
+from disturbance import comparable
 from stores import make_store
 
 from raydec.console.terminal import run_entry_point
@@ -112,6 +113,28 @@ def test_a_killed_search_goes_on_and_trains_nothing_twice(store: Path, tmp_path:
     assert again.returncode == 0
     assert "had already finished" in again.stdout
     assert (first / "summary.json").stat().st_mtime_ns == finished_at
+
+
+@pytest.mark.slow
+def test_a_search_finds_the_same_with_workers_and_without(
+    store: Path, tmp_path: Path, two_cpus: None
+) -> None:
+    """To the last bit: losses, clusters and scores of every epoch."""
+    found = {}
+    for name, workers in {"own": [], "worker": ["ray.num_workers=1"]}.items():
+        more = ["training.epochs=2", "search.searcher=grid", "search.space.clustering.num_clusters=[3,4]"]
+        assert run_entry_point(main, settings(store, tmp_path, name, *more, *workers)) == 0
+        trials = sorted((tmp_path / name / "trials").iterdir())
+        assert [(run / "workers.jsonl").read_text().count("kmeans") for run in trials] == [len(workers)] * 2
+        entries = results(tmp_path / name)["settings"]
+        found[name] = (
+            [
+                (entry["setting"], entry["score"], entry["test_ccc"] if "test_ccc" in entry else None)
+                for entry in entries
+            ],
+            [comparable(run) for run in trials],
+        )
+    assert found["own"] == found["worker"]
 
 
 @pytest.mark.slow
