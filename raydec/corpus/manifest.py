@@ -1,6 +1,6 @@
-"""Generic manifests: a table in CSV, TSV, Parquet or JSON lines whose rows name audio files by path.
+"""Reads generic manifests: a table in CSV, TSV, Parquet or JSON lines with one audio path per row.
 
-Also Hugging Face's AudioFolder, whose ``metadata.csv`` may lie in every split's folder.
+Also reads Hugging Face's AudioFolder, which may have a ``metadata.csv`` in the folder of every split.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from raydec.corpus.table import name_some
 from raydec.errors import UserError
 from raydec.splits import CANONICAL_SPLITS, canonical_split
 
-# In order of preference, where a folder has several tables.
+# In order of preference, if a folder has several tables.
 _KNOWN_STEMS = ("metadata", "manifest")
 _AUDIOFOLDER_STEM = "metadata"
-_SPLIT_REMEDY = "add a column named split that says train, validation, test or unlabeled"
+_SPLIT_REMEDY = "add a column 'split' with the values train, validation, test or unlabeled"
 
 
 def read_manifest(
     corpus_dir: Path, labels: Path | None, audio: Path | None, label_range: tuple[float, float]
 ) -> Reading:
-    """Read a corpus that a manifest describes.
+    """Read a corpus with a manifest.
 
     Args:
         corpus_dir: the corpus folder.
-        labels: the manifest; None finds it in the corpus folder.
-        audio: what paths are relative to, and must not leave; None means the manifest's folder, then the
-            corpus folder.
+        labels: the manifest; default: found in the corpus folder.
+        audio: base of the paths, which they must not leave; default: the manifest's folder, then the corpus
+            folder.
         label_range: lowest and highest valid label.
 
     Raises:
-        UserError: no or several manifests, one that cannot be read, or no labeled row has a split.
+        UserError: there is no manifest or more than one, it cannot be read, or no labeled row has a split.
     """
     manifests = [labels] if labels else find_manifests(corpus_dir)
     if not manifests:
@@ -51,7 +51,7 @@ def read_manifest(
 
 
 def find_manifests(corpus_dir: Path) -> list[Path]:
-    """The manifest of a folder; or one in each of its folders, as AudioFolder has it; or none.
+    """The manifest of a folder, or those of its subfolders in the AudioFolder layout, or none.
 
     Raises:
         UserError: several tables could be the manifest.
@@ -69,7 +69,7 @@ def find_manifests(corpus_dir: Path) -> list[Path]:
 
 
 def folder_split(file: AudioFile) -> str | None:
-    """The split that a file's folders name, as in ``data/train/0001.wav``; None if none does."""
+    """The split given by a file's folders, as in ``data/train/0001.wav``, or None."""
     for part in file.name.split("/")[:-1]:
         try:
             split = canonical_split(part)
@@ -108,7 +108,7 @@ def _roots(corpus_dir: Path, manifest: Path, audio: Path | None) -> list[AudioRo
 
 
 def _locator(roots: Sequence[AudioRoot]) -> Callable[[str], AudioFile]:
-    """Look in the first root, then in the others; what the first one said is what the user reads."""
+    """Search the roots in order; if all fail, the error is that of the first root."""
 
     def locate(name: str) -> AudioFile:
         first: RowProblem | None = None

@@ -1,6 +1,6 @@
-"""Segments: the part of a recording that a row of a table means, and the times that tables write.
+"""Segments of recordings, and parsing of the times in tables.
 
-Used by the corpus readers and by the lists of files that ``predict`` takes.
+Used by the corpus readers and for the lists of files that ``predict`` takes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 import re
 from typing import Any, NamedTuple
 
-# What pandas, audformat and people write where there is no time.
+# Spellings of a missing time.
 _NO_TIME = frozenset({"", "-", "nan", "na", "n/a", "<na>", "nat", "none", "null"})
 _CLOCK = re.compile(r"(?:(\d+) days? ?)?(?:(?:(\d+):)?(\d+):(\d+(?:[.,]\d+)?))?", re.IGNORECASE)
 
@@ -19,8 +19,8 @@ class Segment(NamedTuple):
     """Part of a recording.
 
     Attributes:
-        start_s: where it begins, in seconds.
-        end_s: where it ends; None means the end of the recording.
+        start_s: its start in seconds.
+        end_s: its end in seconds; None means the end of the recording.
     """
 
     start_s: float = 0.0
@@ -32,11 +32,11 @@ class Segment(NamedTuple):
         return self.start_s == 0 and self.end_s is None
 
     def frames(self, rate: int) -> tuple[int, int | None]:
-        """The first frame at ``rate`` Hz and the one after the last; None means all that follow."""
+        """The first frame at ``rate`` Hz and the one after the last; None means up to the end."""
         return round(self.start_s * rate), None if self.end_s is None else round(self.end_s * rate)
 
     def name_in(self, file: str) -> str:
-        """The utterance's name: ``a.wav[1.5-3.25]``, ``a.wav[2-]``, or ``a.wav`` for all of it."""
+        """The utterance's name: ``a.wav[1.5-3.25]``, ``a.wav[2-]``, or ``a.wav`` for the whole recording."""
         if self.is_whole:
             return file
         return f"{file}[{_short(self.start_s)}-{'' if self.end_s is None else _short(self.end_s)}]"
@@ -46,15 +46,15 @@ WHOLE = Segment()
 
 
 def segment_of(start: Any, end: Any, duration: Any = None) -> Segment:
-    """The segment that the cells of a row mean; empty cells mean the ends of the recording.
+    """The segment given by the cells of a row; empty cells mean the start or end of the recording.
 
     Args:
-        start: cell of the start, as :func:`seconds_of` reads it.
-        end: cell of the end.
-        duration: cell of the length, used where a row has a start and no end.
+        start: cell with the start; see :func:`seconds_of`.
+        end: cell with the end.
+        duration: cell with the length, used if a row has a start but no end.
 
     Raises:
-        ValueError: a cell is no time, or the segment ends before it starts; the text says which.
+        ValueError: a cell is not a time, or the segment ends before it starts.
     """
     start_s, end_s = _time("start", start), _time("end", end)
     if start_s is not None and end_s is None:
@@ -62,7 +62,7 @@ def segment_of(start: Any, end: Any, duration: Any = None) -> Segment:
         end_s = None if length_s is None else start_s + length_s
     start_s = start_s or 0.0
     if end_s is not None and end_s <= start_s:
-        raise ValueError(f"the segment ends at {_short(end_s)} s and starts at {_short(start_s)} s")
+        raise ValueError(f"the segment ends at {_short(end_s)} s, but starts at {_short(start_s)} s")
     return Segment(start_s, end_s)
 
 
@@ -73,10 +73,10 @@ def seconds_of(cell: Any) -> float | None:
         cell: text, a number (seconds), or a ``timedelta`` of Python, NumPy or pandas.
 
     Returns:
-        None where the cell is empty or says that there is no time (``NaT``).
+        None if the cell is empty or a missing value such as ``NaT``.
 
     Raises:
-        ValueError: the cell holds something else, or a time that is negative or infinite.
+        ValueError: the cell is not a time, or the time is negative or infinite.
     """
     value = _clock(cell) if isinstance(cell, str) else _number(cell)
     if value is not None and not 0 <= value < math.inf:
@@ -88,13 +88,15 @@ def _time(name: str, cell: Any) -> float | None:
     try:
         return seconds_of(cell)
     except ValueError:
-        raise ValueError(f"{name} {cell!r} is no time in seconds, nor one like 0 days 00:00:01.5") from None
+        raise ValueError(
+            f"{name} {cell!r} is neither a time in seconds nor one like 0 days 00:00:01.5"
+        ) from None
 
 
 def _number(cell: Any) -> float | None:
     if cell is None:
         return None
-    if isinstance(cell, datetime.timedelta):  # pandas' NaT is none
+    if isinstance(cell, datetime.timedelta):  # pandas' NaT is not a timedelta
         return cell.total_seconds()
     if isinstance(cell, datetime.time):
         return cell.hour * 3600 + cell.minute * 60 + cell.second + cell.microsecond / 1e6

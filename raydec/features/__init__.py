@@ -1,1 +1,1 @@
-"""From audio files to a memory-mapped store of mel frames, and from frames to chunks."""
+"""Front ends, the memory-mapped feature store, and chunks of its frames."""

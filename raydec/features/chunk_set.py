@@ -1,7 +1,7 @@
-"""All chunks of some utterances of a feature store, gathered by number.
+"""The chunks of a set of utterances of a feature store, gathered by number.
 
-A chunk is an offset into the memory map: no frame is held twice, and the memory of a set grows with its
-utterances, not with their length. Only :meth:`ChunkSet.hold_on` copies frames, onto a device that has room.
+A chunk is an offset into the memory map, so no frame is stored twice, and the memory of a set depends on the
+number of its utterances, not on their length. Only :meth:`ChunkSet.hold_on` copies frames to a device.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from raydec.features.front_end import ChunkFormat
 from raydec.features.normalization import FrameNormalizer
 from raydec.features.store import FeatureStore
 
-# Bounds the memory that moving a set to a device takes on the host.
+# Limits the host memory for copying a set to a device.
 _UTTERANCES_PER_COPY = 256
 
 
@@ -31,7 +31,7 @@ def normalizer_of(store: FeatureStore, form: ChunkFormat) -> FrameNormalizer:
 
 @dataclass(frozen=True, eq=False)
 class _HeldFrames:
-    """Frames of all utterances of a set, one after the other, and where each begins."""
+    """Concatenated frames of all utterances of a set, and the first frame of each utterance."""
 
     frames: Float16[Tensor, "frame width"]
     first_frame: Int64[np.ndarray, " utterance"]
@@ -42,7 +42,7 @@ class _HeldFrames:
 
 
 class ChunkSet:
-    """Chunks of some utterances, in order: chunk ``i`` of utterance ``u`` is number ``u * num_chunks + i``.
+    """Chunks of a set of utterances; chunk ``i`` of utterance ``u`` has number ``u * num_chunks + i``.
 
     Attributes:
         store: where the frames are.
@@ -71,8 +71,8 @@ class ChunkSet:
         self._first_frame = self._table["first_frame"].to_numpy()
         self._shard = self._table["shard"].to_numpy()
         self._held: _HeldFrames | None = None
-        # Mapped now and not on first use: a small object that stays, made between large ones that go, leaves
-        # holes in the heap that glibc cannot use again, about a megabyte for every shard.
+        # Mapped here, not on first use: small long-lived objects between large temporary ones fragment the
+        # heap of glibc, by about a megabyte per shard.
         for shard in np.unique(self._shard):
             store.shard_frames(int(shard))
 
@@ -83,9 +83,9 @@ class ChunkSet:
     def gather(
         self, chunk_indices: Int64[np.ndarray, " chunk"], device: torch.device | str | None = None
     ) -> Float32[Tensor, "chunk frame width"]:
-        """Normalised chunks, in the order asked for; utterances shorter than a chunk are repeated.
+        """Normalised chunks in the given order; utterances shorter than a chunk are repeated.
 
-        The float16 frames go to ``device`` as they are, and are normalised there.
+        The float16 frames are copied to ``device`` and normalised there.
 
         Raises:
             IndexError: a chunk number outside ``range(len(self))``.
@@ -101,13 +101,13 @@ class ChunkSet:
 
     @property
     def num_bytes(self) -> int:
-        """Size of this set's frames, as :meth:`hold_on` would take it."""
+        """Memory in bytes that :meth:`hold_on` needs for this set's frames."""
         return int(self._num_frames.sum()) * self.store.front_end.width * 2
 
     def hold_on(self, device: torch.device | str) -> None:
-        """Copy the frames to a device once; chunks gathered for it then come out of its own memory.
+        """Copy the frames to a device once; chunks for this device are then gathered from its memory.
 
-        Worth it on a GPU with room for :attr:`num_bytes`. The chunks are the same numbers.
+        Useful on a GPU with room for :attr:`num_bytes`. The values of the chunks do not change.
         """
         first_frame = np.cumsum(self._num_frames) - self._num_frames
         shape = (int(self._num_frames.sum()), self.store.front_end.width)
@@ -119,7 +119,7 @@ class ChunkSet:
         self._held = _HeldFrames(frames, first_frame)
 
     def utterance_of(self, chunk_indices: Int64[np.ndarray, " chunk"]) -> Int64[np.ndarray, " chunk"]:
-        """The place in this set (not the store's row) of the utterance each chunk belongs to."""
+        """Index of each chunk's utterance in this set (not its row in the store)."""
         return chunk_indices // self.num_chunks
 
     @property
@@ -128,16 +128,16 @@ class ChunkSet:
         return self._table
 
     def labels(self, attributes: Sequence[str]) -> Float64[np.ndarray, "utterance attribute"]:
-        """Labels in the corpus's scale; NaN where an utterance has none."""
+        """Labels in the corpus's scale; NaN if missing."""
         columns = [self._table[attribute].to_numpy() for attribute in attributes]
         return np.stack(columns, axis=1).astype(np.float64)
 
     def speakers(self) -> list[str | None]:
-        """Speaker of each utterance; None where unknown."""
+        """Speaker of each utterance; None if unknown."""
         return self._table["speaker"].to_pylist()
 
     def emotions(self) -> list[str | None]:
-        """Emotion class of each utterance; None where unknown."""
+        """Emotion class of each utterance; None if unknown."""
         return self._table["emotion"].to_pylist()
 
     def _check_range(self, chunk_indices: np.ndarray) -> None:
@@ -145,7 +145,7 @@ class ChunkSet:
             raise IndexError(f"chunk numbers must be from 0 to {len(self) - 1}")
 
     def _places(self, chunk_indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Per chunk: its utterance, where in the utterance it starts, and how long the utterance is."""
+        """For each chunk: its utterance, its first frame in the utterance, and the utterance's length."""
         utterances, places = np.divmod(chunk_indices, self.num_chunks)
         num_frames = self._num_frames[utterances]
         starts = chunk_starts(num_frames, self.num_chunks, self.form.chunk_frames)

@@ -1,6 +1,6 @@
-"""Cut an utterance of any length into a fixed number of equally long chunks.
+"""Cuts an utterance of any length into a fixed number of equally long chunks.
 
-The hop between chunks is what varies: long utterances leave gaps, short ones overlap.
+Only the hop between chunks varies: chunks of long utterances leave gaps, those of short ones overlap.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def chunk_starts(
 
 
 def wrapped(frame_numbers: Numbers, num_frames: Numbers | int) -> Numbers:
-    """Frames that chunks reach past the end of their utterance, taken from its beginning again.
+    """Wrap frame numbers past the end of an utterance to its beginning.
 
-    Only utterances shorter than a chunk have any: they are repeated until they fill one.
+    This repeats utterances that are shorter than a chunk until they fill one; others are not affected.
     """
     return frame_numbers % num_frames
 
@@ -57,9 +57,9 @@ def chunk_utterance(
         frames: the utterance, at least one frame.
         num_chunks: chunks per utterance.
         chunk_frames: frames per chunk.
-        short: what becomes of an utterance shorter than a chunk. ``tile`` repeats it. ``as_is`` follows the
-            published code where that works at all: as long as its step truncates to 0 (53 to 61 of 62
-            frames) every chunk is the whole, shorter utterance; still shorter ones are tiled.
+        short: handling of utterances shorter than a chunk. ``tile`` repeats them. ``as_is`` follows the
+            published code where that does not crash: if the step truncates to 0 (53 to 61 of 62 frames),
+            every chunk is the whole, shorter utterance; still shorter utterances are tiled.
     """
     step_is_zero = chunk_frames - len(frames) < num_chunks - 1
     if short == "as_is" and len(frames) < chunk_frames and step_is_zero:

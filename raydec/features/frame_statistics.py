@@ -1,4 +1,4 @@
-"""Statistics of the frames that a run is trained on."""
+"""Statistics of the frames of a run's training utterances."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def frame_statistics(
 ) -> tuple[Float32[np.ndarray, " width"], Float32[np.ndarray, " width"]]:
     """Mean and population standard deviation per value over the frames of some utterances.
 
-    The store has them for the labeled utterances of its split ``train``; those of others are computed, which
-    takes about a minute per hundred hours of speech. Every process that computes them finds the same numbers.
+    The store holds them for the labeled utterances of its split ``train``. For others they are computed,
+    which takes about a minute per hundred hours of speech; the result is the same in every process.
 
     Args:
         store: the feature store.
-        rows: rising rows of the store, at least one.
-        scale: one of its front end's.
+        rows: increasing rows of the store, at least one.
+        scale: one of the scales of its front end.
     """
     is_known = store.normalization_source == "labeled_train"
     if is_known and np.array_equal(rows, store.rows("train", ATTRIBUTES)):

@@ -1,4 +1,4 @@
-"""What a front end is: how recordings become the rows of a feature store, and those rows network input.
+"""The front end interface: how recordings become frames in a feature store, and frames network input.
 
 A front end is a frozen dataclass whose fields are its parameters. It is torch-free to import, so that opening
 a store does not import torch; the methods that compute import what they need. A new one is one module with a
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Scale = Literal["power", "log", "plain"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
-"""What statistics may be of: mel power, its logarithm, or values that are taken as they are."""
+"""Scales of which a store may keep statistics: mel power, its logarithm, or unchanged values."""
 ENTRY_POINTS = "raydec.front_ends"
 
 
@@ -43,7 +43,7 @@ class ChunkFormat:
         clip: normalised features are limited to +-clip.
         num_chunks: chunks per utterance.
         chunk_frames: frames per chunk.
-        short: what becomes of utterances shorter than a chunk; see
+        short: handling of utterances shorter than a chunk; see
             :func:`raydec.features.chunking.chunk_utterance`.
     """
 
@@ -57,17 +57,17 @@ class ChunkFormat:
 class FrontEnd(ABC):
     """Base of all front ends; subclasses are frozen dataclasses.
 
-    Two stores agree when their front ends have the same name and parameters. Everything here is JSON: a model
-    directory remembers its front end by :meth:`to_dict`.
+    Two stores are compatible if their front ends have the same name and parameters. All parameters must be
+    representable in JSON: a model directory stores its front end by :meth:`to_dict`.
 
     Attributes:
-        name: by which stores and model directories name it.
+        name: identifies it in stores and model directories.
         trunk: ``module:function`` that builds the first part of a network, called with a
             :class:`raydec.config.ModelConfig`, the front end and a :class:`ChunkFormat`; it returns a
             :class:`raydec.model.trunk.Trunk`.
-        scales: on which a store keeps statistics of its frames.
-        sample_rate: of the waveforms that it takes, in Hz.
-        remove_dc: whether a DC offset is removed, so that it needs no warning.
+        scales: those for which a store keeps statistics of its frames.
+        sample_rate: of its input waveforms, in Hz.
+        remove_dc: whether it removes a DC offset, so that no warning is needed.
     """
 
     name: ClassVar[str]
@@ -88,23 +88,23 @@ class FrontEnd(ABC):
 
     @abstractmethod
     def frames(self, waveform: Float32[np.ndarray, " sample"]) -> Float32[Tensor, "frame width"]:
-        """The frames of one recording, at least one; none depends on other recordings."""
+        """The frames of one recording, at least one, independent of other recordings."""
 
     def blocks(self, recording: Recording) -> Iterator[Float32[Tensor, "_ width"]]:
         """The frames of a recording of any length, in blocks.
 
         Raises:
-            AudioError: the file cannot be read any more.
+            AudioError: the file can no longer be read.
         """
         yield self.frames(recording.samples())
 
     @property
     @abstractmethod
     def usual_format(self) -> ChunkFormat:
-        """The chunk format where a config sets nothing."""
+        """The default chunk format."""
 
     def chunk_format(self, features: FeatureConfig) -> ChunkFormat:
-        """The chunk format that a config asks for, with what it leaves unset filled in.
+        """The chunk format of a config; unset values are taken from the default format.
 
         Raises:
             UserError: see :meth:`check_format`.
@@ -115,27 +115,27 @@ class FrontEnd(ABC):
         return form
 
     def check_format(self, form: ChunkFormat) -> None:
-        """Refuse chunks that do not suit this front end.
+        """Refuse chunk formats that this front end does not support.
 
         Raises:
             UserError: naming the config's key, its value and its limits.
         """
         if form.scale not in self.scales:
             raise UserError(
-                f"features.scale={form.scale}: front end {self.name} has {' and '.join(self.scales)} only; "
+                f"features.scale={form.scale}: front end {self.name} only has {' and '.join(self.scales)}; "
                 "leave it unset"
             )
 
     def check(self) -> None:
-        """Refuse parameters that no recording has, before anything of their size is allocated.
+        """Refuse nonsensical parameters before memory of their size is allocated.
 
         Raises:
-            ValueError: saying which.
+            ValueError: names the parameters.
         """
         return
 
     def of_this_version(self) -> FrontEnd:
-        """The front end whose stores can be trained on where nothing else is asked for."""
+        """The front end with the parameters of this version, which stores must have by default."""
         return self
 
     def chunk_seconds(
@@ -145,13 +145,13 @@ class FrontEnd(ABC):
         num_frames: Int64[np.ndarray, " chunk"],
         duration_s: Float[np.ndarray, " chunk"],
     ) -> tuple[Float[np.ndarray, " chunk"], Float[np.ndarray, " chunk"]]:
-        """Where chunks begin and end in their utterances, in seconds; short utterances are whole.
+        """Start and end of chunks in their utterances, in seconds; a chunk ends where its utterance ends.
 
         Args:
             form: the chunk geometry.
-            places: number of each chunk in its utterance.
+            places: index of each chunk in its utterance.
             num_frames: stored frames of its utterance.
-            duration_s: of its utterance.
+            duration_s: duration of its utterance.
         """
         from raydec.features.chunking import chunk_starts
 
@@ -167,14 +167,14 @@ class FrontEnd(ABC):
         """The inverse of :meth:`to_dict`.
 
         Raises:
-            ValueError: a parameter is missing or unknown, or has another type.
+            ValueError: a parameter is missing, unknown, or has the wrong type.
         """
         expected = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
         if set(values) != expected:
             names = ", ".join(sorted(expected.symmetric_difference(values)))
-            raise ValueError(f"feature parameters that are missing or unknown: {names}")
+            raise ValueError(f"missing or unknown feature parameters: {names}")
         try:
-            # As JSON, where a list is a tuple and a whole number a float.
+            # Validated as JSON, in which a list may be a tuple and an integer a float.
             return TypeAdapter(cls).validate_json(json.dumps(dict(values)), strict=True)
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
@@ -184,14 +184,14 @@ class FrontEnd(ABC):
             ) from None
 
     def differences(self, other: FrontEnd) -> list[str]:
-        """Per parameter that differs: its name, this value, the other value."""
+        """One description per parameter that differs: its name, this value, the other value."""
         if self.name != other.name:
             return [f"front end {self.name} instead of {other.name}"]
         mine, theirs = self.to_dict(), other.to_dict()
         return [f"{key} {mine[key]} instead of {theirs[key]}" for key in mine if mine[key] != theirs[key]]
 
     def resolve(self, features: FeatureConfig) -> FeatureConfig:
-        """A config's section with everything set.
+        """A config's section with all values set.
 
         Raises:
             UserError: see :meth:`chunk_format`.
@@ -206,23 +206,23 @@ _BUILT_IN = {"mel": "raydec.features.mel_front_end"}
 
 
 def register_front_end(kind: type[Kind]) -> type[Kind]:
-    """Class decorator: let stores and models name this front end.
+    """Class decorator: make this front end available by its name.
 
     Raises:
-        ValueError: another class has that name.
+        ValueError: another class has the same name.
     """
     other = _registered.setdefault(kind.name, kind)
     if (other.__module__, other.__qualname__) != (kind.__module__, kind.__qualname__):
-        raise ValueError(f"front end {kind.name!r} is {other.__module__}.{other.__qualname__} already")
+        raise ValueError(f"front end {kind.name!r} is already {other.__module__}.{other.__qualname__}")
     _registered[kind.name] = kind
     return kind
 
 
 def front_end_kind(name: str) -> type[FrontEnd]:
-    """The class of a front end: built in, registered, or of an installed package.
+    """The class of a front end: built-in, registered, or from an installed package.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is no front end of this name.
     """
     if name not in _registered and name in _BUILT_IN:
         import_module(_BUILT_IN[name])
@@ -232,16 +232,16 @@ def front_end_kind(name: str) -> type[FrontEnd]:
     if name not in _registered:
         known = ", ".join(sorted({*_registered, *_BUILT_IN}))
         raise UserError(
-            f"there is no front end {name!r}; known are {known}; import the module that registers it, or "
-            f"install the package that has it as an entry point of {ENTRY_POINTS}"
+            f"unknown front end {name!r}; known: {known}; import the module that registers it, or "
+            f"install the package that provides it as an entry point of {ENTRY_POINTS}"
         )
     return _registered[name]
 
 
 def front_end_of(content: Mapping[str, Any]) -> FrontEnd:
-    """The front end that a ``store.json`` or a model's ``config.json`` describes.
+    """The front end of a ``store.json`` or a model's ``config.json``.
 
-    Files that name none are older than front ends and hold mel frames.
+    Older files do not name their front end; they hold mel frames.
 
     Raises:
         UserError: see :func:`front_end_kind`.

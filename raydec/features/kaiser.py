@@ -1,7 +1,7 @@
-"""The resampler the published scores were computed with: a sinc under a Kaiser window, 50 zero crossings.
+"""The resampler of the published scores: a Kaiser-windowed sinc with 50 zero crossings.
 
-raydec itself resamples by soxr. The published network hears the difference between two good resamplers (one
-44.1 kHz recording moves by 0.12 in valence), so models converted from it bring their resampler along.
+raydec itself resamples with soxr. The published network is sensitive even to the difference between two good
+resamplers (0.12 in valence for one 44.1 kHz recording), so models converted from it use this one.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from raydec.features.audio import measure_audio
 _NUM_ZEROS = 50
 _BETA = 12.984585247040012
 _ROLLOFF = 0.9173471685018284
-# Samples that are resampled together, at least.
+# The minimal number of samples that are resampled together.
 _BLOCK = 1 << 16
 
 
 def load_audio_kaiser(
     path: str | Path, sample_rate: int, segment: Segment = WHOLE
 ) -> Float32[np.ndarray, " sample"]:
-    """As :func:`raydec.features.audio.load_audio`, resampled as :func:`resample_kaiser` does.
+    """Like :func:`raydec.features.audio.load_audio`, but resampled by :func:`resample_kaiser`.
 
     Raises:
         AudioError: as :func:`raydec.features.audio.load_audio`.
@@ -44,23 +44,24 @@ def resample_kaiser(
 
 
 class KaiserResampler:
-    """:func:`resample_kaiser` of samples that come in blocks, to the same samples.
+    """Resamples blocks of samples, with the same result as :func:`resample_kaiser`.
 
     Args:
-        rate_in: rate of what comes in, in Hz.
-        rate: rate wanted, in Hz.
+        rate_in: input rate in Hz.
+        rate: output rate in Hz.
     """
 
     def __init__(self, rate_in: int, rate: int) -> None:
         self._up, self._down = _ratio(rate_in, rate)
-        # What an output sample depends on, to both sides; blocks begin where input and output samples meet.
+        # Input samples on either side that affect an output sample, rounded up to a whole number of periods
+        # after which input and output samples coincide.
         reach = -(-_NUM_ZEROS * max(self._up, self._down) // self._up) + 1
         self._margin = -(-reach // self._down) * self._down
         self._waiting = np.zeros(0, np.float32)
-        self._num_done = 0  # of the waiting samples, those that only later ones depend on
+        self._num_done = 0  # waiting samples that are done, and kept only as context for later ones
 
     def resample_chunk(self, x: Float32[np.ndarray, "_"], last: bool = False) -> Float32[np.ndarray, "_"]:
-        """What can be given after the next block; everything that is left after the last."""
+        """Add a block; returns the output that is ready, after the last block all that remains."""
         self._waiting = np.concatenate([self._waiting, x])
         ready = len(self._waiting) - self._num_done - (0 if last else self._margin)
         ready = ready if last else ready // self._down * self._down
@@ -88,7 +89,7 @@ def _resampled(samples: Float32[np.ndarray, "_"], up: int, down: int) -> Float32
 
 @functools.lru_cache(maxsize=8)
 def _taps(spacing: int) -> Float64[np.ndarray, " tap"]:
-    """The filter at the rate that both rates divide; its zero crossings are those of the lower rate."""
+    """The filter at the common multiple of both rates; its zero crossings are those of the lower rate."""
     half = _NUM_ZEROS * spacing
     zeros = np.arange(-half, half + 1) / spacing
     return _ROLLOFF * np.sinc(_ROLLOFF * zeros) * np.kaiser(2 * half + 1, _BETA)

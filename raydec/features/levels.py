@@ -1,4 +1,4 @@
-"""Levels of a recording, measured block by block, and what they say is odd about it."""
+"""Levels of a recording, measured block by block, and warnings about DC offsets and clicks."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _QUIET, _MAX_LOUD_SHARE, _MAX_LOUD_STEPS, _MIN_STEPS = 0.25, 0.002, 3, 30
 
 @dataclass(frozen=True)
 class Levels:
-    """What the samples of a recording amount to.
+    """Levels of the samples of a recording.
 
     Attributes:
-        num_samples: their number.
+        num_samples: number of samples.
         lowest: the smallest sample.
         highest: the largest sample.
         mean: of all samples, in float64; the DC offset.
@@ -37,13 +37,13 @@ class Levels:
         return max(-self.lowest, self.highest)
 
     def warnings(self, remove_dc: bool = False) -> tuple[str, ...]:
-        """What moves predictions although it is hardly heard: a DC offset, and clicks.
+        """Warnings about hardly audible faults that change predictions: a DC offset, and clicks.
 
-        A click is told by 10 ms pieces: at most three of them (0.2% of a long recording) are louder than a
+        A recording has a click if at most three pieces of 10 ms (0.2% of a long recording) are louder than a
         quarter of the peak.
 
         Args:
-            remove_dc: the offset is removed, and needs no warning.
+            remove_dc: the offset will be removed, so it needs no warning.
         """
         return (*(() if remove_dc else self._offset_warning()), *self._click_warning())
 
@@ -51,7 +51,7 @@ class Levels:
         share = abs(self.mean) / self.peak if self.peak > 0 else 0.0
         if share < _LARGE_OFFSET:
             return ()
-        return (f"a DC offset of {share:.0%} of the peak moves predictions; remove it, or use --remove-dc",)
+        return (f"a DC offset of {share:.0%} of the peak changes predictions; remove it, or use --remove-dc",)
 
     def _click_warning(self) -> tuple[str, ...]:
         num_steps = len(self.step_peaks)
@@ -63,18 +63,18 @@ class Levels:
         loudest_s = int(self.step_peaks.argmax()) * _STEP_S
         usual_db = 20 * np.log10(self.peak / max(float(np.quantile(self.step_peaks, 0.95)), 1e-9))
         return (
-            f"a click at {loudest_s:.2f} s is {usual_db:.0f} dB above the rest, which is taken for quiet "
-            "speech; remove the click",
+            f"a click at {loudest_s:.2f} s is {usual_db:.0f} dB above the rest, which therefore counts as "
+            "quiet speech; remove the click",
         )
 
 
 @dataclass
 class LevelMeter:
-    """Measures the levels of samples that come in blocks of any length.
+    """Measures levels over blocks of samples of any length.
 
     Attributes:
         sample_rate: of the samples in Hz.
-        count: samples so far.
+        count: number of samples so far.
     """
 
     sample_rate: int
@@ -86,7 +86,7 @@ class LevelMeter:
     _rest: Float32[np.ndarray, "_"] = field(default_factory=lambda: np.empty(0, np.float32))
 
     def add(self, samples: Float32[np.ndarray, " sample"]) -> None:
-        """Take in the samples that follow."""
+        """Add the next samples."""
         if not len(samples):
             return
         self.count += len(samples)
@@ -100,7 +100,7 @@ class LevelMeter:
         self._rest = magnitudes[num_steps * step :]
 
     def levels(self) -> Levels:
-        """The levels of all samples so far; all are 0 where there were none."""
+        """The levels of all samples so far; 0 without samples."""
         rest = [self._rest.max(keepdims=True)] if len(self._rest) else []
         peaks = np.concatenate([np.empty(0, np.float32), *self._peaks, *rest])
         if not self.count:

@@ -1,4 +1,4 @@
-"""Mel frames of recordings of any length, in blocks."""
+"""Computes mel frames of recordings of any length in blocks."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ _FRAMES_PER_BLOCK = 1024
 def mel_blocks(
     recording: Recording, parameters: MelFrontEnd | None = None
 ) -> Iterator[Float32[Tensor, "_ mel"]]:
-    """Mel power of a recording in blocks of frames, in memory that does not grow with its length.
+    """Mel power of a recording in blocks of frames; memory does not grow with its length.
 
-    Together they are :func:`mel_frames` of its samples: to the bit if it is short enough to be one block, and
-    up to rounding otherwise.
+    Concatenated, they equal :func:`mel_frames` of its samples: exactly if the recording is short enough for
+    one block, else up to rounding.
 
     Args:
         recording: its samples must have ``parameters.sample_rate``.
         parameters: defaults to :class:`MelFrontEnd`.
 
     Raises:
-        AudioError: the file cannot be read any more.
+        AudioError: the file can no longer be read.
     """
     parameters = parameters or MelFrontEnd()
     if recording.is_kept or recording.levels.num_samples <= parameters.n_fft:
         yield mel_frames(recording.samples(), parameters)
         return
-    # Frames are centred on multiples of the hop; the waveform is mirrored at both ends for the outer ones.
+    # Frames are centred on multiples of the hop; for the outer ones, the waveform is mirrored at both ends.
     half, hop = parameters.n_fft // 2, parameters.hop_length
     transform = mel_transform(parameters, center=False)
     waiting = torch.empty(0)
@@ -45,7 +45,7 @@ def mel_blocks(
         if is_first and len(waiting) > half:
             waiting = torch.cat([waiting[1 : half + 1].flip(0), waiting])
             is_first = False
-        # What the mirrored end needs is kept back.
+        # Samples that the mirrored end needs are held back.
         num_frames = (len(waiting) - 2 * half - 1) // hop
         if num_frames >= _FRAMES_PER_BLOCK:
             yield transform(waiting[: (num_frames - 1) * hop + parameters.n_fft]).T.contiguous()
@@ -54,7 +54,7 @@ def mel_blocks(
 
 
 def _leveled(recording: Recording, parameters: MelFrontEnd) -> Iterator[Float32[Tensor, "_"]]:
-    """The samples, by blocks, with offset and peak as the features want them."""
+    """Blocks of samples, with DC offset removed and peak normalised as the parameters require."""
     levels = recording.levels
     mean = np.float32(levels.mean if parameters.remove_dc else 0)
     peak = max(np.float32(levels.highest) - mean, mean - np.float32(levels.lowest))

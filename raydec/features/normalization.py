@@ -1,7 +1,4 @@
-"""The scales of stored frames, and the statistics that normalise them.
-
-As published: z-normalised per value, NaN to 0, clipped.
-"""
+"""Scales of stored frames, and their published normalisation: z-normalised per value, NaN to 0, clipped."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ class FrameNormalizer:
     Attributes:
         mean: per value, on ``scale``.
         std: population standard deviation per value, on ``scale``.
-        scale: what is normalised.
+        scale: applied before normalisation.
         clip: normalised values are limited to +-clip.
     """
 
@@ -42,8 +39,8 @@ class FrameNormalizer:
     clip: float
 
     def normalize(self, frames: Float[Tensor, "*axes width"]) -> Float32[Tensor, "*axes width"]:
-        """Scale, z-normalise, NaN (a value that never varied) to 0, clip. The input is left alone."""
-        # Copied: what Ray hands to a worker is read-only, of which torch warns.
+        """Scale, z-normalise, set NaN (a value that never varied) to 0, clip; does not change the input."""
+        # Copied, because arrays from Ray are read-only and torch warns about those.
         mean = torch.tensor(self.mean, device=frames.device)
         std = torch.tensor(self.std, device=frames.device)
         scaled = scale_frames(frames.float(), self.scale)
@@ -52,7 +49,7 @@ class FrameNormalizer:
 
 @dataclass(frozen=True, eq=False)
 class FrameMoments:
-    """Count, mean and centred sum of squares of each value of frames; parts merge into the whole.
+    """Count, mean and centred sum of squares of each value of frames; moments of parts can be merged.
 
     Attributes:
         scales: the rows of ``mean``.
@@ -92,12 +89,12 @@ class FrameMoments:
         return FrameMoments(self.scales, count, mean, squares)
 
     def mean_std(self, scale: Scale) -> tuple[Float64[np.ndarray, " width"], Float64[np.ndarray, " width"]]:
-        """Mean and population standard deviation per value; of no frames: 0 and 0."""
+        """Mean and population standard deviation per value; 0 and 0 without frames."""
         row = self.scales.index(scale)
         return self.mean[row], np.sqrt(self.squares[row] / max(self.count, 1))
 
     def to_dict(self) -> dict[str, Any]:
-        """As a JSON object; numbers survive the round trip exactly."""
+        """A JSON object; numbers are preserved exactly."""
         return {
             "scales": list(self.scales),
             "count": self.count,

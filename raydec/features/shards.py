@@ -1,7 +1,7 @@
 """Shards of a feature store: planned from the corpus alone, written by any number of processes.
 
-A finished shard leaves a note beside its frames (``frames-00000.json``) that says what they are
-and of which plan; an interrupted run finds it again.
+A finished shard has a note beside its frames (``frames-00000.json``) with their description and the
+fingerprint of the plan, from which an interrupted run is resumed.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ _TARGET_SHARDS, _MIN_UTTERANCES, _MAX_UTTERANCES = 64, 16, 512
 
 Role = Literal["labeled_train", "unlabeled", "held_out"]
 ROLES: tuple[Role, ...] = ("labeled_train", "unlabeled", "held_out")
-"""What an utterance may teach: normalisation comes from the first of these, never from held-out speech
-as long as there is any other."""
+"""Use of an utterance for normalisation: statistics come from the first role that has frames, and from
+held-out speech only if there is no other."""
 
 
 @dataclass(frozen=True)
 class PlannedUtterance:
-    """One audio file, or segment of one, to be decoded, as it was when the plan was made.
+    """An audio file, or a segment of one, to be decoded, in its state at planning time.
 
     Attributes:
         row: its row in the corpus table.
         path: the audio file.
-        role: what its frames may be used for.
-        size: bytes; -1 for a file that was not there.
-        modified_ns: time of its last change.
+        role: use of its frames for normalisation.
+        size: in bytes; -1 if the file did not exist.
+        modified_ns: time of its last modification.
         segment: the part of the file.
     """
 
@@ -74,11 +74,11 @@ class ShardPlan:
 
     @property
     def note_file(self) -> str:
-        """Name of the note that says the frames file is finished."""
+        """Name of the note that marks the frames file as finished."""
         return f"frames-{self.index:05d}.json"
 
     def fingerprint(self, front_end: FrontEnd) -> str:
-        """Changes whenever the shard's content could: rows, audio files, front end."""
+        """A hash of everything that determines the shard's content: rows, audio files, front end."""
         rows = [dataclasses.astuple(utterance) for utterance in self.utterances]
         return hashlib.sha256(
             json.dumps([self.index, rows, front_end.name, front_end.to_dict()]).encode()
@@ -87,7 +87,7 @@ class ShardPlan:
 
 @dataclass(frozen=True)
 class StoredUtterance:
-    """Where one utterance's frames went: columns of ``utterances.arrow``, and its row in the corpus table."""
+    """Location of one utterance's frames, as in ``utterances.arrow``, and its row in the corpus table."""
 
     row: int
     num_frames: int
@@ -98,17 +98,17 @@ class StoredUtterance:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What one written shard holds.
+    """Description of a written shard.
 
     Attributes:
-        fingerprint: of the plan it fulfils.
+        fingerprint: of its plan.
         num_frames: frames in the file.
         num_bytes: size of the file.
         data_offset: byte at which the frames begin.
         sha256: checksum of the file.
         stored: the utterances that could be decoded, in order.
-        skipped: those that could not, and why.
-        warnings: ``(utterance, what is odd)`` of those that were stored all the same.
+        skipped: those that could not, with reasons.
+        warnings: ``(utterance, warning)`` of utterances that were stored in spite of a problem.
         moments: per role, statistics of the stored frames.
     """
 
@@ -124,7 +124,7 @@ class ShardResult:
     moments: dict[Role, FrameMoments]
 
     def to_json(self) -> str:
-        """As the text of a note; numbers survive exactly."""
+        """The text of a note; numbers are preserved exactly."""
         content = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         content["stored"] = [dataclasses.astuple(utterance) for utterance in self.stored]
         content["skipped"] = [dataclasses.astuple(skip) for skip in self.skipped]
@@ -149,7 +149,7 @@ class ShardResult:
 def plan_shards(table: pa.Table) -> list[ShardPlan]:
     """Divide a corpus table into shards: about 64, of 16 to 512 utterances each, in the table's order.
 
-    Reads the size and age of every audio file.
+    Reads the size and modification time of every audio file.
     """
     per_shard = min(max(-(-table.num_rows // _TARGET_SHARDS), _MIN_UTTERANCES), _MAX_UTTERANCES)
     columns = (table["utterance_id"].to_pylist(), table["path"].to_pylist(), _roles(table), segments(table))
@@ -164,7 +164,7 @@ def plan_shards(table: pa.Table) -> list[ShardPlan]:
 
 
 def finished_shard(plan: ShardPlan, folder: Path, front_end: FrontEnd) -> ShardResult | None:
-    """What an earlier run wrote for this very plan, or None if the shard has to be written."""
+    """The result of an earlier run for exactly this plan, or None if the shard has to be written."""
     try:
         result = ShardResult.from_json((folder / plan.note_file).read_text(encoding="utf-8"))
         whole = (folder / plan.frames_file).stat().st_size == result.num_bytes
@@ -176,11 +176,10 @@ def finished_shard(plan: ShardPlan, folder: Path, front_end: FrontEnd) -> ShardR
 def write_shard(plan: ShardPlan, folder: Path, front_end: FrontEnd) -> ShardResult:
     """Decode a shard's utterances and write their frames; a bad file is skipped with its reason.
 
-    Holds a few minutes of one utterance in memory at a time. Files appear under their names only when they
-    are complete.
+    At most a few minutes of one utterance are in memory at a time. Files are written atomically.
 
     Raises:
-        UserError: the disk is full, or this machine does not see a file that the planning one saw.
+        UserError: the disk is full, or this machine does not see a file that the planning machine saw.
     """
     with full_disk_explained(folder), _one_torch_thread(), temporary_file(folder) as raw:
         shard = _OpenShard(front_end, raw)
@@ -252,7 +251,7 @@ class _OpenShard:
         return num_frames
 
     def _checksum(self, utterance: PlannedUtterance) -> str:
-        """Of the file; segments of one file follow each other, and it is read once for all of them."""
+        """Checksum of the file, read once for consecutive segments of the same file."""
         if self._checked[0] != utterance.path:
             try:
                 self._checked = (utterance.path, file_sha256(utterance.path))
@@ -262,7 +261,7 @@ class _OpenShard:
 
 
 def _roles(table: pa.Table) -> list[Role]:
-    """What each utterance may teach; unlabeled training utterances teach as the unlabeled pool does."""
+    """The role of each utterance; unlabeled training utterances count as part of the unlabeled pool."""
     pairs = zip(table["split"].to_pylist(), labeled_mask(table).to_pylist(), strict=True)
     return [_role(split, labeled) for split, labeled in pairs]
 
@@ -283,7 +282,7 @@ def _size_and_age(path: str) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _one_torch_thread() -> Iterator[None]:
-    """The same arithmetic whatever the number of cores, and no thread beyond the one a worker owns."""
+    """Use one torch thread: results do not depend on the number of cores, and a worker has only one."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -293,16 +292,16 @@ def _one_torch_thread() -> Iterator[None]:
 
 
 def _refuse_invisible(utterance: PlannedUtterance) -> None:
-    # Skipping it instead would silently empty a store made on a cluster without shared storage.
+    # If it were skipped, a cluster without shared storage would silently make an empty store.
     if utterance.size >= 0 and not os.path.exists(utterance.path):
         raise UserError(
-            f"{utterance.path} is not visible on {socket.gethostname()}, although it was when the corpus was "
-            "read; put the corpus on storage that every node mounts, or, if it was deleted, run again"
+            f"{utterance.path} is not visible on {socket.gethostname()}, but was when the corpus was read; "
+            "put the corpus on storage that all nodes mount, or, if the file was deleted, run again"
         )
 
 
 def write_frames(raw: Path, target: Path, width: int) -> int:
-    """Wrap raw float16 frames as an Arrow file, out of the page cache; returns the frames' byte offset."""
+    """Write raw float16 frames as an Arrow file, through a memory map; returns the frames' byte offset."""
     size = raw.stat().st_size
     mapped = np.memmap(raw, np.float16, "r") if size else np.empty(0, np.float16)
     values = pa.Array.from_buffers(pa.float16(), len(mapped), [None, pa.py_buffer(mapped)])

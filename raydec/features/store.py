@@ -1,16 +1,16 @@
-"""Read a feature store: the frames of a whole corpus in memory-mapped Arrow files.
+"""Reads a feature store: the frames of a whole corpus in memory-mapped Arrow files.
 
 A store is a folder::
 
-    store.json          front end, statistics, counts, checksums; written last: no store.json, not finished
-    utterances.arrow    one row per utterance: the corpus table and where its frames are
+    store.json          front end, statistics, counts, checksums; written last, so it marks a finished store
+    utterances.arrow    one row per utterance: the corpus table and the location of its frames
     frames-00000.arrow  one record batch, one column: fixed-size lists of float16, that is [frame, value]
-    skipped.csv         what did not make it, and why
+    skipped.csv         files and rows that were skipped, with reasons
 
-What a frame is depends on the front end: mel *power*, or what a pretrained encoder makes of a chunk. As
+The content of a frame depends on the front end: mel *power*, or a pretrained encoder's output for a chunk. As
 float16, values from 6.1e-5 to 65504 keep 11 significant bits (a relative error of at most 4.9e-4); smaller
 ones have an absolute error of at most 3.0e-8, and larger ones are clamped to 65504 (mel power of a
-peak-normalised waveform stays far below that). :mod:`raydec.features.store_writer` makes stores.
+peak-normalised waveform is far below that). :mod:`raydec.features.store_writer` writes stores.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ PLACE_FIELDS = (
     pa.field("duration_s", pa.float64(), nullable=False),
     pa.field("sha256", pa.string(), nullable=False),
 )
-"""Columns of ``utterances.arrow`` after the corpus table's: where the frames are, and of what audio file."""
+"""Columns of ``utterances.arrow`` after those of the corpus table: location of the frames, and identity of
+the audio file."""
 
 
 @dataclass(frozen=True)
@@ -84,14 +85,14 @@ class FeatureStore:
 
     Attributes:
         path: absolute path of its folder.
-        front_end: what made its frames.
-        corpus_name: name of the corpus it was made from.
-        synthetic: whether that corpus declares itself synthetic.
+        front_end: the front end of its frames.
+        corpus_name: name of its corpus.
+        synthetic: whether its corpus is synthetic.
         utterances: one row per utterance, columns of the corpus table and :data:`PLACE_FIELDS`.
-        label_range: lowest and highest label that the corpus allows; None where the store does not say.
+        label_range: lowest and highest valid label of the corpus; None if the store does not record it.
         label_stats: per attribute that has labels in the train split.
-        normalization_source: whose frames gave the statistics: ``labeled_train``, or ``unlabeled`` or
-            ``all`` in a store without labeled training utterances.
+        normalization_source: the frames from which the statistics were computed: ``labeled_train``, or
+            ``unlabeled`` or ``all`` in a store without labeled training utterances.
     """
 
     path: Path
@@ -105,11 +106,11 @@ class FeatureStore:
 
     @classmethod
     def open(cls, path: str | Path, front_end: FrontEnd | None = None) -> FeatureStore:
-        """Open a store of a certain front end (default: any, as this version computes it).
+        """Open a store of a given front end (default: any, with the parameters of this version).
 
         Raises:
-            UserError: no store there, unfinished, damaged, of another schema version, or of another front
-                end; the message names what differs.
+            UserError: the store does not exist, is unfinished or damaged, or has another schema version or
+                front end; the message names the differences.
         """
         folder = Path(path).absolute()
         content = read_store_file(folder)
@@ -121,8 +122,8 @@ class FeatureStore:
         differences = store.front_end.differences(front_end or store.front_end.of_this_version())
         if differences:
             raise UserError(
-                f"{folder} holds features of other parameters: {', '.join(differences)}; "
-                "prepare the corpus again into another folder"
+                f"{folder} holds features with other parameters: {', '.join(differences)}; "
+                "prepare the corpus again in another folder"
             )
         store._check_places()
         return store
@@ -135,7 +136,7 @@ class FeatureStore:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Names of the splits that have utterances, the canonical ones first."""
+        """Names of the splits that have utterances, canonical names first."""
         present = pc.unique(self.utterances["split"]).to_pylist()
         known = [split for split in CANONICAL_SPLITS if split in present]
         return (*known, *sorted(set(present) - set(known)))
@@ -146,8 +147,8 @@ class FeatureStore:
         """Row numbers of utterances, in the store's order.
 
         Args:
-            split: only this split, or these; a split without utterances has no rows.
-            labeled_for: only utterances with a label for at least one of these attributes.
+            split: restrict to this split, or these; a split without utterances has no rows.
+            labeled_for: restrict to utterances with a label for at least one of these attributes.
         """
         chosen: Bool[np.ndarray, " utterance"] = np.ones(len(self), dtype=bool)
         if split is not None:
@@ -165,21 +166,21 @@ class FeatureStore:
         return self._statistics[scale]
 
     def frames(self, row: int | np.integer) -> Float16[np.ndarray, "frame width"]:
-        """Frames of one utterance: a read-only view of the memory map, nothing is copied."""
+        """Frames of one utterance: a read-only view of the memory map, without a copy."""
         first = self._first_frame[row]
         return self.shard_frames(int(self._shard[row]))[first : first + self._num_frames[row]]
 
     def shard_frames(self, shard: int) -> Float16[np.ndarray, "frame width"]:
-        """All frames of one shard: a read-only view of the memory map, made on first use."""
+        """All frames of one shard: a read-only view of the memory map, which is created on first use."""
         if (mapped := self._mapped[shard]) is None:
             mapped = self._mapped[shard] = self._map(self.shards[shard])
         return mapped
 
     def verify(self) -> None:
-        """Read every file and compare its checksum.
+        """Read every file and verify its checksum.
 
         Raises:
-            UserError: a file is not what was written; the message names it.
+            UserError: a file was changed; the message names it.
         """
         expected = {UTTERANCES_FILE: self._utterances_sha256, **{s.file: s.sha256 for s in self.shards}}
         for name, sha256 in expected.items():
@@ -207,7 +208,7 @@ class FeatureStore:
         self._shard = self.utterances["shard"].to_numpy()
 
     def _check_places(self) -> None:
-        """Every frames file is there and long enough, and every utterance lies inside its file."""
+        """Check that every frames file is long enough, and that every utterance lies inside its file."""
         for shard in self.shards:
             needed = shard.data_offset + shard.num_frames * self._frame_bytes
             if not FRAMES_FILE.fullmatch(shard.file) or not (self.path / shard.file).is_file():
@@ -225,7 +226,7 @@ class FeatureStore:
         return 2 * self.front_end.width
 
     def _map(self, shard: Shard) -> Float16[np.ndarray, "frame width"]:
-        # Arrow closes the file and keeps the mapping (numpy's own memmap would keep a descriptor per shard).
+        # Arrow closes the file and keeps the mapping; numpy's memmap would keep a file descriptor per shard.
         with pa.memory_map(str(self.path / shard.file)) as source:
             content = source.read_buffer()
         num_values = shard.num_frames * self.front_end.width
@@ -237,7 +238,7 @@ def read_store_file(folder: Path) -> dict[str, Any]:
     """The content of ``store.json``.
 
     Raises:
-        UserError: there is none (no store, or an unfinished one), or it is unreadable or of another version.
+        UserError: it is missing (no store, or an unfinished one), unreadable or of another version.
     """
     try:
         content = json.loads((folder / STORE_FILE).read_text(encoding="utf-8"))
@@ -250,14 +251,14 @@ def read_store_file(folder: Path) -> dict[str, Any]:
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
         raise UserError(
-            f"{folder} has schema version {version}, this raydec reads {SCHEMA_VERSION}; "
-            "prepare the corpus again into another folder"
+            f"{folder} has schema version {version}, but this raydec reads {SCHEMA_VERSION}; "
+            "prepare the corpus again in another folder"
         )
     return content
 
 
 def damaged(folder: Path, name: str, why: str) -> UserError:
-    """The error for a store that cannot be trusted."""
+    """The error for a damaged store."""
     return UserError(
         f"feature store {folder} is damaged at {name}: {why}; prepare it again with "
         "'python -m raydec.prepare ... --restart'"
@@ -268,7 +269,9 @@ def _why_no_store(folder: Path) -> str:
     if not folder.is_dir():
         return f"no feature store at {folder}: no such folder; make one with 'python -m raydec.prepare'"
     if any(FRAMES_FILE.fullmatch(entry.name) for entry in folder.iterdir()):
-        return f"feature store {folder} is unfinished; run the same 'python -m raydec.prepare' again to go on"
+        return (
+            f"feature store {folder} is unfinished; run the same 'python -m raydec.prepare' again to resume"
+        )
     return f"{folder} is not a feature store (no store.json); make one with 'python -m raydec.prepare'"
 
 

@@ -1,4 +1,4 @@
-"""Feature stores behind a URI: fetched once per machine, checked, and kept."""
+"""A cache for feature stores at a URI: downloaded once per machine, verified, and kept."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ CACHE_VARIABLE = "RAYDEC_CACHE"
 
 
 def local_store(location: str) -> Path:
-    """A folder of this machine with a store's content; fetches it first if it is behind a URI.
+    """A local folder with a store's content; a store at a URI is downloaded if necessary.
 
-    Processes that ask at the same time wait for the one that fetches. A store is told from another by the
-    content of its ``store.json``, which has the checksums of everything else.
+    Concurrent processes wait for the one that downloads. Stores are distinguished by the content of
+    ``store.json``, which holds the checksums of all other files.
 
     Args:
         location: a path, or any URI that pyarrow reads.
 
     Raises:
-        UserError: nothing there, or what arrived is not what ``store.json`` says.
+        UserError: the store cannot be read, or a downloaded file does not match its checksum.
     """
     if not is_uri(location):
         return Path(location)
@@ -53,12 +53,12 @@ def local_store(location: str) -> Path:
 
 
 def absolute_store(location: str) -> str:
-    """A store's location in full: a URI as it is, a path from the root."""
+    """A store's absolute location; a URI is returned unchanged."""
     return location if is_uri(location) else str(Path(location).absolute())
 
 
 def cache_folder() -> Path:
-    """Where fetched stores are kept: ``RAYDEC_CACHE``, else ``~/.cache/raydec``, each with ``/stores``."""
+    """Folder of downloaded stores: ``stores`` in ``RAYDEC_CACHE``, else in ``~/.cache/raydec``."""
     named = os.environ.get(CACHE_VARIABLE)
     return (Path(named).expanduser() if named else Path.home() / ".cache" / "raydec") / "stores"
 
@@ -73,7 +73,7 @@ def _fetch(storage: fs.FileSystem, root: str, document: bytes, folder: Path, loc
             )
             if file_sha256(arriving / name) != sha256:
                 raise UserError(
-                    f"{name} of data.store={location} has not the checksum that {STORE_FILE} gives; "
+                    f"{name} of data.store={location} does not match its checksum in {STORE_FILE}; "
                     "copy the store there again"
                 )
         (arriving / STORE_FILE).write_bytes(document)
@@ -85,7 +85,7 @@ def _fetch(storage: fs.FileSystem, root: str, document: bytes, folder: Path, loc
 
 
 def _checksums(document: bytes, location: str) -> dict[str, str]:
-    """File name to checksum, of all files but ``store.json`` itself."""
+    """Checksums by file name, of all files except ``store.json``."""
     try:
         content: dict[str, Any] = json.loads(document)
         checksums = {shard["file"]: shard["sha256"] for shard in content["shards"]}
@@ -93,9 +93,11 @@ def _checksums(document: bytes, location: str) -> dict[str, str]:
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{STORE_FILE} of data.store={location} is damaged: {one_line(error)}") from None
     for name in checksums:
-        # Names come from outside: none may lead out of the folder.
+        # The names are untrusted: none may lead out of the folder.
         if name != UTTERANCES_FILE and not FRAMES_FILE.fullmatch(name):
-            raise UserError(f"{STORE_FILE} of data.store={location} names {name!r}, which is no frames file")
+            raise UserError(
+                f"{STORE_FILE} of data.store={location} names {name!r}, which is not a frames file"
+            )
     return checksums
 
 

@@ -1,6 +1,6 @@
-"""What ``store.json`` says: statistics of frames and labels, counts, the corpus's identity, and warnings.
+"""The content of ``store.json``: statistics of frames and labels, counts, the corpus's identity, warnings.
 
-Everything is computed from shard results in their order, so that no number depends on who wrote which shard.
+Everything is computed from the shard results in order, so no number depends on which process wrote a shard.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ def store_content(
     results: Sequence[ShardResult],
     batch: pa.RecordBatch,
 ) -> dict[str, Any]:
-    """The content of ``store.json``, all but the checksum of the utterance table.
+    """The content of ``store.json``, except the checksum of the utterance table.
 
     Args:
-        corpus: what was read.
+        corpus: the corpus.
         plans: all shards.
-        front_end: what made the frames.
-        results: what became of each shard.
-        batch: the utterance table as it is stored.
+        front_end: the front end of the frames.
+        results: the result of each shard.
+        batch: the stored utterance table.
     """
     table = pa.Table.from_batches([batch])
     normalization = _normalization(results, front_end)
@@ -73,7 +73,7 @@ def store_content(
 
 
 def _normalization(results: Sequence[ShardResult], front_end: FrontEnd) -> dict[str, Any]:
-    """Statistics of the labeled training frames; without any, of the unlabeled ones; else of all."""
+    """Statistics of the labeled training frames; without these, of the unlabeled frames; else of all."""
     of_role = {role: FrameMoments.empty(front_end.scales, front_end.width) for role in ROLES}
     for result in results:
         for role in ROLES:
@@ -94,7 +94,7 @@ def _normalization_notices(table: pa.Table, source: str) -> list[str]:
     if labeled and source == "all":
         return [
             f"no utterance of split train is labeled; labeled splits are {', '.join(sorted(labeled))}: "
-            "say with data.train_split which of them to train on"
+            "choose those to train on with data.train_split"
         ]
     whose = "unlabeled utterances" if source == "unlabeled" else "all utterances, held-out ones included"
     return [f"no labeled training utterance is usable, so features are normalised by statistics of {whose}"]
@@ -142,15 +142,15 @@ def _leak_notices(table: pa.Table) -> list[str]:
         return []
     verb = "recording is" if len(leaks) == 1 else "recordings are"
     return [
-        f"{len(leaks)} {verb} byte-identical to one of another split, so scores may be too good: "
+        f"{len(leaks)} {verb} byte-identical to one of another split, so scores may be too high: "
         f"{name_some(leaks)}"
     ]
 
 
 def corpus_entry(corpus: Corpus, plans: Sequence[ShardPlan]) -> dict[str, Any]:
-    """Identity of a corpus: its table's content, and the size and age of its audio files."""
+    """Identity of a corpus: the content of its table, and size and modification time of its audio files."""
     files = [(u.size, u.modified_ns) for plan in plans for u in plan.utterances]
-    # A corpus without segments keeps the identity that versions without them gave it.
+    # A corpus without segments keeps the identity from versions that did not support segments.
     unsaid = {"path"} | {
         name for name in ("start_s", "end_s") if not pc.any(pc.is_valid(corpus.table[name])).as_py()
     }
@@ -172,7 +172,7 @@ def _sha256_of(values: Any) -> str:
 
 
 def corpus_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What has changed between two corpus entries, in words; empty when they are the same corpus."""
+    """Descriptions of the differences between two corpus entries; empty if they are the same corpus."""
     if old["num_utterances"] != new["num_utterances"]:
         return [f"it had {old['num_utterances']} usable utterances, now it has {new['num_utterances']}"]
     meanings = {

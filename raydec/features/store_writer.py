@@ -1,6 +1,6 @@
-"""Turn a corpus into a feature store: what to do first, and the merge at the end.
+"""The first and the last step of making a feature store: checking the folder, and merging the shards.
 
-Shards (:mod:`raydec.features.shards`) are merged in their order. ``store.json`` is written last; until then a
+Shards (:mod:`raydec.features.shards`) are merged in order. ``store.json`` is written last; until then the
 folder is an unfinished store.
 """
 
@@ -47,15 +47,15 @@ _OWN_FILE = re.compile(
 
 @dataclass(frozen=True)
 class StoreSummary:
-    """What a finished store holds, and what a reader of the terminal should know.
+    """The content of a finished store, and messages for the user.
 
     Attributes:
         path: the store's folder.
         splits: per split, ``utterances``, ``labeled``, ``frames`` and ``duration_s``.
-        skipped: what the corpus reader and the decoder left out, and why.
-        warnings: ``(utterance, what is odd)`` of those that were stored all the same.
-        notices: things to know about the store as a whole, one line each.
-        was_complete: the store was there already and nothing had to be done.
+        skipped: files and rows that the corpus reader and the decoder skipped, with reasons.
+        warnings: ``(utterance, warning)`` of utterances that were stored in spite of a problem.
+        notices: remarks on the store as a whole, one line each.
+        was_complete: whether the store was finished already.
     """
 
     path: Path
@@ -67,10 +67,10 @@ class StoreSummary:
 
 
 def open_folder(folder: Path) -> None:
-    """Make the store's folder, and refuse one that holds anything else.
+    """Create the store's folder, and refuse one that holds other files.
 
     Raises:
-        UserError: the folder cannot be made, or it has files that are not a feature store's.
+        UserError: the folder cannot be created, or it has files that do not belong to a feature store.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,12 +80,13 @@ def open_folder(folder: Path) -> None:
     foreign = [name for name in names if not _OWN_FILE.fullmatch(name) and not name.startswith(".")]
     if foreign:
         raise UserError(
-            f"{folder} holds files that are not a feature store's: {name_some(foreign)}; name a new folder"
+            f"{folder} holds files that do not belong to a feature store: {name_some(foreign)}; "
+            "name a new folder"
         )
 
 
 def clear_folder(folder: Path) -> None:
-    """Remove every file of a store; ``store.json`` first, so that what is left never looks finished."""
+    """Remove every file of a store, ``store.json`` first, so that a partial store never looks finished."""
     (folder / STORE_FILE).unlink(missing_ok=True)
     for entry in folder.iterdir():
         if _OWN_FILE.fullmatch(entry.name):
@@ -95,11 +96,11 @@ def clear_folder(folder: Path) -> None:
 def completed_store(
     folder: Path, corpus: Corpus, plans: Sequence[ShardPlan], front_end: FrontEnd
 ) -> StoreSummary | None:
-    """The summary of a store that is finished already, or None if there is work to do.
+    """The summary of a finished store, or None if it is not finished.
 
     Raises:
         UserError: the folder holds a finished store of another corpus or another front end (the
-            message names what differs), or a damaged one.
+            message names the differences), or a damaged one.
     """
     if not (folder / STORE_FILE).exists():
         return None
@@ -109,7 +110,7 @@ def completed_store(
     if differences:
         raise UserError(
             f"{folder} was prepared from another state of the corpus: {'; '.join(differences)}; "
-            "pass --restart to build it again, or name another folder"
+            "use --restart to rebuild it, or name another folder"
         )
     skipped = tuple(Skipped(*row) for row in _read_pairs(folder / SKIPPED_FILE))
     warnings = tuple(_read_pairs(folder / WARNINGS_FILE))
@@ -123,7 +124,7 @@ def finish_store(
     """Merge all shards, in order, into a finished store.
 
     Raises:
-        UserError: no utterance is left, a shard is not visible here, or the disk is full.
+        UserError: there is no usable utterance, a shard is not visible here, or the disk is full.
     """
     with full_disk_explained(folder):
         results = [_required(plan, folder, front_end) for plan in plans]
@@ -146,8 +147,8 @@ def _required(plan: ShardPlan, folder: Path, front_end: FrontEnd) -> ShardResult
     result = finished_shard(plan, folder, front_end)
     if result is None:
         raise UserError(
-            f"{plan.frames_file} was written but is not in {folder} as seen from this machine; "
-            "name a folder on storage that every node of the cluster shares"
+            f"{plan.frames_file} was written, but this machine does not see it in {folder}; "
+            "name a folder on storage that all nodes of the cluster share"
         )
     return result
 
@@ -157,12 +158,12 @@ def _refuse_empty(corpus: Corpus, results: Sequence[ShardResult], folder: Path) 
         num_skipped = len(corpus.skipped) + sum(len(result.skipped) for result in results)
         raise UserError(
             f"no usable audio in corpus {corpus.name}: {num_skipped} files or rows were skipped; "
-            f"{folder / SKIPPED_FILE} says why"
+            f"see {folder / SKIPPED_FILE} for the reasons"
         )
 
 
 def _utterance_table(table: pa.Table, results: Sequence[ShardResult]) -> pa.RecordBatch:
-    """The corpus rows that could be decoded, with the places of their frames."""
+    """The corpus rows that could be decoded, with the location of their frames."""
     stored = [(result.index, utterance) for result in results for utterance in result.stored]
     kept = table.take(pa.array([utterance.row for _, utterance in stored], pa.int64()))
     places = {
@@ -193,7 +194,7 @@ def _read_pairs(path: Path) -> list[tuple[str, str]]:
 
 
 def _remove_leftovers(folder: Path, plans: Sequence[ShardPlan]) -> None:
-    """Notes, what a killed writer left half-written, and frames of an earlier, larger plan."""
+    """Remove notes, partial files of killed writers, and frames of an earlier, larger plan."""
     wanted = {plan.frames_file for plan in plans}
     for entry in folder.iterdir():
         is_stale = entry.name.startswith("frames-") and entry.suffix == ".arrow" and entry.name not in wanted

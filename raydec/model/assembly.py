@@ -1,4 +1,4 @@
-"""From configuration to network."""
+"""Builds a network from its configuration."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _BASELINES: dict[str, type[Regressor | Autoencoder]] = {
 def build_network(
     model: ModelConfig, front_end: FrontEnd, form: ChunkFormat, num_outputs: int, num_clusters: int
 ) -> Network:
-    """Build the network that ``model.kind`` names; call ``initialize`` before training it.
+    """Build the network of ``model.kind``; call ``initialize`` before training it.
 
     Args:
         model: architecture.
-        front_end: what made the frames; it names the trunk.
+        front_end: the front end of the frames, which determines the trunk.
         form: the chunk geometry.
         num_outputs: columns of the emotion branch.
         num_clusters: width of the cluster head, if the kind has one.
 
     Raises:
-        UserError: the temporal layer does not suit the widths or the number of chunks.
+        UserError: the temporal layer does not support the widths or the number of chunks.
     """
-    # PyTorch's constructors draw weights from the global generator; leave that as it was.
+    # PyTorch's constructors draw weights from the global generator, whose state is restored here.
     with torch.random.fork_rng(devices=[]):
         trunk = _build_trunk(model, front_end, form)
         if model.kind == "deepemocluster":
@@ -44,7 +44,7 @@ def build_network(
 
 def _build_trunk(model: ModelConfig, front_end: FrontEnd, form: ChunkFormat) -> Trunk:
     if model.temporal == "triplet":
-        # The triplet loss compares what the branches see, so nothing is dropped before it.
+        # The triplet loss compares the input of the branches, so there is no dropout before it.
         model = model.model_copy(update={"dropout": 0.0})
     module, _, function = front_end.trunk.partition(":")
     return getattr(import_module(module), function)(model, front_end, form)

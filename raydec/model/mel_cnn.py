@@ -1,4 +1,4 @@
-"""The trunk of the mel front end: convolutions from one chunk of mel frames to one vector, and back."""
+"""The trunk of the mel front end: convolutions that map a chunk of mel frames to a vector, and a decoder."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class MelCnn(Trunk):
         return self.cnn_out.out_features
 
     def takes(self, num_frames: int) -> bool:
-        """Whether chunks of this length give as large a feature map as the longest."""
+        """Whether chunks of this length give a feature map of the same size as the longest."""
         sizes = [feature_map_sizes(frames, self.num_mels)[-1] for frames in (num_frames, self.chunk_frames)]
         return sizes[0] == sizes[1]
 
@@ -130,5 +130,5 @@ class MelDecoder(nn.Module):
 
 
 def build(model: ModelConfig, front_end: FrontEnd, form: ChunkFormat) -> MelCnn:
-    """The trunk that the mel front end names; see :class:`raydec.features.front_end.FrontEnd`."""
+    """Build the trunk of the mel front end; see :class:`raydec.features.front_end.FrontEnd`."""
     return MelCnn(model.channels, model.embedding_dim, model.dropout, form.chunk_frames, front_end.width)

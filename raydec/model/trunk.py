@@ -1,4 +1,4 @@
-"""What the first part of a network is to the rest of it."""
+"""The interface of a trunk, the first part of a network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from raydec.model.noise import Noise
 
 
 class Trunk(nn.Module, ABC):
-    """From chunks of normalised frames to one vector each, which all branches share."""
+    """Maps chunks of normalised frames to one vector each, the input of all branches."""
 
     @property
     @abstractmethod
@@ -26,7 +26,7 @@ class Trunk(nn.Module, ABC):
 
     @abstractmethod
     def decoder(self, latent_dim: int) -> nn.Module:
-        """A module from latent vectors, [chunk, latent], back to chunks, for the autoencoders."""
+        """A module that maps latent vectors, [chunk, latent], back to chunks, for the autoencoders."""
 
     def takes(self, num_frames: int) -> bool:
         """Whether chunks of this length, at most the configured one, can be encoded."""

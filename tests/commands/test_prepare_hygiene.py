@@ -294,7 +294,7 @@ def test_the_corpus_folder_itself_is_no_store(tmp_path: Path, capsys: pytest.Cap
     corpus = clean_corpus(tmp_path / "corpus")
     before = shutil.disk_usage(tmp_path), sorted(corpus.folder.rglob("*"))
     assert prepare(corpus.folder, corpus.folder, "--restart") == 2
-    assert "not a feature store's: Audios, Labels" in capsys.readouterr().err
+    assert "do not belong to a feature store: Audios, Labels" in capsys.readouterr().err
     assert sorted(corpus.folder.rglob("*")) == before[1]
 
 

@@ -287,7 +287,7 @@ def test_labels_without_split_column_are_a_user_error_with_the_remedy(tmp_path: 
     folder = _touch(tmp_path, "a.wav", "b.wav")
     _write(folder / "list.csv", [{"file": "a.wav", "arousal": None}, {"file": "b.wav", "arousal": 2}])
     with pytest.raises(
-        UserError, match=r"no labeled row has a split \(the first is b\.wav\); add a column named split"
+        UserError, match=r"no labeled row has a split \(the first is b\.wav\); add a column 'split' with"
     ):
         read_corpus(folder)
 

@@ -55,12 +55,12 @@ def test_cells_without_a_time(cell: Any) -> None:
 
 @pytest.mark.parametrize("cell", ["soon", "-1", -0.5, "1:2:3:4", "inf", True, "1_0", [1.0], "0 days x"])
 def test_cells_that_hold_something_else(cell: Any) -> None:
-    with pytest.raises(ValueError, match=r"start .* is no time in seconds"):
+    with pytest.raises(ValueError, match=r"start .* is neither a time in seconds"):
         segment_of(cell, None)
 
 
 def test_a_segment_that_ends_before_it_starts() -> None:
-    with pytest.raises(ValueError, match=r"ends at 1.5 s and starts at 2 s"):
+    with pytest.raises(ValueError, match=r"ends at 1.5 s, but starts at 2 s"):
         segment_of(2, "1.5")
 
 
@@ -166,8 +166,8 @@ b.wav,9,10,3,train
     folder = corpus_of(tmp_path / "corpus", table)
     corpus = read_corpus(folder)
     assert corpus.skipped == (
-        Skipped("a.wav", "the segment ends at 1 s and starts at 2 s"),
-        Skipped("a.wav", "start 'soon' is no time in seconds, nor one like 0 days 00:00:01.5"),
+        Skipped("a.wav", "the segment ends at 1 s, but starts at 2 s"),
+        Skipped("a.wav", "start 'soon' is neither a time in seconds nor one like 0 days 00:00:01.5"),
         Skipped("a.wav[0-1]", "2 rows disagree: arousal is 2.0 and 3.0; keep one row"),
     )
     store = make_store(corpus, tmp_path / "store")

@@ -45,7 +45,7 @@ def test_speech_as_it_should_be_says_nothing() -> None:
 def test_a_dc_offset_is_told_by_its_share_of_the_peak(offset: float) -> None:
     samples = 0.3 * voice(0, 2.0) + offset
     share = abs(samples.mean()) / np.abs(samples).max()
-    expected = f"a DC offset of {share:.0%} of the peak moves predictions; remove it, or use --remove-dc"
+    expected = f"a DC offset of {share:.0%} of the peak changes predictions; remove it, or use --remove-dc"
     assert warnings_of(samples) == (expected,)
 
 

@@ -309,7 +309,7 @@ def test_a_file_this_machine_cannot_see_stops_the_shard(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "audio", many(4))
     (plan,) = plan_shards(corpus.table)
     (tmp_path / "audio" / "u002.wav").unlink()
-    with pytest.raises(UserError, match=r"u002\.wav is not visible on .* every node"):
+    with pytest.raises(UserError, match=r"u002\.wav is not visible on .* all nodes mount"):
         write_shard(plan, tmp_path, PARAMETERS)
 
 

@@ -54,7 +54,9 @@ def test_what_arrives_damaged_is_refused_and_not_kept(remote: Path, tmp_path: Pa
     content[-100] ^= 1
     frames.write_bytes(content)
     for _ in range(2):
-        with pytest.raises(UserError, match=r"frames-00000\.arrow of data\.store=.* has not the checksum"):
+        with pytest.raises(
+            UserError, match=r"frames-00000\.arrow of data\.store=.* does not match its checksum"
+        ):
             local_store(f"file://{remote}")
     assert [path.name for path in (tmp_path / "cache" / "stores").iterdir() if path.suffix != ".lock"] == []
 
@@ -64,7 +66,7 @@ def test_a_store_cannot_name_files_elsewhere(remote: Path, name: str) -> None:
     content = json.loads((remote / "store.json").read_text())
     content["shards"][0]["file"] = name
     (remote / "store.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match="which is no frames file"):
+    with pytest.raises(UserError, match="which is not a frames file"):
         local_store(f"file://{remote}")
 
 

@@ -187,7 +187,7 @@ def test_no_model_directory_at_all(tmp_path: Path) -> None:
         ({"surprise": 1}, r"surprise: extra inputs are not permitted"),
         ({"networks": []}, r"networks: "),
         ({"centroids": "../../etc/passwd"}, r"centroids: "),
-        ({"features": {"n_mels": 128}}, r"features: feature parameters that are missing"),
+        ({"features": {"n_mels": 128}}, r"features: missing or unknown feature parameters"),
         ({"features": MelFrontEnd(n_fft=10**12).to_dict()}, r"features are out of range"),
         ({"features": MelFrontEnd(n_mels=64).to_dict()}, r"must have 64 means"),
         ({"feature_normalization": {"mean": [0.0], "std": [1.0]}}, r"must have 128 means"),
