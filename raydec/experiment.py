@@ -1,7 +1,7 @@
 """One run from a config to a run directory: its name, its data, its workers, its results.
 
-This is where the parts meet. ``train`` runs one; ``tune`` runs many. Nothing here imports torch where Ray's
-workers train: they are what a start waits for, and this process would import it on their time.
+``train`` runs one; ``tune`` runs many. If Ray's workers train, this process does not import torch: it would
+compete for CPU time with the workers, on which the start has to wait.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ if TYPE_CHECKING:
 
 
 def resolve(config: Config) -> Config:
-    """Give the run its data and name: the demo store where none is named, a name where none is given.
+    """Fill in the run's store and name: without a store, that of the demo corpus.
 
-    Without a name, an unfinished run of the same settings is resumed if there is one.
+    Without a name, an unfinished run with the same settings is resumed if there is one.
 
     Raises:
-        UserError: the store cannot be opened or does not have what the config asks for.
+        UserError: the store cannot be opened or lacks data that the config requires.
     """
     check_trackers(config)
     updates: dict[str, Any] = {"output_dir": str(Path(config.output_dir).absolute())}
@@ -64,9 +64,9 @@ def resolve(config: Config) -> Config:
 
 
 def train_run(config: Config) -> RunResult:
-    """Train a resolved config to its end, going on where an earlier attempt stopped.
+    """Train a resolved config to the end; an earlier attempt is resumed.
 
-    Starts or joins Ray only when there is something left to train on it.
+    Starts or joins Ray only if the run is not finished.
 
     Raises:
         UserError: the run's storage cannot be written, or is not shared by all nodes of the cluster; and see
@@ -111,15 +111,16 @@ def search_run(
     config: TuneConfig,
     watch: Callable[[SearchPlan, int], AbstractContextManager[SearchEvents]] | None = None,
 ) -> SearchResults:
-    """Run a search to its end, or resume an unfinished one, and write down what came of it.
+    """Run a search to the end, or resume an unfinished one, and write the results.
 
     Args:
         config: the search's settings.
-        watch: makes what is told of every trial, from the plan and the number of trials that ended before.
+        watch: returns a context manager that receives the events of all trials; called with the plan and the
+            number of trials that have ended before.
 
     Raises:
-        UserError: the search makes no sense, does not fit on the machines, or exists with other settings.
-        KeyboardInterrupt: it was interrupted; what was finished is kept.
+        UserError: the search is invalid, does not fit on the machines, or exists with other settings.
+        KeyboardInterrupt: it was interrupted; finished work is kept.
     """
     from raydec.ray_runtime.session import check_address
     from raydec.search.events import NullEvents
@@ -135,7 +136,7 @@ def search_run(
     )
     if not Path(config.output_dir, config.search_name, "results.json").exists():
         check_address(config.ray.address)
-    # torch and Ray take seconds to import: not before the search is known to make sense.
+    # Imported after the search is validated, because importing torch and Ray takes seconds.
     from raydec.pages.search_report import write_search_pages
     from raydec.search.results import conclude
     from raydec.search.state import find_remaining, open_study
@@ -152,7 +153,7 @@ def search_run(
 
 
 def _train_trials(study: Study, remaining: Remaining, events: SearchEvents) -> None:
-    """Train what is left of a search under Ray Tune, which is started or joined."""
+    """Train the remaining trials of a search with Ray Tune, on a started or joined Ray."""
     from raydec.ray_runtime.session import start_ray
 
     config = study.plan.config
@@ -161,7 +162,7 @@ def _train_trials(study: Study, remaining: Remaining, events: SearchEvents) -> N
         config.ray.num_cpus,
         config.ray.object_store_gib,
         dashboard=config.ray.dashboard is not False,
-        # Ray Train gives it to workers that are asked for, and the other processes start faster without it.
+        # Ray Train sets it for its own workers, and other processes start faster without it.
         worker_environment=None if config.ray.num_workers else WORKER_ENVIRONMENT,
         niceness=config.ray.niceness,
     )
@@ -174,9 +175,9 @@ def _train_trials(study: Study, remaining: Remaining, events: SearchEvents) -> N
 
 
 def _named(config: Config, stem: str) -> Config:
-    """The config named ``stem``, or ``stem-2`` and so on where that is taken by anything but this very run.
+    """The config with the first free name of ``stem``, ``stem-2`` and so on.
 
-    A run of the same settings that has not finished is this very run: it is to be resumed.
+    The name of an unfinished run with the same settings counts as free, so that the run is resumed.
     """
     for number in itertools.count(1):
         named = config.model_copy(update={"name": stem if number == 1 else f"{stem}-{number}"})

@@ -1,4 +1,4 @@
-"""How many trials fit on a cluster at once, and what each may take."""
+"""Resources of runs and trials on a cluster, and how many trials fit at once."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from raydec.config import RayConfig
 from raydec.errors import UserError
 from raydec.worker_count import worker_range
 
-# On a machine whose every GPU trains, the K-means actor shares one of them. In a search, the actors of all
-# trials split what training leaves, so that every worker fits wherever Ray puts the actors.
+# The K-means actor shares a GPU with a training worker. In a search, the actors of all trials together take
+# no more than the rest of one GPU, so that every worker fits wherever Ray places the actors.
 WORKER_GPU_SHARE, ACTOR_GPU_SHARE = 0.9, 0.1
 # Ray counts GPUs in ten-thousandths.
 _GPU_UNIT = 1e-4
 # Resident memory of a trial's driver, controller and K-means actor, and of each of its workers, measured
-# on the demo corpus, rounded up. Only lowers how many trials run by default.
+# on the demo corpus and rounded up. Used only to limit the default number of concurrent trials.
 _TRIAL_GIB, _WORKER_GIB = 1.5, 1.0
 
 
@@ -27,9 +27,9 @@ class Node:
     """One machine of the cluster.
 
     Attributes:
-        cpus: its cores, as Ray counts them.
-        gpus: its GPUs.
-        memory_gib: memory that Ray may give away; None when unknown.
+        cpus: number of cores that Ray manages.
+        gpus: number of GPUs.
+        memory_gib: memory that Ray manages; None if unknown.
     """
 
     cpus: float
@@ -39,15 +39,15 @@ class Node:
 
 @dataclass(frozen=True)
 class Placement:
-    """What a run, or each trial of a search, gets of the cluster.
+    """Resources of a run, or of each trial of a search.
 
     Attributes:
-        num_workers: training workers, or the fewest and the most of them; 0: the calling process trains.
-        cpus_per_worker: cores, and threads, of each.
+        num_workers: training workers, or their minimum and maximum; 0: the calling process trains.
+        cpus_per_worker: cores, and threads, of each worker.
         use_gpu: whether workers train on GPUs.
         worker_gpus: share of a GPU for each worker.
         actor_gpus: share of a GPU for the K-means actor.
-        max_concurrent: trials at a time.
+        max_concurrent: number of trials at a time.
     """
 
     num_workers: int | tuple[int, int]
@@ -59,14 +59,14 @@ class Placement:
 
 
 def place(config: RayConfig, nodes: Sequence[Node]) -> Placement:
-    """Work out what to ask for, and refuse what the cluster can never give.
+    """Determine the resources of a run, and refuse more than the cluster has.
 
     Args:
         config: the ray section.
-        nodes: the cluster; a worker never spans two.
+        nodes: the cluster; a worker never spans two nodes.
 
     Raises:
-        UserError: more workers than cores or GPUs, with the arithmetic.
+        UserError: there are more workers than cores or GPUs; the message shows the calculation.
     """
     num_cpus, num_gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
     use_gpu = uses_gpu(config, nodes)
@@ -89,12 +89,12 @@ def place(config: RayConfig, nodes: Sequence[Node]) -> Placement:
 def check_this_machine(
     ray: RayConfig, num_trials: int, *, gpus_per_worker: float, max_concurrent: int | None
 ) -> None:
-    """Before Ray takes its seconds to start here: can this machine hold even one trial?
+    """Check that this machine can hold at least one trial, before Ray is started, which takes seconds.
 
-    Says nothing when a cluster is to be joined: only Ray knows what that has.
+    Does nothing if a cluster will be joined, because its size is not known without Ray.
 
     Raises:
-        UserError: it cannot; with the arithmetic.
+        UserError: it cannot; the message shows the calculation.
     """
     joins = (ray.address or os.environ.get("RAY_ADDRESS") or "local") != "local"
     is_running = "ray" in sys.modules and sys.modules["ray"].is_initialized()
@@ -116,19 +116,20 @@ def share_cluster(
 ) -> Placement:
     """Divide a cluster among trials.
 
-    Drivers, controllers and K-means actors hold no CPU, so that only training workers count: a trial that
-    was begun can always place its workers, and nothing waits for ever.
+    Drivers, controllers and K-means actors reserve no CPU, so only training workers count. Therefore a trial
+    that has started can always place its workers, and there is no deadlock.
 
     Args:
-        ray: workers per trial (the fewest, of a range) and cores per worker; unset: one worker on a GPU, on a
-            CPU none, so that the trial's own process trains; and an even share of the cores.
+        ray: workers per trial (the minimum, of a range) and cores per worker; unset: one worker on a GPU, but
+            none without GPUs, so that the trial's own process trains; and an even share of the cores.
         nodes: the cluster.
-        num_trials: trials in all; no more than these run at once.
+        num_trials: total number of trials, the maximum that run at once.
         gpus_per_worker: share of a GPU for each worker.
-        max_concurrent: the wished number of trials at a time; None: as many as fit.
+        max_concurrent: requested number of trials at a time; None: as many as fit.
 
     Raises:
-        UserError: not even one trial, or not as many as asked for, can be placed; with the arithmetic.
+        UserError: not even one trial, or fewer than requested, can be placed; the message shows the
+            calculation.
     """
     use_gpu = uses_gpu(ray, nodes)
     num_workers = (worker_range(ray.num_workers) or (1 if use_gpu else 0,))[0]
@@ -156,12 +157,12 @@ def share_cluster(
 
 
 def uses_gpu(ray: RayConfig, nodes: Sequence[Node]) -> bool:
-    """Whether workers get GPUs; ``auto``: where there are any."""
+    """Whether workers get GPUs; ``auto``: if there are any."""
     return sum(node.gpus for node in nodes) >= 1 if ray.use_gpu == "auto" else bool(ray.use_gpu)
 
 
 def worker_slots(nodes: Sequence[Node], cpus: int, use_gpu: bool, gpus: float = 1.0) -> int:
-    """Workers that the cluster can hold at once; a worker never spans nodes or GPUs."""
+    """Number of workers that the cluster can hold at once; a worker never spans nodes or GPUs."""
     by_node = (int(node.cpus) // cpus for node in nodes)
     if not use_gpu:
         return sum(by_node)
@@ -170,7 +171,7 @@ def worker_slots(nodes: Sequence[Node], cpus: int, use_gpu: bool, gpus: float = 
 
 
 def even_cpus(nodes: Sequence[Node], num_workers: int, use_gpu: bool, gpus: float = 1.0) -> int:
-    """The most cores per worker with which all of them still fit; 1 when they never do."""
+    """The largest number of cores per worker with which all workers fit; 1 if they never do."""
     cpus = max(1, int(sum(node.cpus for node in nodes)) // num_workers)
     while cpus > 1 and worker_slots(nodes, cpus, use_gpu, gpus) < num_workers:
         cpus -= 1
@@ -178,7 +179,7 @@ def even_cpus(nodes: Sequence[Node], num_workers: int, use_gpu: bool, gpus: floa
 
 
 def gpu_share(gpus_per_worker: float) -> float:
-    """A worker's part of a GPU such that parts fill it: 0.3 becomes a third."""
+    """A worker's share of a GPU, rounded up such that equal shares fill it: 0.3 becomes a third."""
     return 1.0 / math.floor(1.0 / gpus_per_worker + 1e-9)
 
 
@@ -186,7 +187,7 @@ def _check_sharing(num_workers: int, gpus_per_worker: float, use_gpu: bool) -> N
     if use_gpu and num_workers > 1 and gpus_per_worker < 1:
         raise UserError(
             f"search.gpus_per_worker={gpus_per_worker:g} with ray.num_workers={num_workers}: two "
-            "workers of one trial may meet on one GPU, which NCCL refuses; use ray.num_workers=1"
+            "workers of one trial may share one GPU, which NCCL refuses; use ray.num_workers=1"
         )
 
 

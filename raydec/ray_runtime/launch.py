@@ -1,4 +1,4 @@
-"""Starts the training workers of one run on Ray, with their K-means actor beside them."""
+"""Starts the training workers of one run on Ray, and their K-means actor."""
 
 from __future__ import annotations
 
@@ -29,19 +29,20 @@ from raydec.ray_runtime.snapshot import mend_snapshot
 from raydec.ray_runtime.trainer import EndForGood, causes_of, fit_publicly
 
 TrainLoop = Callable[[Config, Any, Any, str], None]
-"""What every worker runs: config, its :class:`raydec.learning.worker.Worker`, its
-:class:`raydec.learning.clustering.Clusterer`, the run folder. Importable without torch, as this module is."""
+"""The function that every worker runs. Its arguments are the config, a
+:class:`raydec.learning.worker.Worker`, a :class:`raydec.learning.clustering.Clusterer` and the run folder. It
+must be importable without torch, like this module."""
 
-# Ray Train's own limit for one try to start the workers, and its error, which has no public name.
+# Ray Train's limit for one attempt to start the workers, and its error, which has no public name.
 _START_TIMEOUT_S = 60
 _START_TIMEOUT_ERROR = "WorkerGroupStartupTimeoutError"
-# A type checker takes the public names for those of Ray Train's first version.
+# To type checkers, the public names are those of Ray Train's first version.
 _train: Any = ray.train
 logger = logging.getLogger(__name__)
 
 
 def place_on_cluster(config: RayConfig) -> Placement:
-    """Place a run on the cluster as it is, or as it can become where an autoscaler adds nodes.
+    """Place a run on the present cluster, or on the cluster at its full size if an autoscaler adds nodes.
 
     Raises:
         UserError: see :func:`place`.
@@ -74,7 +75,7 @@ def train_on_ray(
 ) -> None:
     """Run ``loop`` on a group of Ray Train workers until it returns; Ray must be running.
 
-    A worker that dies takes its group down; Ray Train starts a new one from the newest checkpoint, at most
+    If a worker dies, Ray Train restarts the whole group from the newest checkpoint, at most
     ``ray.max_failures`` times. The K-means actor belongs to this process and ends with it.
 
     Args:
@@ -82,12 +83,12 @@ def train_on_ray(
         loop: importable function that every worker runs.
         run_folder: absolute path or URI; checkpoints go to ``run_folder/checkpoints``.
         callbacks: Ray Train callbacks.
-        placement: what to take of the cluster, one run of several; None: what ``config.ray`` asks for, of all
-            of it.
-        start: checkpoint folder to begin from while the run has none of its own.
+        placement: resources of the run, if it is one of several; None: those of ``config.ray``, from the
+            whole cluster.
+        start: checkpoint folder to start from while the run has no checkpoint of its own.
 
     Raises:
-        UserError: the run cannot be placed, or a worker met a mistake of the user's.
+        UserError: the run cannot be placed, or a worker raised it.
         RuntimeError: it failed more often than allowed; finished epochs are kept.
     """
     is_whole_job = placement is None
@@ -99,13 +100,13 @@ def train_on_ray(
         num_gpus=placement.actor_gpus if placement.use_gpu else 0.0,
         timeout_s=config.ray.placement_timeout_s,
     )
-    # Ray Train takes a report when it polls next, and a worker waits when it is two ahead: by default, an
-    # epoch would take 2 s at least. A poll is 2 ms of a core.
+    # Ray Train fetches reports when it polls, and a worker waits if it is two reports ahead: with the default
+    # interval, an epoch would take at least 2 s. A poll takes 2 ms of a core.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     if is_lone_machine:
-        # Nobody takes a lone machine away with a warning; the watcher is a process that imports Ray first.
+        # The watcher for preemptions is a process that imports Ray, and useless on a single machine.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    # Bound here: the trainer's own way to pass arguments has the controller unpickle them, torch and all.
+    # Bound with partial, because the controller unpickles arguments of the trainer, which imports torch.
     train_loop = functools.partial(
         _worker_main,
         {
@@ -136,7 +137,7 @@ def train_on_ray(
 def _fit(
     config: Config, placement: Placement, *, is_whole_job: bool, is_lone_machine: bool, **arguments: Any
 ) -> None:
-    """Run a trainer: the quick one where it can be used, else Ray's public one."""
+    """Run a trainer: the fast one if it is usable, else Ray's public one."""
     backend, timeout_s = "nccl" if placement.use_gpu else "gloo", config.ray.collective_timeout_s
     if not fast_start.is_usable("train"):
         fit_publicly(backend=backend, timeout_s=timeout_s, **arguments)
@@ -152,13 +153,13 @@ def _fit(
 
 
 def _is_lone_machine() -> bool:
-    """Whether the cluster is one machine and stays so, and this process is on it (not so with ``ray://``)."""
+    """Whether the cluster is this machine alone and will not grow; False for a client (``ray://``)."""
     is_here = not ray.util.client.ray.is_connected()
     return is_here and len(cluster_nodes()) == 1 and not promised_nodes()
 
 
 def _run_config(config: Config, run_folder: str, callbacks: Sequence[Any]) -> Any:
-    # Of a newer release than the oldest that will do.
+    # Not available in the oldest supported release.
     logging_config = getattr(_train, "LoggingConfig", None)
     quiet = {"logging_config": logging_config(log_level="ERROR")} if logging_config else {}
     return _train.RunConfig(
@@ -166,7 +167,7 @@ def _run_config(config: Config, run_folder: str, callbacks: Sequence[Any]) -> An
         storage_path=run_folder,
         failure_config=_train.FailureConfig(
             max_failures=config.ray.max_failures,
-            # Each of these failures is a minute of waiting for room.
+            # Each of these failures is a minute of waiting for resources.
             controller_failure_limit=math.ceil(config.ray.placement_timeout_s / _START_TIMEOUT_S),
         ),
         checkpoint_config=_train.CheckpointConfig(num_to_keep=config.training.keep_checkpoints),
@@ -197,7 +198,7 @@ def _worker_main(job: dict[str, Any]) -> None:
 
 
 def _explained(error: Exception, config: Config, run_folder: str) -> Exception:
-    """The user's mistake behind a failed run if there is one, else what failed and what is kept."""
+    """The error for a failed run: the user's mistake or storage error behind it, else a general one."""
     causes = causes_of(error)
     for cause in causes:
         for exception in (cause, cause.__cause__):
@@ -211,9 +212,9 @@ def _explained(error: Exception, config: Config, run_folder: str) -> Exception:
         if type(cause).__name__ == _START_TIMEOUT_ERROR:
             return UserError(
                 f"there was no room for the workers in {config.ray.placement_timeout_s} s "
-                "(ray.placement_timeout_s); finished epochs are kept, run the same command again to go on"
+                "(ray.placement_timeout_s); finished epochs are kept, run the same command again to resume"
             )
     return RuntimeError(
         f"run {config.name} failed after {config.ray.max_failures} restarts; finished epochs are kept, "
-        f"run the same command again to go on. First cause: {causes[0] if causes else error}"
+        f"run the same command again to resume. First cause: {causes[0] if causes else error}"
     )

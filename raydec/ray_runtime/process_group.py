@@ -1,7 +1,7 @@
-"""How the training workers find each other: torch's process group, set up by Ray Train's controller.
+"""Sets up torch's process group, which connects the training workers, from Ray Train's controller.
 
-The controller unpickles what is here. It has no use for torch, and importing it would be a second and a half
-of every start and half a gigabyte per run: nothing here imports torch but in a worker.
+The controller unpickles the classes of this module and does not need torch, whose import would cost 1.5 s of
+every start and half a gigabyte per run. Therefore torch is imported only in functions that run in a worker.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _SIOCGIFADDR = 0x8915  # Linux: the address of a network interface
 
 @dataclass
 class ProcessGroupConfig(BackendConfig):
-    """As :class:`ray.train.torch.TorchConfig`, without torch in the controller; gloo on the node's address.
+    """Like :class:`ray.train.torch.TorchConfig`, without torch in the controller; sets gloo's address.
 
-    Left to itself gloo listens at the address that the machine's own name resolves to. On many machines that
-    is 127.0.1.1, or nothing, and workers on other machines wait for it until they time out.
+    By default gloo listens on the address to which the host name resolves. On many machines this is
+    127.0.1.1, or fails, and workers on other machines time out. Here it listens on the node's address.
 
     Attributes:
         backend: ``nccl`` or ``gloo``.
@@ -44,12 +44,12 @@ class ProcessGroupConfig(BackendConfig):
 
     @property
     def backend_cls(self) -> type[Backend]:
-        """Sets the group up."""
+        """The class that sets up the group."""
         return _ProcessGroupBackend
 
     @property
     def train_func_context(self) -> Any:
-        """Sets a worker's GPU; see :class:`ray.train.torch.TorchConfig`. Asked for in the driver."""
+        """Context manager that sets a worker's GPU; see :class:`ray.train.torch.TorchConfig`."""
         return _on_own_gpu
 
 
@@ -65,7 +65,7 @@ def _on_own_gpu() -> Iterator[None]:
 
 
 class _ProcessGroupBackend(Backend):
-    # Workers on one machine see each other's GPUs, as NCCL wants it.
+    # NCCL requires that workers on one machine see each other's GPUs.
     share_cuda_visible_devices = True
 
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
@@ -89,7 +89,7 @@ class _ProcessGroupBackend(Backend):
 
 
 def _free_address() -> tuple[str, int]:
-    """This node's address and a port that is free on it; in a worker."""
+    """This node's address and a free port; runs in a worker."""
     address = ray.util.get_node_ip_address()
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
         probe.bind(("", 0))
@@ -97,7 +97,7 @@ def _free_address() -> tuple[str, int]:
 
 
 def join_group(config: ProcessGroupConfig, rank: int, world_size: int, address: str, port: int) -> None:
-    """Join torch's process group; in a worker."""
+    """Join torch's process group; runs in a worker."""
     import torch.distributed as dist
 
     # An NCCL collective that times out ends its process, so that Ray Train restarts the group.
@@ -108,7 +108,7 @@ def join_group(config: ProcessGroupConfig, rank: int, world_size: int, address: 
 
 
 def leave_group(is_group: bool) -> None:
-    """Leave it, and give cached GPU memory back; in a worker."""
+    """Leave the group and free cached GPU memory; runs in a worker."""
     import ray.train.torch
     import torch
 
@@ -121,14 +121,14 @@ def leave_group(is_group: bool) -> None:
 
 
 def name_interfaces(worker_group: Any) -> None:
-    """Tell gloo, on each of several nodes, which network interface has the node's address."""
+    """Set gloo's network interface on each node, if there are several."""
     addresses = worker_group.execute(ray.util.get_node_ip_address)
     if len(set(addresses)) > 1:
         worker_group.execute(name_interface)
 
 
 def name_interface() -> str | None:
-    """Tell gloo which network interface has this node's address; a choice of the user's stands."""
+    """Set gloo's network interface to that of this node's address, unless the user has set one."""
     found = os.environ.get(_INTERFACE) or interface_of(ray.util.get_node_ip_address())
     if found is not None:
         os.environ[_INTERFACE] = found
@@ -136,7 +136,7 @@ def name_interface() -> str | None:
 
 
 def interface_of(address: str) -> str | None:
-    """Name of the network interface that has an IPv4 address; None when none has, or not on Linux."""
+    """Name of the network interface with an IPv4 address; None if there is none, or not on Linux."""
     if not sys.platform.startswith("linux"):
         return None
     import fcntl

@@ -1,4 +1,4 @@
-"""Start or join Ray once, quietly, and fail fast and in words when there is no cluster to join."""
+"""Starts or joins Ray once, with little output, and reports quickly if there is no cluster to join."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ LOCAL_ADDRESS = "local"
 # Read by the process that starts Ray's workers.
 _NICENESS = "RAY_worker_niceness"
 _CONNECT_TIMEOUT_S = 5.0
-# Any method will do: what counts is that the answer is gRPC, even if it is a refusal.
+# Any method will do: even an error shows that the server speaks gRPC.
 _PROBE_METHOD = "/ray.rpc.NodeInfoGcsService/CheckAlive"
-# How gRPC says that a web server answered, a proxy for instance, and no gRPC server.
+# Part of gRPC's error if a web server, for instance a proxy, answers.
 _NOT_GRPC = "http2 header"
 
 
@@ -35,20 +35,20 @@ def start_ray(
     worker_environment: Mapping[str, str] | None = None,
     niceness: int | None = None,
 ) -> None:
-    """Connect this process to Ray; does nothing when it is connected already.
+    """Connect this process to Ray; does nothing if it is connected already.
 
     Args:
-        address: cluster to join (``host:port``, ``ray://host:port``, ``auto``) or ``local``; None means the
-            environment's ``RAY_ADDRESS``, else a Ray of our own on this machine.
-        num_cpus: CPUs of a local Ray; None means all. A cluster keeps its own number.
-        object_store_gib: object store of a local Ray, in GiB; None leaves it to Ray.
-        dashboard: whether a local Ray has one. Without, it starts three seconds earlier, has a dozen
-            processes less and keeps no metrics, cannot be asked by ``ray status`` or ``ray list``, and the
+        address: cluster to join (``host:port``, ``ray://host:port``, ``auto``) or ``local``; default: the
+            environment variable ``RAY_ADDRESS``, else a local Ray on this machine.
+        num_cpus: CPUs of a local Ray; None means all. Ignored for a cluster.
+        object_store_gib: object store of a local Ray, in GiB; None means Ray's default.
+        dashboard: whether a local Ray has a dashboard. Without it, Ray starts three seconds faster, has a
+            dozen processes fewer and keeps no metrics, ``ray status`` and ``ray list`` do not work, and the
             cleaner that Ray Train runs within searches only warns (Ray 2.60).
-        worker_environment: environment variables of all processes that work for this one.
-        niceness: of a local Ray's workers, added to this process's own; None: ``RAY_worker_niceness``, else
-            0, as with any other command. Ray's own default, 15, leaves training a thirtieth of a core that an
-            ordinary process wants too.
+        worker_environment: environment variables of all of Ray's worker processes.
+        niceness: of a local Ray's workers, added to that of this process; default: ``RAY_worker_niceness``,
+            else 0. With Ray's own default, 15, training gets a thirtieth of a core for which an ordinary
+            process competes.
 
     Raises:
         UserError: nothing that speaks Ray's protocol answers at the address (within 10 s), or Ray refuses
@@ -78,7 +78,7 @@ def start_ray(
 
 @contextmanager
 def _niceness(niceness: int | None) -> Iterator[None]:
-    """Within the block, a Ray that is started gives its workers this niceness."""
+    """Set the niceness of the workers of a Ray that is started within the block."""
     before = os.environ.get(_NICENESS)
     if niceness is not None or before is None:
         os.environ[_NICENESS] = str(niceness or 0)
@@ -92,7 +92,7 @@ def _niceness(niceness: int | None) -> Iterator[None]:
 
 
 class _SlowStartError(UserError):
-    """Ray gives its processes 30 s to come up, which a busy machine may not make."""
+    """Ray's processes did not start within 30 s, as may happen on a busy machine."""
 
 
 def _connect(target: str, deed: str, **limits: Any) -> None:
@@ -108,13 +108,13 @@ def _connect(target: str, deed: str, **limits: Any) -> None:
                 stack.enter_context(few_processes(log_monitor=is_loud))
                 limits = limits | QUIET
             ray.init(target, log_to_driver=is_loud, logging_level=level, **limits)
-    except Exception as error:  # Ray raises bare Exceptions here, next to everything else
+    except Exception as error:  # Ray raises plain Exceptions here, among others
         kind = _SlowStartError if "timed out during startup" in str(error) else UserError
         raise kind(f"cannot {deed}: {_first_line(error)}") from None
 
 
 def check_address(address: str | None) -> None:
-    """What :func:`start_ray` would refuse for lack of a cluster, without importing Ray.
+    """Check, without importing Ray, that the cluster that :func:`start_ray` would join can be reached.
 
     Raises:
         UserError: nothing that speaks Ray's protocol answers at the address.
@@ -134,10 +134,10 @@ def _local_limits(num_cpus: int | None, object_store_gib: float | None) -> dict[
 
 
 def _refuse_unreachable(address: str) -> None:
-    """Ray itself would wait for 40 s and more, and log on the way."""
+    """Refuse an address without a Ray cluster; Ray itself would wait for at least 40 s and print logs."""
     host, separator, port = address.removeprefix("ray://").rpartition(":")
     if not separator:
-        return  # "auto" and anything else that is not host:port: Ray answers at once
+        return  # "auto" and anything else that is not host:port: Ray answers immediately
     try:
         problem = _connection_problem(host.strip("[]"), int(port))
     except ValueError:
@@ -150,7 +150,7 @@ def _refuse_unreachable(address: str) -> None:
 
 
 def _connection_problem(host: str, port: int) -> str | None:
-    """Why no gRPC server can be reached there; None if one answers, and with TLS if anything accepts."""
+    """Why no gRPC server can be reached; None if one answers or, with TLS, if the port is open."""
     import grpc
 
     try:
@@ -165,7 +165,7 @@ def _connection_problem(host: str, port: int) -> str | None:
         except grpc.RpcError as error:
             silent = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
             if error.code() in silent or _NOT_GRPC in (error.details() or ""):
-                return "what answers there is not Ray"
+                return "the server at this address is not Ray"
     return None
 
 
@@ -188,9 +188,9 @@ def cluster_nodes() -> list[Node]:
 
 
 def promised_nodes() -> list[Node]:
-    """The nodes of the cluster at its full size, where an autoscaler says what that is; else none.
+    """The nodes of the cluster at its full size if an autoscaler defines it; else none.
 
-    Ray has no public name for it: without :mod:`fast_start` there are none.
+    Ray has no public API for this, so the result is empty without :mod:`fast_start`.
     """
     if not fast_start.is_usable("node"):
         return []

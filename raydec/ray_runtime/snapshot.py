@@ -1,7 +1,7 @@
-"""Ray Train's own list of checkpoints, and how to do without it.
+"""Recovery from a damaged list of checkpoints of Ray Train.
 
-Ray Train overwrites the list in place: a disk that fills up in that moment, or a machine that dies, leaves
-half of it, and Ray Train then refuses to start. The checkpoints themselves are still there.
+Ray Train overwrites the list in place. If the disk is full or the machine dies at that moment, the list is
+truncated and Ray Train refuses to start, although the checkpoints themselves still exist.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ logger = logging.getLogger(__name__)
 
 
 def mend_snapshot(run_folder: str) -> str | None:
-    """Drop a damaged list of checkpoints.
+    """Delete the list of checkpoints if it is damaged.
 
     Args:
         run_folder: absolute path or URI.
 
     Returns:
-        Path or URI of the newest checkpoint that can be read, to begin from; None when the list is good,
-        there is none, or no checkpoint can be read.
+        Path or URI of the newest readable checkpoint, from which to start; None if the list is intact or does
+        not exist, or if no checkpoint is readable.
     """
     storage, root = fs.FileSystem.from_uri(run_folder)
     snapshot = f"{root}/{CHECKPOINT_FOLDER}/{SNAPSHOT_FILE}"
@@ -39,7 +39,7 @@ def mend_snapshot(run_folder: str) -> str | None:
     folders = [info for info in storage.get_file_info(selector) if info.type == fs.FileType.Directory]
     for folder in sorted(folders, key=lambda info: info.base_name, reverse=True):
         if folder.base_name.startswith("epoch-") and _is_complete(storage, folder.path):
-            logger.warning("the list of checkpoints was damaged; going on from %s", folder.base_name)
+            logger.warning("the list of checkpoints was damaged; resuming from %s", folder.base_name)
             return f"{run_folder.rstrip('/')}/{CHECKPOINT_FOLDER}/{folder.base_name}"
     return None
 
@@ -53,7 +53,7 @@ def _is_readable(storage: fs.FileSystem, path: str) -> bool:
 
 
 def _is_complete(storage: fs.FileSystem, path: str) -> bool:
-    from raydec.learning.checkpoint import load_state  # torch: only where there is damage
+    from raydec.learning.checkpoint import load_state  # imports torch, so only if needed
 
     with tempfile.TemporaryDirectory(prefix="raydec-checkpoint-") as local:
         fs.copy_files(path, local, source_filesystem=storage)

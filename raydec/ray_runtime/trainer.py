@@ -1,4 +1,4 @@
-"""Training by Ray Train's public names alone, and what it has in common with :mod:`fast_start`."""
+"""Training with the public API of Ray Train, and code shared with :mod:`fast_start`."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _config_type() -> type[TorchConfig]:
 
 
 class EndForGood(UserCallback):
-    """Ends a run that must not be retried, where Ray Train would restart it from its checkpoint."""
+    """Ends a run that must not be retried, which Ray Train would otherwise restart from its checkpoint."""
 
     def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:
         """See Ray Train's ``UserCallback``; runs in its controller.
@@ -80,7 +80,7 @@ class EndForGood(UserCallback):
 
 
 def final_cause(causes: Sequence[BaseException]) -> Exception | None:
-    """The error among these, or behind them, after which a retry would do harm or fail in the same way."""
+    """The first of these errors or their causes after which a retry would do harm or fail again, or None."""
     for cause in causes:
         for error in (cause, cause.__cause__):
             if isinstance(error, (TakenOverError, DivergedError)):
@@ -89,7 +89,7 @@ def final_cause(causes: Sequence[BaseException]) -> Exception | None:
 
 
 def causes_of(error: BaseException) -> list[Exception]:
-    """What failed: in the workers, the first by rank, or in the controller."""
+    """The errors behind a failed run: those of the workers, by rank, or that of the controller."""
     if isinstance(error, WorkerGroupError):
         return list(error.worker_failures.values())
     if isinstance(error, ControllerError):
@@ -99,7 +99,7 @@ def causes_of(error: BaseException) -> list[Exception]:
 
 @contextmanager
 def interrupt_restored() -> Iterator[None]:
-    """Give Ctrl-C back to whoever had it before the block; Ray Train sets a handler of its own."""
+    """Restore the handler of Ctrl-C after the block, because Ray Train sets its own."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -50,9 +50,9 @@ def test_a_name_that_is_gone_or_takes_something_else_is_noticed(
     module, _, attribute = name.partition(":")
     for other in (f"{module}:{attribute}_", f"{module}_:{attribute}"):
         monkeypatch.setattr(fast_start, "NAMES", {part: {other: parameters}})
-        assert fast_start.problem_with(part) == f"{other} is not what it was in a tested release"
+        assert fast_start.problem_with(part) == f"{other} differs from the tested releases"
     monkeypatch.setattr(fast_start, "NAMES", {part: {name: "self something_else"}})
-    assert fast_start.problem_with(part) == f"{name} is not what it was in a tested release"
+    assert fast_start.problem_with(part) == f"{name} differs from the tested releases"
 
 
 def test_why_not_is_one_line_for_those_who_ask(
@@ -64,7 +64,7 @@ def test_why_not_is_one_line_for_those_who_ask(
     (record,) = caplog.records
     assert record.levelno == logging.INFO
     assert record.getMessage() == (
-        "Ray is used by its public names alone (node), which takes seconds longer: RAYDEC_FAST_START=0"
+        "using only the public API of Ray (node), which takes seconds longer: RAYDEC_FAST_START=0"
     )
 
 

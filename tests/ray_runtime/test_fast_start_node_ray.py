@@ -42,7 +42,7 @@ def scripts_started(*more: str, dashboard: bool, fast: bool = True) -> set[str]:
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.skipif(not fast_start.is_usable("node"), reason="Ray is used by its public names")
+@pytest.mark.skipif(not fast_start.is_usable("node"), reason="only the public API of Ray is used")
 def test_a_run_has_no_helpers_that_it_does_not_need() -> None:
     assert scripts_started(dashboard=True) >= set(HELPERS)
     assert not scripts_started(dashboard=False) & set(HELPERS)

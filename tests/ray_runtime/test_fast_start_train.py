@@ -18,7 +18,7 @@ from raydec.ray_runtime.process_group import ProcessGroupConfig
 from raydec.ray_runtime.trainer import EndForGood
 
 needs_names = pytest.mark.skipif(
-    fast_start.problem_with("train") is not None, reason="Ray is used by its public names"
+    fast_start.problem_with("train") is not None, reason="only the public API of Ray is used"
 )
 
 

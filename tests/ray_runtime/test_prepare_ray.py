@@ -152,7 +152,7 @@ def test_something_else_than_ray_at_the_address_is_noticed() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         message = subprocess_error(f"127.0.0.1:{port}")
-    assert f"no Ray cluster at 127.0.0.1:{port}: what answers there is not Ray" in message
+    assert f"no Ray cluster at 127.0.0.1:{port}: the server at this address is not Ray" in message
 
 
 def subprocess_error(address: str) -> str:

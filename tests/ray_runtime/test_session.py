@@ -43,7 +43,7 @@ def test_a_grpc_server_may_be_ray(grpc_port: int) -> None:
 
 
 def test_a_web_server_is_not_ray(web_port: int) -> None:
-    with pytest.raises(UserError, match="what answers there is not Ray"):
+    with pytest.raises(UserError, match="the server at this address is not Ray"):
         check_address(f"127.0.0.1:{web_port}")
 
 

@@ -74,7 +74,7 @@ def begin(kind: str, folder: Path, *, loop: str = "free", seconds: float) -> sub
     )
 
 
-needs_names = pytest.mark.skipif(not IS_FAST, reason="Ray is used by its public names")
+needs_names = pytest.mark.skipif(not IS_FAST, reason="only the public API of Ray is used")
 
 
 @pytest.mark.parametrize(

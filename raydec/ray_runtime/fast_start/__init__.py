@@ -1,9 +1,8 @@
-"""The one door to Ray's insides: names that Ray does not promise to keep, for a quicker start.
+"""A faster start of Ray with private names of Ray; no other module of raydec uses any.
 
-They save 4 of the 10 seconds that a run takes to its first step, and 3% of a core while it trains. They are
-used only with a release of Ray that they were tested with, and only where each of them is found as it was;
-otherwise, or with ``RAYDEC_FAST_START=0``, the public names do the same work. No other module of raydec uses
-a private name of Ray.
+They save 4 of the 10 seconds from the start of a run to its first step, and 3% of a core during training.
+They are used only with releases of Ray with which they were tested, and only if every name has the expected
+signature. Otherwise, or with ``RAYDEC_FAST_START=0``, the public API does the same work.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 VARIABLE = "RAYDEC_FAST_START"
-# Releases, by major and minor version, that the Ray tests have passed with.
+# Releases, by major and minor version, with which the Ray tests have passed.
 TESTED_RELEASES = ("2.60",)
 
 Part = Literal["node", "train"]
@@ -26,7 +25,7 @@ Part = Literal["node", "train"]
 _TRAIN = "ray.train.v2"
 _TRAINER = f"{_TRAIN}.api.data_parallel_trainer:DataParallelTrainer"
 _EXECUTION = f"{_TRAIN}._internal.execution"
-# The parameters of each name that is used, as ``module:attribute``; None: it is not called.
+# Each name that is used, as ``module:attribute``, with its parameters; None if it is not called.
 NAMES: Mapping[Part, Mapping[str, str | None]] = {
     "node": {
         "ray._private.node:Node.start_api_server": "self include_dashboard raise_on_failure",
@@ -68,21 +67,19 @@ logger = logging.getLogger(__name__)
 
 @functools.cache
 def is_usable(part: Part) -> bool:
-    """Whether the private names of a part may be used in this process; if not, says why at ``-v``, once.
+    """Whether the private names of a part may be used in this process; if not, the reason is logged once.
 
     Args:
-        part: ``node``: starting a local Ray and asking for its size; ``train``: Ray Train.
+        part: ``node``: starting a local Ray and querying its size; ``train``: Ray Train.
     """
     problem = problem_with(part)
     if problem is not None:
-        logger.info(
-            "Ray is used by its public names alone (%s), which takes seconds longer: %s", part, problem
-        )
+        logger.info("using only the public API of Ray (%s), which takes seconds longer: %s", part, problem)
     return problem is None
 
 
 def problem_with(part: Part) -> str | None:
-    """Why the private names of a part cannot be used; None when they can."""
+    """Why the private names of a part cannot be used; None if they can."""
     import ray
 
     if os.environ.get(VARIABLE, "1").strip().lower() in ("0", "false", "no"):
@@ -92,12 +89,12 @@ def problem_with(part: Part) -> str | None:
     for name, parameters in NAMES[part].items():
         found = _parameters(name, is_called=parameters is not None)
         if found != parameters:
-            return f"{name} is not what it was in a tested release"
+            return f"{name} differs from the tested releases"
     return None
 
 
 def _parameters(name: str, *, is_called: bool) -> str | None:
-    """Names of the parameters; something that no signature is where there is no such name."""
+    """Names of the parameters; ``?`` if the name does not exist."""
     module, _, attribute = name.partition(":")
     try:
         found = operator.attrgetter(attribute)(importlib.import_module(module))

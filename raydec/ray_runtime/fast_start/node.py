@@ -1,4 +1,4 @@
-"""A local Ray with only the processes that a single run needs, and the size that a cluster can grow to."""
+"""A local Ray with only the processes that a single run needs, and the full size of a cluster."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ray._private.state import state
 
 from raydec.placement import Node
 
-# The API server: for the dashboard and `ray job`; Ray waits for it before it starts anything else.
+# The API server, for the dashboard and `ray job`; Ray waits for it before it starts anything else.
 _API_SERVER = "start_api_server"
-# Asks a cloud for machines; here it only imports the autoscaler.
+# Requests machines from a cloud; a local Ray has no use for it.
 _AUTOSCALER = "start_monitor"
-# Reads the workers' log files to print them in the driver, where that is asked for.
+# Forwards the workers' log files to the driver, if requested.
 _LOG_MONITOR = "start_log_monitor"
 _MANY_NODES = 1000
 
@@ -30,12 +30,12 @@ QUIET: dict[str, Any] = {
 def few_processes(*, log_monitor: bool) -> Iterator[None]:
     """Within the block, ``ray.init`` starts a node without the helpers above.
 
-    They are three Python processes that import Ray while the run's own do: 2 of the 3.9 s that ``ray.init``
-    takes on 2 cores, then 1.5% of a core for as long as the run lasts (Ray 2.60). ``ray.init`` has no
-    argument for them; its node has a method for each.
+    They are three Python processes that import Ray at the same time as those of the run: 2 of the 3.9 s that
+    ``ray.init`` takes on 2 cores, then 1.5% of a core during the whole run (Ray 2.60). ``ray.init`` has no
+    argument for them, but its node has a method for each.
 
     Args:
-        log_monitor: keep it.
+        log_monitor: whether to start the log monitor.
     """
     names = {_API_SERVER, _AUTOSCALER} if log_monitor else {_API_SERVER, _AUTOSCALER, _LOG_MONITOR}
     usual = {name: getattr(RayNode, name) for name in names}
@@ -53,7 +53,7 @@ def _start_nothing(*_: Any, **__: Any) -> None:
 
 
 def promised_nodes() -> list[Node]:
-    """The nodes of the cluster at its full size, where an autoscaler says what that is; else none."""
+    """The nodes of the cluster at its full size if an autoscaler defines it; else none."""
     config = state.get_cluster_config()
     if config is None:
         return []

@@ -1,4 +1,4 @@
-"""Ray Train with fewer processes to start, to wait for and to wake up."""
+"""Trainers of Ray Train that start fewer processes."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 
 from raydec.ray_runtime.trainer import causes_of, final_cause, interrupt_restored
 
-# Hands out shards of Ray Data sets; there are none.
+# Distributes shards of Ray Data sets, which raydec does not use.
 _DATASETS = "DatasetsCallback"
-# Removes a placement group that outlived its controller; Ray does so itself when the job ends.
+# Removes placement groups that outlive their controller; at the end of the job, Ray does this itself.
 _CLEANER = "PlacementGroupCleanerCallback"
 
 
 def start_coordinator() -> None:
-    """Start the actor that Ray Train's controller would start first, and wait for.
+    """Start the actor for which Ray Train's controller would first wait.
 
-    Beside the controller's imports it costs nothing; within the controller it costs 1.5 s a run.
+    Started here, it overlaps with the controller's imports, which saves 1.5 s per run.
     """
     default_autoscaling_coordinator.get_or_create_autoscaling_coordinator()
 
 
 class LeanTrainer(DataParallelTrainer):
-    """A DataParallelTrainer that starts, and waits for, fewer actors.
+    """A DataParallelTrainer with fewer helper actors.
 
-    Each helper is a process that imports Ray Data first: 1.6 s of a core at every start of a worker group
+    Each helper is a process that imports Ray Data: 1.6 s of a core at every start of a worker group
     (Ray 2.60).
 
     Args:
-        is_whole_job: the run is all that its Ray job does, as opposed to one of a search.
+        is_whole_job: whether the run is its whole Ray job, not one run of a search.
         arguments: of Ray Train's ``DataParallelTrainer``.
     """
 
@@ -67,17 +67,17 @@ class LeanTrainer(DataParallelTrainer):
         return self._run_controller(**arguments)
 
     def _run_controller(self, **arguments: Any) -> Result:
-        """As an actor, as Ray Train does."""
+        """Run the controller as an actor, like Ray Train."""
         return super()._initialize_and_run_controller(**arguments)
 
     def _register_sigint_handler(self, controller: Any) -> None:
-        """Ray's own handler leaves with ``sys.exit(0)``, as if the run had finished."""
+        """Set a handler for Ctrl-C; Ray's own exits with ``sys.exit(0)``, as if the run had finished."""
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-            return  # in the background of a shell, whose Ctrl-C is not for us
+            return  # in the background of a shell, which should ignore Ctrl-C
 
         def end_and_interrupt(*_: Any) -> None:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            with suppress(RayActorError):  # how an actor says that it is gone
+            with suppress(RayActorError):  # raised because the actor exits
                 ray.get(controller.abort.remote())
             raise KeyboardInterrupt
 
@@ -85,7 +85,7 @@ class LeanTrainer(DataParallelTrainer):
 
 
 class _Restarts(DefaultFailurePolicy):
-    """Ray Train's own, except that some failures are not retried; see :func:`final_cause`."""
+    """Ray Train's own policy, except that some failures are not retried; see :func:`final_cause`."""
 
     def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
         if final_cause(causes_of(training_failed_error)):
@@ -94,12 +94,12 @@ class _Restarts(DefaultFailurePolicy):
 
 
 class LoneTrainer(LeanTrainer):
-    """A LeanTrainer whose controller runs in this process and asks no autoscaler for machines.
+    """A LeanTrainer whose controller runs in this process and uses no autoscaler.
 
-    As an actor the controller is a process that imports Ray Train again, and so is the actor to which it
-    passes its requests for machines: together 3 s of a core at each start, and 2% of a core, in a hundred
-    wake-ups a second each, for as long as the run lasts (Ray 2.60). An actor is for drivers that are
-    connected from elsewhere; this one is on the machine of its workers.
+    The controller would be an actor, that is a process that imports Ray Train again, and so would the actor
+    for its autoscaling requests. Together they cost 3 s of a core at each start and, with a hundred wake-ups
+    a second each, 2% of a core during the whole run (Ray 2.60). The actor is needed only for a driver on
+    another machine than its workers.
     """
 
     def _run_controller(self, **arguments: Any) -> Result:
@@ -119,7 +119,7 @@ class LoneTrainer(LeanTrainer):
 
 
 def _loop_is_running() -> bool:
-    """Whether this thread's event loop is taken, as it is in a notebook."""
+    """Whether this thread already runs an event loop, as in a notebook."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -128,7 +128,7 @@ def _loop_is_running() -> bool:
 
 
 class _FixedSize(FixedScalingPolicy):
-    """A fixed number of workers, and no autoscaler to be told of it."""
+    """A fixed number of workers, without requests to an autoscaler."""
 
     def after_controller_start(self, train_run_context: Any) -> None:
         pass
@@ -141,7 +141,7 @@ class _WorkerGroup(WorkerGroup):
     def _init_train_context_on_workers(
         self, workers: list[Worker], sync_actor: Any, train_context_args: dict[str, list[Any]]
     ) -> None:
-        """As Ray's, but the controller is no actor; only ``get_all_reported_checkpoints`` asks for one."""
+        """Like Ray's, but without a controller actor, which only ``get_all_reported_checkpoints`` needs."""
         ray.get(
             [
                 worker.actor.init_train_context.remote(
