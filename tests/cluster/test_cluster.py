@@ -70,7 +70,7 @@ def test_a_host_that_dies_costs_time_and_nothing_else(cluster: ClusterOfThree, u
     recovery.record()
 
 
-@pytest.mark.faults  # no fault, but as long as they are: two minutes that CI does not have
+@pytest.mark.slow
 def test_a_search_spreads_over_the_hosts_and_its_best_model_loads(cluster: ClusterOfThree) -> None:
     """With a worker as large as a host, two trials at a time need two hosts."""
     grid = ["search.searcher=grid", "search.space.clustering.num_clusters=[3,4]", "search.max_concurrent=2"]
