@@ -1,1 +1,1 @@
-"""The maths of an epoch. Nothing here knows of Ray."""
+"""The maths of an epoch, independent of Ray."""

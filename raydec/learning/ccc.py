@@ -1,7 +1,7 @@
-"""Lin's concordance correlation coefficient (CCC) from moments that merge.
+"""Lin's concordance correlation coefficient (CCC), computed from mergeable moments.
 
-Moments of any split of the rows merge into the moments of the whole, so a metric over shards, and a training
-loss over the global batch of several workers, give the number that one process would.
+Moments of the parts of any split can be merged into the moments of the whole. Therefore a metric over shards,
+and a training loss over the global batch of several workers, equal that of a single process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class CccMoments:
     """First and second moments of predictions and targets, one entry per attribute, in float64.
 
     Attributes:
-        count: rows that have a target.
+        count: number of rows with a target.
         mean_prediction: mean of the predictions of those rows.
         mean_target: mean of their targets.
         m2_prediction: sum of squared deviations of the predictions from their mean.
@@ -44,12 +44,12 @@ class CccMoments:
         """Moments of these rows; differentiable in ``prediction``.
 
         Args:
-            prediction: any number of rows, none included.
-            target: NaN where a row has no label for an attribute; that entry then counts for nothing, and
-                its prediction gets a gradient of 0.
+            prediction: any number of rows, also none.
+            target: NaN if a row has no label for an attribute; this entry is then ignored, and its prediction
+                gets a gradient of 0.
 
         Raises:
-            ValueError: the shapes differ (they would broadcast to a wrong loss without a sound).
+            ValueError: the shapes differ (broadcasting would silently give a wrong loss).
         """
         if prediction.shape != target.shape:
             raise ValueError(f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ")
@@ -84,7 +84,7 @@ class CccMoments:
         )
 
     def stack(self) -> Float64[Tensor, "6 attribute"]:
-        """The moments as one tensor, to be sent; :meth:`unstack` reads it."""
+        """The moments as one tensor, for sending; see :meth:`unstack`."""
         return torch.stack([getattr(self, field.name) for field in fields(self)])
 
     @classmethod
@@ -95,13 +95,13 @@ class CccMoments:
     def ccc(self, kind: CccKind = "exact") -> Float64[Tensor, "attribute"]:
         """The concordance of each attribute.
 
-        Where the coefficient is 0/0 (no rows, or a constant prediction equal to a constant target) it is 0
-        with a gradient of 0. A constant prediction of a varying target also scores 0, but keeps its
-        gradient, which is finite and is what leads out of the constant.
+        If the coefficient is 0/0 (no rows, or a constant prediction equal to a constant target), it is 0
+        with a gradient of 0. A constant prediction of a varying target also gives 0, but its gradient is
+        finite and not zero, so training can leave the constant.
 
         Args:
-            kind: ``exact`` divides population moments by population moments. ``reference`` is the published
-                training loss: population covariance over sample variances, (N-1)/N for a perfect prediction.
+            kind: ``exact`` uses population moments throughout. ``reference`` is the published training loss:
+                population covariance over sample variances, (N-1)/N for a perfect prediction.
         """
         squares = self.m2_prediction + self.m2_target
         if kind == "reference":
@@ -112,24 +112,24 @@ class CccMoments:
 
 
 def concordance(prediction: np.ndarray, target: np.ndarray) -> float:
-    """Population CCC of two vectors in float64; rows whose target is NaN are left out.
+    """Population CCC of two vectors in float64; rows with a NaN target are ignored.
 
-    0 where it is undefined: no rows, or a constant prediction equal to a constant target.
+    0 if it is undefined: no rows, or a constant prediction equal to a constant target.
 
     Args:
         prediction: [row].
         target: [row].
 
     Raises:
-        ValueError: not two vectors of one length.
+        ValueError: not two vectors of the same length.
     """
     if prediction.ndim != 1 or prediction.shape != target.shape:
-        raise ValueError(f"need two vectors of one length, not {prediction.shape} and {target.shape}")
+        raise ValueError(f"need two vectors of the same length, not {prediction.shape} and {target.shape}")
     labeled = ~np.isnan(target)
     x, y = prediction[labeled].astype(np.float64), target[labeled].astype(np.float64)
     if not len(x):
         return 0.0
-    # As in _centered: a pivot keeps constants exactly constant.
+    # The pivot keeps constants exactly constant, as in _centered.
     x_deviation, y_deviation = (x - x[0]) - np.mean(x - x[0]), (y - y[0]) - np.mean(y - y[0])
     offset = (x[0] - y[0]) + (np.mean(x - x[0]) - np.mean(y - y[0]))
     denominator = np.mean(x_deviation**2) + np.mean(y_deviation**2) + offset**2
@@ -141,11 +141,11 @@ def _centered(
     labeled: Tensor,
     count: Float64[Tensor, "attribute"],
 ) -> tuple[Float64[Tensor, "attribute"], Float64[Tensor, "row attribute"]]:
-    """Means over labeled rows, and deviations from them (0 in rows that have no label)."""
+    """Means over labeled rows, and deviations from them (0 in rows without a label)."""
     zeros = torch.zeros_like(count)
     if len(values):
-        # Subtracting one of the values first costs nothing and makes the deviations of a constant exactly 0,
-        # where those from a rounded mean are not.
+        # Subtracting one of the values first makes the deviations of a constant exactly 0; deviations from
+        # a rounded mean would not be.
         first = labeled.to(torch.uint8).argmax(0, keepdim=True)
         pivot = torch.where(count > 0, values.detach().gather(0, first).squeeze(0), zeros)
     else:

@@ -1,8 +1,8 @@
-"""Checkpoints: everything that decides the future of a run, without pickle.
+"""Checkpoints: the complete state of a run, without pickle.
 
 A checkpoint is a folder of two files: ``state.safetensors`` holds every tensor, ``state.json`` the rest of
-the tree with placeholders where the tensors go. All randomness in raydec is a function of
-(seed, epoch, stage, step), so there is no generator state to keep.
+the tree with placeholders for the tensors. All randomness in raydec is a function of
+(seed, epoch, stage, step), so there is no generator state to store.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SCHEMA_VERSION = 1
 
 @dataclass
 class RunState:
-    """What a run has become by the end of an epoch."""
+    """The state of a run at the end of an epoch."""
 
     epoch: int = 0
     """Epochs finished."""
@@ -35,13 +35,13 @@ class RunState:
     labels: dict[str, np.ndarray] = field(default_factory=dict)
     """Stage name to its last assignment, int32 ``[chunk]``."""
     centroids: np.ndarray | None = None
-    """The last centroids, float32 ``[cluster, dimension]``: where a warm start begins."""
+    """The last centroids, float32 ``[cluster, dimension]``, for a warm start."""
     emotion_head_frozen: bool = False
     best_score: float | None = None
     best_epoch: int = 0
     best_network: dict[str, torch.Tensor] = field(default_factory=dict)
     best_centroids: np.ndarray | None = None
-    """Centroids that the best epoch began with; the model's own are fitted to its weights at the end."""
+    """Centroids from the start of the best epoch; those of the saved model are fitted at the end."""
     history: list[dict[str, float | int | None]] = field(default_factory=list)
     """One object per epoch: the lines of ``metrics.jsonl``."""
 
@@ -56,7 +56,7 @@ def save_state(state: RunState, folder: Path) -> None:
 
 
 def load_state(folder: Path) -> RunState:
-    """Read what :func:`save_state` wrote.
+    """Read a checkpoint written by :func:`save_state`.
 
     Raises:
         UserError: the folder holds no complete checkpoint of this schema.
@@ -80,7 +80,7 @@ def _pack(node: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
         tensors[path] = torch.from_numpy(node.copy())
         return {"$array": path}
     if isinstance(node, dict):
-        # Optimiser states are keyed by integers, which JSON objects cannot be.
+        # Optimiser states have integer keys, which JSON objects do not allow.
         return {"$items": [[key, _pack(value, f"{path}/{key}", tensors)] for key, value in node.items()]}
     if isinstance(node, list | tuple):
         return [_pack(value, f"{path}/{index}", tensors) for index, value in enumerate(node)]

@@ -1,12 +1,12 @@
-"""K-means over embeddings: one contract, whatever the library and wherever it runs.
+"""K-means over embeddings, with the same interface for all libraries and places where it can run.
 
-Every backend starts from the same centroids (k-means++ on a sample, or the last assignment's), stops by the
-same rule, and has its labels, sizes and inertia computed by the same code from the centroids it found.
+Every backend starts from the same centroids (k-means++ on a sample, or those of the last assignment) and uses
+the same stopping rule. Labels, sizes and inertia are computed from its centroids by the same code.
 
-What is repeatable: on one machine, the same embeddings, seed and backend give the same result to the bit with
+Reproducibility: on one machine, the same embeddings, seed and backend give bit-identical results with
 ``torch`` and ``sklearn``, whatever the number of threads. On another processor a matrix product may round
-differently, which can move a row that lies between two centroids to within float32 rounding. ``cuml`` adds
-floats in no fixed order and repeats to rounding only.
+differently, which can change the label of a row that is equally near to two centroids up to float32 rounding.
+``cuml`` adds floats in no fixed order, so its results agree only up to rounding.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class KMeansResult:
-    """What K-means found.
+    """The result of K-means.
 
     Attributes:
         centroids: one row per cluster.
         labels: nearest centroid of each row.
         inertia: sum of squared distances of all rows to their centroids.
-        num_iterations: times that centroids were moved.
-        sizes: rows per cluster; 0 where a cluster stayed empty.
+        num_iterations: number of updates of the centroids.
+        sizes: rows per cluster; 0 for empty clusters.
         backend: ``cuml``, ``torch`` or ``sklearn``.
     """
 
@@ -54,15 +54,15 @@ class KMeansResult:
 
 @dataclass(frozen=True)
 class ClusterAssignment:
-    """A K-means result over a whole set, as every worker sees it.
+    """A K-means result over a whole set, identical on every worker.
 
     Attributes:
         labels: cluster of every chunk of the set, in chunk order.
         centroids: one row per cluster.
         inertia: sum of squared distances.
         sizes: chunks per cluster.
-        num_iterations: times that centroids were moved.
-        backend: the library that found it.
+        num_iterations: number of updates of the centroids.
+        backend: the library that computed it.
         timings: ``gather_s``, ``fit_s``, ``broadcast_s``.
     """
 
@@ -77,7 +77,7 @@ class ClusterAssignment:
 
 @runtime_checkable
 class Clusterer(Protocol):
-    """Turns the embeddings that all workers hold into one assignment."""
+    """Clusters the embeddings of all workers."""
 
     def assign(
         self,
@@ -92,22 +92,22 @@ class Clusterer(Protocol):
         """Cluster a set; every worker calls it and gets the same result.
 
         Args:
-            epoch: names the round, with ``stage``.
-            stage: the set that is clustered.
+            epoch: identifies the round, together with ``stage``.
+            stage: the set to cluster.
             embeddings: this worker's contiguous share of the rows, [chunk, dim]; shares are in rank order.
             num_clusters: K.
-            seed: of this round; the caller makes a new one for each.
-            init: centroids to start from, [cluster, dim]; None: k-means++.
+            seed: of this round, different for every round.
+            init: initial centroids, [cluster, dim]; default: k-means++.
         """
         ...
 
     def describe(self) -> dict[str, float]:
-        """What there is to know of whoever fitted last; becomes ``kmeans/...`` in the metrics."""
+        """Diagnostics of the last fit, logged as ``kmeans/...`` in the metrics."""
         ...
 
 
 class LocalClusterer:
-    """K-means in the training processes themselves: each gathers all rows and fits.
+    """K-means in the training processes: each gathers all rows and fits.
 
     Args:
         worker: of this process.
@@ -133,8 +133,8 @@ class LocalClusterer:
         num_rows = int(self._worker.all_sum(torch.tensor([len(embeddings)]))[0])
         everything = gather_rows(self._worker, embeddings, num_rows)
         clock.append(time.perf_counter())
-        # Every worker fits, so that a failure is everybody's; rank 0's result is then taken by all, because
-        # different machines may round differently.
+        # Every worker fits, so that all workers fail together. All use the result of rank 0, because machines
+        # may round differently.
         result = fit_kmeans(
             everything,
             num_clusters,
@@ -164,7 +164,7 @@ class LocalClusterer:
         )
 
     def describe(self) -> dict[str, float]:
-        """Nothing: it is this process."""
+        """No diagnostics, because K-means runs in this process."""
         return {}
 
 
@@ -184,19 +184,19 @@ def fit_kmeans(
 
     Args:
         embeddings: may be read-only; never changed.
-        num_clusters: K. Where there are fewer distinct rows, some clusters stay empty.
+        num_clusters: K. With fewer distinct rows, some clusters stay empty.
         seed: of the seeding, the sample, and the refilling of empty clusters.
-        init: centroids to start from, [cluster, dim]; None: k-means++ on a sample.
-        max_iterations: times that centroids are moved, at most.
+        init: initial centroids, [cluster, dim]; default: k-means++ on a sample.
+        max_iterations: maximal number of updates of the centroids.
         tolerance: stop when the inertia falls by less than this share; 0: never.
-        backend: ``auto`` is cuML on a GPU where it works and the rows fit, else torch.
+        backend: ``auto`` is cuML on a GPU if it works and the rows fit, else torch.
         max_fit_rows: fit on a sample of this many rows, then assign all of them.
-        device: where torch computes; None: a GPU if this process sees one.
+        device: the device of torch; default: a GPU if this process sees one.
 
     Raises:
-        UserError: no rows, or a backend that cannot run here.
-        DivergedError: values that are not finite.
-        ValueError: ``init`` of another shape, or not finite.
+        UserError: there are no rows, or the backend cannot run here.
+        DivergedError: embeddings are not finite.
+        ValueError: ``init`` has the wrong shape or is not finite.
     """
     _check_shapes(embeddings, num_clusters, init)
     if device is None:
@@ -233,7 +233,7 @@ def nearest_centroid(
     """The nearest centroid of each row, and the squared distance to it.
 
     Raises:
-        DivergedError: values that are not finite.
+        DivergedError: embeddings are not finite.
     """
     if not len(embeddings):
         return np.empty(0, np.int32), np.empty(0, np.float32)
@@ -290,12 +290,12 @@ def _start(
 
 
 def sample_rows(num_rows: int, sample_size: int, seed: int) -> Int64[np.ndarray, "pick"]:
-    """The rows that ``max_fit_rows`` fits on: the same ones wherever they are held."""
+    """The sample of rows for ``max_fit_rows``, independent of where the rows are held."""
     return _sample(num_rows, sample_size, generator_for(seed, "kmeans_sample"))
 
 
 def _sample(num_rows: int, sample_size: int, rng: np.random.Generator) -> Int64[np.ndarray, "pick"]:
-    """Distinct rows in ascending order; all of them where the sample is not smaller."""
+    """Distinct rows in ascending order; all rows if there are not more than ``sample_size``."""
     if sample_size >= num_rows:
         return np.arange(num_rows)
     return np.sort(rng.choice(num_rows, sample_size, replace=False, shuffle=False))
@@ -322,11 +322,11 @@ def _resolve(backend: Backend, rows: RowBlocks) -> str:
 
 def _check_shapes(embeddings: np.ndarray, num_clusters: int, init: np.ndarray | None) -> None:
     if not len(embeddings):
-        raise UserError("there are no chunks to cluster: the set is empty")
+        raise UserError("cannot cluster an empty set of chunks")
     if init is not None and init.shape != (num_clusters, embeddings.shape[1]):
         raise ValueError(f"init is {init.shape}, not {(num_clusters, embeddings.shape[1])}")
     if init is not None and not np.isfinite(init).all():
-        raise ValueError("init holds values that are not finite")
+        raise ValueError("init holds non-finite values")
 
 
 def _check_finite(rows: RowBlocks) -> None:

@@ -1,4 +1,4 @@
-"""The chunks that a run trains on and is judged by."""
+"""The chunk sets for training, validation and test of a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from raydec.learning.targets.registry import Targets
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The chunk sets of a run, and what is learned from their labels."""
+    """The chunk sets of a run, and its targets."""
 
     labeled: ChunkSet
     unlabeled: ChunkSet | None
@@ -27,14 +27,14 @@ class TrainingData:
     validation: ChunkSet
     tests: dict[str, ChunkSet]
     targets: Targets
-    """What is learned from labels."""
+    """The targets that are learned from labels."""
     normalizer: FrameNormalizer
     form: ChunkFormat
-    """The chunk geometry, with what the config leaves unset filled in."""
+    """The chunk geometry, with unset values of the config filled in."""
 
 
 def select_data(config: Config, store: FeatureStore) -> TrainingData:
-    """The chunks of the utterances that a config asks for.
+    """The chunks of the utterances that a config selects.
 
     Raises:
         UserError: see :func:`raydec.learning.selection.select_rows` and

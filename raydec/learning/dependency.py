@@ -1,4 +1,4 @@
-"""How much a grouping says about emotion: the emotional dependency of clusters."""
+"""Dependency of clusters and emotion: eta squared, a permutation test, and mutual information."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from raydec.learning.randomness import repeat_blocks
 
 @dataclass(frozen=True)
 class Dependency:
-    """How much clusters say about a number.
+    """Dependency of a number on clusters.
 
     Attributes:
         eta_squared: share of the variance that lies between clusters.
-        epsilon_squared: the same corrected for chance, which grows with the number of clusters.
-        p_value: how often shuffled values depend on the clusters as much.
-        within_speakers: whether values were shuffled within each speaker, as opposed to among all.
+        epsilon_squared: the same, corrected for the share by chance, which grows with the number of clusters.
+        p_value: share of permutations with at least the observed dependency.
+        within_speakers: whether values were permuted within each speaker, not among all.
     """
 
     eta_squared: float
@@ -30,12 +30,12 @@ class Dependency:
 
 @dataclass(frozen=True)
 class EmotionInformation:
-    """How much clusters say about the emotion class.
+    """Dependency of the emotion class on clusters.
 
     Attributes:
-        mutual_information_nats: 0 if nothing.
-        normalized: over the mean of both entropies, 0 to 1.
-        num_utterances: that have an emotion class.
+        mutual_information_nats: 0 if they are independent.
+        normalized: divided by the mean of both entropies, 0 to 1.
+        num_utterances: number of utterances with an emotion class.
     """
 
     mutual_information_nats: float
@@ -46,7 +46,7 @@ class EmotionInformation:
 def most_frequent_clusters(
     chunk_clusters: Int[np.ndarray, " chunk"], num_chunks: int
 ) -> Int64[np.ndarray, " utterance"]:
-    """The cluster of an utterance: the most frequent one of its chunks, the lowest number on ties.
+    """The cluster of each utterance: the most frequent one of its chunks, the lowest number on ties.
 
     Args:
         chunk_clusters: the cluster of each chunk, in order.
@@ -60,11 +60,11 @@ def eta_squared(values: np.ndarray, clusters: np.ndarray) -> float:
     """Share of the variance of ``values`` that lies between clusters (eta squared of one-way ANOVA).
 
     Args:
-        values: float ``[item]``; NaN items are left out.
+        values: float ``[item]``; NaN items are ignored.
         clusters: int ``[item]``.
 
     Returns:
-        0 (clusters say nothing) to 1 (they say all); 0 when the values do not vary.
+        0 (no dependency) to 1 (clusters determine the value); 0 if the values do not vary.
     """
     known = np.isfinite(values)
     values, clusters = values[known].astype(np.float64), clusters[known]
@@ -81,15 +81,15 @@ def eta_squared(values: np.ndarray, clusters: np.ndarray) -> float:
 
 
 def epsilon_squared(eta: float, num_items: int, num_clusters: int) -> float:
-    """Eta squared corrected for chance: 0 on average when clusters say nothing, however many they are.
+    """Eta squared corrected for chance: 0 on average without dependency, whatever the number of clusters.
 
     Args:
         eta: eta squared.
-        num_items: with a known value.
-        num_clusters: that have such an item.
+        num_items: number of items with a known value.
+        num_clusters: number of clusters with such an item.
 
     Returns:
-        At most 1; below 0 where clusters say less than chance; 0 when every item has a cluster of its own.
+        At most 1; below 0 if eta squared is smaller than by chance; 0 if every item has its own cluster.
     """
     if num_items <= num_clusters:
         return 0.0
@@ -106,19 +106,19 @@ def cluster_dependency(
 ) -> Dependency:
     """Eta squared of a number given its cluster, and a permutation test of no dependency.
 
-    Values are permuted among the items of one speaker, and compared after each speaker's mean is taken away:
-    clusters that only tell speakers apart say nothing of how one speaker's emotion varies, although their eta
-    squared can be large. Items of unknown speakers are permuted among themselves. Without speakers, or with
-    one, values are permuted among all items.
+    Values are permuted among the items of each speaker, after subtracting the speaker's mean. Otherwise
+    clusters that merely separate speakers would be significant, although they tell nothing about how one
+    speaker's emotion varies. Items of unknown speakers are permuted among themselves. Without speakers, or
+    with one, values are permuted among all items.
 
     Items must be exchangeable within a speaker: pass one item per utterance, because the chunks of one
     utterance share its label and would make any clustering look significant.
 
     Args:
-        values: NaN items are left out.
+        values: NaN items are ignored.
         clusters: the cluster of each item.
-        rng: where the randomness comes from.
-        speakers: of each item; None: unknown.
+        rng: source of randomness.
+        speakers: speaker of each item; None if unknown.
         num_permutations: the p-value is at least 1 / (num_permutations + 1).
     """
     known = ~np.isnan(values)
@@ -132,7 +132,7 @@ def cluster_dependency(
     residuals = values[known].astype(np.float64)
     for members in groups:
         residuals[members] -= residuals[members].mean()
-    # Equal values leave rounding behind, which is nothing to test.
+    # Equal values leave only rounding errors, which must not be tested.
     if not np.any(np.abs(residuals) > 1e-9 * np.abs(values[known]).max(initial=1.0)):
         return Dependency(observed, corrected, 1.0, within)
     reached = _count_as_large(residuals, ids, sizes, groups, rng, num_permutations)
@@ -140,7 +140,7 @@ def cluster_dependency(
 
 
 def _speaker_groups(speakers: Sequence[str | None] | None, known: np.ndarray) -> list[np.ndarray]:
-    """Places of each speaker's items among those that are known, the unknown speakers' last."""
+    """Indices of each speaker's items among the known values; those of unknown speakers come last."""
     num_items = int(known.sum())
     if speakers is None:
         return [np.arange(num_items)]
@@ -162,9 +162,9 @@ def _count_as_large(
 ) -> int:
     """Permutations within the groups whose variance between clusters is at least the observed one."""
     observed = float((np.bincount(ids, residuals) ** 2 / sizes).sum())
-    # Rounding must not make an equal partition count as a smaller one.
+    # The margin keeps rounding from making equal variances count as smaller.
     as_much = observed * (1 - 1e-9) - 1e-12 * float(residuals @ residuals)
-    # A stream per group, so that the size of a block of permutations changes nothing.
+    # One random stream per group, so that results do not depend on the size of the blocks.
     streams = [rng] if len(groups) == 1 else rng.spawn(len(groups))
     num_reached = 0
     for count in repeat_blocks(num_permutations, len(residuals)):
@@ -184,7 +184,7 @@ def emotion_information(
     """Mutual information of the emotion class and the cluster of utterances.
 
     Args:
-        emotions: None where unknown; such utterances are left out.
+        emotions: None if unknown; such utterances are ignored.
         clusters: the cluster of each utterance.
     """
     from sklearn.metrics import mutual_info_score, normalized_mutual_info_score

@@ -1,4 +1,4 @@
-"""Notices when training has left the finite numbers, at the step where it did."""
+"""Detects the step at which training diverges to non-finite values."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _RATES = {
 
 
 def check_losses(config: Config, losses: Mapping[str, float], place: str, last_good: int) -> None:
-    """See that the losses of a step are numbers.
+    """Check that the losses of a step are finite.
 
     Args:
         config: the run's settings.
         losses: by name, of the global batch.
-        place: epoch, stage and step, for people.
-        last_good: epochs that have a checkpoint.
+        place: epoch, stage and step, for the message.
+        last_good: the last epoch with a checkpoint; 0 if there is none.
 
     Raises:
-        DivergedError: one is not.
+        DivergedError: a loss is not finite.
     """
     for name, value in losses.items():
         if not math.isfinite(value):
@@ -35,18 +35,17 @@ def check_losses(config: Config, losses: Mapping[str, float], place: str, last_g
 
 
 def check_weights(config: Config, network: Network, place: str, last_good: int) -> None:
-    """See that every weight is a number; a last step may have spoiled them after its loss. See above.
+    """Check that all weights are finite: the update of the last step comes after its loss was checked.
 
     Raises:
-        DivergedError: one is not.
+        DivergedError: a weight is not finite.
     """
-    # Not running statistics: an integer counts their batches.
     if not all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters()):
         raise diverged(config, "weights are not finite", place, last_good)
 
 
 def diverged(config: Config, problem: str, place: str, last_good: int) -> DivergedError:
-    """The error that says what happened where, what is kept and what to change."""
+    """The error with the problem, its place, what is kept and what to change."""
     kept = f"the checkpoint of epoch {last_good} is kept" if last_good else "no epoch was finished"
     names = _RATES[config.training.recipe]
     rates = ", ".join(f"training.{name}={getattr(config.training, name):g}" for name in names)

@@ -1,4 +1,4 @@
-"""Passes over a chunk set without gradients: embeddings to cluster, predictions to score."""
+"""Passes over a chunk set without gradients: embeddings for clustering, and predictions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from raydec.model.folding import folded
 from raydec.model.network import Network, activated
 from raydec.model.outputs import Outputs
 
-# Whole utterances per block, so that temporal layers see every sequence complete. Small blocks stay in a
-# CPU's cache; a GPU wants large ones.
+# A block has whole utterances, so that temporal layers get complete sequences. Small blocks fit in a CPU's
+# cache; a GPU is faster with large ones.
 UTTERANCES_PER_BLOCK = {"cpu": 2, "cuda": 256}
 
 
@@ -26,7 +26,7 @@ def embed_share(
 ) -> np.ndarray:
     """Embeddings of this worker's contiguous share of utterances, in chunk order.
 
-    Evaluation mode: no dropout, running batch-norm statistics (SPEC "What is clustered").
+    Computed in evaluation mode: no dropout, running batch-norm statistics.
 
     Returns:
         float32 ``[chunk of the share, dimension]``.
@@ -44,13 +44,13 @@ def embed_share(
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a network says of every utterance of a set.
+    """A network's predictions for every utterance of a set.
 
     Attributes:
         values: float64 ``[utterance, output]``, attributes in the scale of the labels, then probabilities
             of classes: the mean over an utterance's chunk predictions.
         embeddings: float32 ``[chunk, dimension]``, in order.
-        clusters: int64 ``[chunk]``, the cluster head's choice; None without a cluster head.
+        clusters: int64 ``[chunk]``, predicted by the cluster head; None without a cluster head.
     """
 
     values: np.ndarray
@@ -62,13 +62,13 @@ class Predictions:
 def predict_utterances(
     network: Network, chunk_set: ChunkSet, worker: Worker, outputs: Outputs
 ) -> Predictions:
-    """Predict a whole set; every worker takes its share and gets the whole.
+    """Predict a whole set; every worker predicts its share and gets the result for the whole set.
 
     Args:
         network: evaluated without dropout, with running batch-norm statistics.
         chunk_set: utterances to predict.
-        worker: the collective that joins the shares.
-        outputs: what the network predicts.
+        worker: gathers the shares.
+        outputs: meaning of the network's outputs.
     """
     network = folded(network)
     share = share_of(chunk_set.num_utterances, worker.rank, worker.world_size)

@@ -1,6 +1,6 @@
 """K-means in blocks of rows: seeding, Lloyd's iterations, and the libraries that can replace them.
 
-:mod:`raydec.learning.clustering` is the contract on top. In memory are, besides the input, a few blocks, the
+:mod:`raydec.learning.clustering` has the interface. Besides the input, memory holds a few blocks, the
 centroids and the seeding sample.
 """
 
@@ -19,10 +19,10 @@ from torch import Tensor
 
 from raydec.learning.row_blocks import RowBlocks
 
-# k-means++ on a sample this large costs +0.1% inertia against all rows, at a ninth of the time.
+# k-means++ on a sample of this size takes a ninth of the time and increases the inertia by 0.1%.
 SEED_ROWS = 50_000
 SEED_ROWS_PER_CLUSTER = 5_000
-# How far the two halves of a split cluster start from its centroid, as a share of a member's distance.
+# Distance of the two halves of a split cluster from its centroid, as a share of a member's distance.
 SPLIT_STEP = 0.25
 
 
@@ -31,12 +31,12 @@ def choose_seeds(
 ) -> Int64[np.ndarray, "cluster"]:
     """Choose rows by greedy k-means++ (Arthur and Vassilvitskii 2007; the best of 2 + ln K candidates).
 
-    Where the sample has fewer distinct rows than clusters, some are chosen more than once.
+    If the sample has fewer distinct rows than clusters, some are chosen more than once.
 
     Args:
         sample: at least one row.
         num_clusters: K.
-        rng: where the randomness comes from.
+        rng: source of randomness.
 
     Returns:
         Indices into the sample.
@@ -57,7 +57,7 @@ def choose_seeds(
 
 
 def has_converged(previous: float, inertia: float, tolerance: float) -> bool:
-    """The stop rule of every backend that is ours to stop: the inertia fell by less than this share."""
+    """The common stopping rule: the inertia fell by less than this share."""
     return inertia == 0 or previous - inertia < tolerance * previous
 
 
@@ -72,7 +72,7 @@ def lloyd(
     """Lloyd's algorithm with sums in float64; empty clusters are refilled by splitting the largest.
 
     Returns:
-        Centroids, and the number of times that they were moved.
+        Centroids, and the number of their updates.
     """
     centroids, previous = init.to(rows.device), math.inf
     for iteration in range(max_iterations):
@@ -90,7 +90,7 @@ def lloyd(
 def nearest(
     rows: RowBlocks, centroids: Float32[Tensor, "cluster dim"]
 ) -> Iterator[tuple[Int64[Tensor, "block"], Float32[Tensor, "block"]]]:
-    """Block by block, the nearest centroid of each row and the squared distance to it."""
+    """For each block, the nearest centroid of each row and the squared distance to it."""
     centroids = centroids.to(rows.device)
     score = _scorer(centroids, rows.origin)
 
@@ -109,16 +109,16 @@ def fit_sklearn(
     tolerance: float,
     start_inertia: float,
 ) -> tuple[Float32[np.ndarray, "cluster dim"], int]:
-    """The same iterations by scikit-learn, one thread, so that sums are made in one order.
+    """The same iterations with scikit-learn, on one thread, so that the order of sums is fixed.
 
-    scikit-learn's own stop rule is another one; it is therefore asked for one iteration at a time, at the
-    price of a second pass over the rows in each. It copies its input, and moves empty clusters to the rows
-    farthest from their centroids.
+    scikit-learn has a different stopping rule, so it is called for one iteration at a time, which costs a
+    second pass over the rows in each. It copies its input, and moves empty clusters to the rows farthest from
+    their centroids.
 
     Args:
         embeddings: at least as many rows as centroids.
-        init: where to start.
-        max_iterations: times that centroids are moved, at most.
+        init: initial centroids.
+        max_iterations: maximal number of updates of the centroids.
         tolerance: see :func:`has_converged`.
         start_inertia: inertia of ``init``.
     """
@@ -128,7 +128,7 @@ def fit_sklearn(
 
     centroids, previous = init, start_inertia
     with threadpool_limits(1), warnings.catch_warnings():
-        # Fewer distinct rows than clusters: reported as empty clusters.
+        # Warns of fewer distinct rows than clusters, which are reported as empty clusters anyway.
         warnings.simplefilter("ignore", ConvergenceWarning)
         for iteration in range(max_iterations):
             if previous == 0:
@@ -149,11 +149,11 @@ def fit_cuml(
     tolerance: float,
     rng: np.random.Generator,
 ) -> tuple[Float32[Tensor, "cluster dim"], int]:
-    """The same iterations by cuML, on rows that are on the GPU; they are not copied.
+    """The same iterations with cuML, on rows that are on the GPU; they are not copied.
 
-    cuML stops by the same share of inertia (or when centroids hardly move). It leaves empty clusters empty:
-    where it did, :func:`lloyd` refills them and goes on for what is left of the iterations, one at least.
-    Its sums are float32 and added in no fixed order, so that runs agree to rounding only.
+    cuML stops by the same share of inertia (or when centroids hardly move). It leaves empty clusters empty;
+    in this case :func:`lloyd` refills them and performs the remaining iterations, at least one. cuML sums in
+    float32 in no fixed order, so results agree only up to rounding.
     """
     import cuml
 
@@ -169,7 +169,7 @@ def fit_cuml(
         output_type="cupy",
     ).fit(rows.data)
     centroids = torch.from_dlpack(fitted.cluster_centers_).float().clone()
-    # Its count is one past the limit where that ended the fit.
+    # If the limit ended the fit, its count exceeds the limit by one.
     used = min(int(fitted.n_iter_), max_iterations)
     labels = torch.cat([labels for labels, _ in nearest(rows, centroids)])
     if (torch.bincount(labels, minlength=len(init)) > 0).all():
@@ -181,7 +181,7 @@ def fit_cuml(
 
 @functools.cache
 def cuml_problem() -> str | None:
-    """Why cuML cannot be used in this process, or None when it can. Imports it (7 to 17 s) to find out."""
+    """Why cuML cannot be used in this process, or None if it can; this imports cuML (7 to 17 s)."""
     if importlib.util.find_spec("cuml") is None:
         return "cuml is not installed (pip install 'raydec[gpu]')"
     if not torch.cuda.is_available():
@@ -189,7 +189,7 @@ def cuml_problem() -> str | None:
     try:
         import cuml
 
-        # Importing and constructing succeed without a usable GPU; only a fit shows it.
+        # Importing and constructing succeed even without a usable GPU, so try a fit.
         tiny = torch.rand(8, 2, device="cuda")
         torch.cuda.current_stream().synchronize()
         cuml.KMeans(n_clusters=2, init=tiny[:2].clone(), n_init=1, max_iter=1, output_type="cupy").fit(tiny)
@@ -201,7 +201,7 @@ def cuml_problem() -> str | None:
 def _nearest_with(
     sample: RowBlocks, picks: Int64[np.ndarray, "pick"], closest: Float64[Tensor, "row"]
 ) -> tuple[Float64[Tensor, "pick row"], Float64[Tensor, "pick"]]:
-    """For each pick, squared distances of rows to their nearest seed if it became one; and their sums."""
+    """For each candidate, squared distances of rows to the nearest seed if it were added, and their sums."""
     score, origin = _scorer(sample.rows(picks), sample.origin), sample.origin.float()
     distances = torch.empty(len(picks), len(sample), dtype=torch.float64, device=sample.device)
 
@@ -216,10 +216,10 @@ def _nearest_with(
 def _scorer(
     centroids: Float32[Tensor, "cluster dim"], origin: Float64[Tensor, "dim"]
 ) -> Callable[[Float32[Tensor, "block dim"]], Float32[Tensor, "block cluster"]]:
-    """Squared distance of rows to centroids, less the squared distance to the origin.
+    """Squared distance of rows to centroids, minus the squared distance to the origin.
 
-    With the origin m amid the rows, |x-c|^2 - |x-m|^2 = |c-m|^2 + 2 m.(c-m) - 2 x.(c-m) stays small, so that
-    embeddings far from zero lose no digits; and the rows themselves need no pass to be centred.
+    With an origin m among the rows, |x-c|^2 - |x-m|^2 = |c-m|^2 + 2 m.(c-m) - 2 x.(c-m) is small, so that
+    embeddings far from zero lose no digits, without a pass to centre the rows.
     """
     centred = centroids.double() - origin
     bias = (centred.square().sum(1) + 2 * (centred @ origin)).float()
@@ -256,7 +256,7 @@ def _sums_by_label(
 ) -> Float64[Tensor, "cluster dim"]:
     if rows.device.type == "cpu":
         return rows.new_zeros(num_clusters, rows.shape[1]).index_add_(0, labels, rows)
-    # index_add_ is atomic on a GPU, in no fixed order; a product is not.
+    # On a GPU, index_add_ adds in no fixed order; a matrix product is deterministic.
     member = rows.new_zeros(len(labels), num_clusters).scatter_(1, labels[:, None], 1.0)
     return member.T @ rows
 
@@ -268,13 +268,13 @@ def _refill(
     sizes: Int64[Tensor, "cluster"],
     rng: np.random.Generator,
 ) -> None:
-    """Move the centroids of empty clusters, in ``means``: each takes half of the largest cluster.
+    """Move the centroids of empty clusters in ``means``; each takes half of the largest cluster.
 
     The two halves start on either side of the old centroid, along the line to a random member.
     """
     labels = torch.cat([labels for labels, _ in nearest(rows, centroids)]).cpu().numpy()
     left = sizes.cpu().numpy().copy()
-    # Which cluster of ``labels`` holds the rows of a cluster that was split just now.
+    # The cluster in ``labels`` that holds the rows of each cluster, which differ after a split.
     source = np.arange(len(left))
     for empty in np.flatnonzero(left == 0):
         largest = int(left.argmax())

@@ -1,4 +1,4 @@
-"""Who takes part in a run."""
+"""The processes of a run."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Member:
-    """A process of a run, and where it is.
+    """A process of a run and its host.
 
     Attributes:
         role: ``rank 0`` and so on, or ``kmeans``.
-        address: of its machine, as the others reach it.
+        address: at which other machines reach its machine.
         host: name of its machine.
-        pid: process id there.
+        pid: process id on that machine.
     """
 
     role: str

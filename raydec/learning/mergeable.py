@@ -1,4 +1,4 @@
-"""Statistics that merge: those of any split of the rows give the number of the whole."""
+"""Mergeable statistics: merging those of the parts of any split gives those of the whole."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ M = TypeVar("M", bound="Mergeable")
 
 @runtime_checkable
 class Mergeable(Protocol):
-    """Statistics of some rows, differentiable in what they were computed from."""
+    """Statistics of some rows, differentiable with respect to the rows."""
 
     def merge(self: M, other: M) -> M:
         """Statistics of both sets of rows together."""
         ...
 
     def stack(self) -> Tensor:
-        """The statistics as one tensor, to be sent to other workers."""
+        """The statistics as one tensor, for sending to other workers."""
         ...
 
     @classmethod
@@ -29,16 +29,15 @@ class Mergeable(Protocol):
 
 
 def merged_over_workers(local: M, all_gather: Callable[[Tensor], Tensor], rank: int) -> M:
-    """Statistics of the global batch, differentiable in this worker's rows.
+    """Statistics of the global batch, differentiable with respect to this worker's rows.
 
-    Every worker computes the same loss from the result, and differentiates it through its own rows only.
-    The sum of the workers' parameter gradients is then the gradient of the global loss: it must be summed
-    over workers, not averaged.
+    Every worker computes the same loss from the result, but the gradient flows only through its own rows.
+    Therefore the gradient of the global loss is the sum, not the mean, of the workers' parameter gradients.
 
     Args:
-        local: statistics of this worker's rows, possibly none.
+        local: statistics of this worker's rows, possibly of none.
         all_gather: stacks a tensor of every worker to [worker, ...], without a gradient.
-        rank: this worker's place in what ``all_gather`` returns.
+        rank: index of this worker in the result of ``all_gather``.
     """
     gathered = all_gather(local.stack().detach())
     shares = [type(local).unstack(stacked) for stacked in gathered]

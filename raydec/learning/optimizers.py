@@ -1,8 +1,7 @@
-"""The two recipes: which optimisers step on which parameters, and at what rate.
+"""The optimisers of the two recipes, their parameters and learning rates.
 
-``reference`` is the published system's: SGD and Adam both over everything but the top layer of the cluster
-head, SGD made anew for the top layer (SPEC "One epoch"). ``modern`` is one AdamW with warm-up and cosine
-decay.
+``reference`` is that of the published system: SGD and Adam, both over all parameters except the top layer of
+the cluster head, and a new SGD for each new top layer. ``modern`` is one AdamW with warm-up and cosine decay.
 """
 
 from __future__ import annotations
@@ -20,24 +19,24 @@ from raydec.model.network import Network
 
 
 class Optimizers:
-    """The optimisers of a run, by name; a stage says which of them step.
+    """The optimisers of a run, by name; the stage determines which of them step.
 
     Args:
         config: the training section.
-        network: whose parameters are stepped on.
-        total_steps: steps of the whole run, for the schedule of ``recipe=modern``.
+        network: the network whose parameters are optimised.
+        total_steps: number of steps of the whole run, for the schedule of ``recipe=modern``.
     """
 
     def __init__(self, config: TrainingConfig, network: Network, total_steps: int) -> None:
         self._config = config
         self._network = network
         self._total_steps = max(total_steps, 1)
-        # One kernel for all parameters: on a GPU the step is otherwise a few hundred launches.
+        # One kernel for all parameters; otherwise a step on a GPU takes a few hundred kernel launches.
         self._fused = True if next(iter(network.body_parameters())).is_cuda else None
 
     @functools.cached_property
     def _all(self) -> dict[str, Optimizer]:
-        # On first use: a process's first optimiser imports a second's worth of torch.
+        # Created at first use, because the first optimiser of a process imports modules for a second.
         body = list(self._network.body_parameters())
         if self._config.recipe == "reference":
             optimizers: dict[str, Optimizer] = {
@@ -49,7 +48,7 @@ class Optimizers:
         return optimizers | self._top()
 
     def renew_top(self) -> None:
-        """Make the top layer's optimiser anew, after the layer itself was replaced."""
+        """Recreate the top layer's optimiser after the layer was replaced."""
         self._all.update(self._top())
 
     def _top(self) -> dict[str, Optimizer]:
@@ -61,11 +60,11 @@ class Optimizers:
         return {"top": self._adamw(top)}
 
     def step(self, step: int, *, supervised: bool) -> None:
-        """Step with the gradients in place.
+        """Update the parameters with the present gradients.
 
         Args:
             step: global step, from 0.
-            supervised: whether the stage has the emotion loss; the published unlabeled stage leaves Adam out.
+            supervised: whether the stage has the emotion loss; without it, the published system uses no Adam.
         """
         for optimizer in self._active(supervised):
             if self._config.recipe == "modern":
@@ -75,7 +74,7 @@ class Optimizers:
             optimizer.step()
 
     def zero_grad(self) -> None:
-        """Forget all gradients."""
+        """Clear all gradients."""
         for parameter in self._network.parameters():
             parameter.grad = None
 
@@ -92,7 +91,7 @@ class Optimizers:
         return {name: optimizer.state_dict() for name, optimizer in self._all.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what :meth:`state_dict` gave."""
+        """Restore the result of :meth:`state_dict`."""
         for name, optimizer in self._all.items():
             optimizer.load_state_dict(state[name])
 

@@ -1,4 +1,4 @@
-"""Which chunk sets live in a GPU's own memory while it trains on them."""
+"""Keeps chunk sets in a GPU's memory during training, if they fit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from raydec.features.chunk_set import ChunkSet
 
-# The rest is for activations, which grow with the batch, and for K-means.
+# The rest is for activations, which grow with the batch size, and for K-means.
 SHARE_OF_FREE_MEMORY = 0.6
 
 logger = logging.getLogger(__name__)
@@ -20,18 +20,18 @@ def hold_where_they_fit(
     device: torch.device,
     free_bytes: Callable[[torch.device], int] | None = None,
 ) -> list[ChunkSet]:
-    """Copy the frames of sets to the device, in order, as far as its free memory goes.
+    """Copy the frames of sets to the device, in order, as long as there is free memory.
 
-    What does not fit stays in the memory map and is copied chunk by chunk, as on a CPU. Draws come from all
-    of a set, so every worker holds whole sets.
+    Sets that do not fit stay in the memory map and are copied chunk by chunk, as on a CPU. A worker may draw
+    any chunk of a set, so every worker holds whole sets.
 
     Args:
-        sets: the one that is read most often first.
-        device: where the network is; a CPU holds nothing.
-        free_bytes: how much a device has left; None asks CUDA.
+        sets: in order of decreasing use.
+        device: of the network; nothing is copied for a CPU.
+        free_bytes: returns the free memory of a device; default: from CUDA.
 
     Returns:
-        The sets that are held.
+        The sets that were copied.
     """
     if free_bytes is None:
         if device.type != "cuda":

@@ -1,4 +1,4 @@
-"""A large matrix of embeddings, worked on in blocks of rows by the device or the threads there are."""
+"""A large matrix of embeddings, processed in blocks of rows on a GPU or by several threads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
-# Values per block: a CPU's cache holds one; on a GPU each fills it and stays small beside the data.
+# Values per block: on a CPU, a block fits in the cache; on a GPU, it is large enough for full use but small
+# compared with the data.
 CPU_BLOCK_VALUES = 2**19
 GPU_BLOCK_VALUES = 2**25
 
@@ -24,11 +25,11 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class RowBlocks:
-    """Embeddings that are read one block of rows at a time, on the device that computes.
+    """Embeddings that are read in blocks of rows.
 
     Attributes:
-        data: [row, dim] float32, on the device when it fits there, else on the host.
-        device: where blocks are handed out.
+        data: [row, dim] float32, on the device if it fits, else on the host.
+        device: of the blocks.
     """
 
     data: Float32[Tensor, "row dim"]
@@ -36,9 +37,9 @@ class RowBlocks:
 
     @classmethod
     def of(cls, embeddings: Float32[np.ndarray, "row dim"], device: torch.device) -> RowBlocks:
-        """Wrap an array without copying it, or move it to a GPU that has room for it."""
+        """Wrap an array without copying it, or move it to a GPU if it fits."""
         with warnings.catch_warnings():
-            # Arrays out of Ray's object store are read-only, which torch warns of; nothing here writes.
+            # torch warns of read-only arrays, such as those from Ray's object store; nothing is written here.
             warnings.simplefilter("ignore", UserWarning)
             data = torch.from_numpy(np.ascontiguousarray(embeddings))
         if device.type == "cuda":
@@ -56,7 +57,7 @@ class RowBlocks:
         return len(self.data)
 
     def blocks(self, num_clusters: int) -> Iterator[tuple[Float32[Tensor, "block dim"], slice]]:
-        """All rows in order, and which they are; scores for ``num_clusters`` clusters are bounded too."""
+        """Blocks of rows and their slices, in order; their size also limits scores for ``num_clusters``."""
         values = CPU_BLOCK_VALUES if self.device.type == "cpu" else GPU_BLOCK_VALUES
         block_rows = max(1, values // max(self.data.shape[1], num_clusters))
         for start in range(0, len(self.data), block_rows):
@@ -66,11 +67,11 @@ class RowBlocks:
     def map(
         self, function: Callable[[Float32[Tensor, "block dim"], slice], Result], num_clusters: int = 1
     ) -> Iterator[Result]:
-        """Apply a function to every block and its place among the rows; results come in row order.
+        """Apply a function to every block and its slice; results are in row order.
 
-        On a CPU each of torch's threads works on a block of its own. The result then does not depend on the
-        number of threads; and threads that never wait for each other inside an operation stay fast on a
-        machine that is busy with other things, where torch's own would spend their time at barriers.
+        On a CPU each thread works on its own block, so the result does not depend on the number of threads.
+        Such threads also stay fast on a busy machine, where torch's own threads would wait for each other
+        inside every operation.
         """
         num_threads = torch.get_num_threads()
         if self.device.type != "cpu" or num_threads == 1:
@@ -86,12 +87,12 @@ class RowBlocks:
                 while pending:
                     yield pending.popleft().result()
         finally:
-            # Each thread has a number of its own, but setting it also sets what new threads start with.
+            # The setting is per thread, but setting it also changes the default for new threads.
             torch.set_num_threads(num_threads)
 
     @functools.cached_property
     def origin(self) -> Float64[Tensor, "dim"]:
-        """A point amid the rows (the mean of the first ones), to measure from."""
+        """A point among the rows (the mean of the first rows), from which distances are measured."""
         return self.data[:4096].to(self.device).double().mean(0)
 
     def rows(self, indices: Int64[np.ndarray, "pick"]) -> Float32[Tensor, "pick dim"]:
@@ -100,7 +101,7 @@ class RowBlocks:
 
     @functools.cached_property
     def moments(self) -> tuple[Float64[Tensor, "dim"], Float64[Tensor, ""]]:
-        """Sum of the rows, and sum of their squared lengths; not finite if any value is not."""
+        """Sum of the rows, and sum of their squared norms; not finite if any value is not."""
 
         def of_block(block: Tensor, _: slice) -> tuple[Tensor, Tensor]:
             wide = block.double()

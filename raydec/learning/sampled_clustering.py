@@ -1,7 +1,7 @@
-"""K-means for sets that are too large for one process: fit on a sample, assign where the rows are.
+"""K-means for sets that are too large for one process: fits on a sample, and assigns rows on their workers.
 
-Only the sample's rows, K centroids and one label per row travel; embeddings of the other rows stay with the
-worker that made them.
+Only the sample's rows, K centroids and one label per row are transferred; embeddings of other rows stay on
+the worker that computed them.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from raydec.learning.worker import Worker, gather_rows
 
 
 def past_one_process(clusterer: Clusterer, worker: Worker, config: ClusteringConfig) -> Clusterer:
-    """The clusterer itself, or one that hands it samples where ``max_fit_rows`` asks for them."""
+    """The clusterer itself, or, with ``max_fit_rows``, one that passes it only samples."""
     if config.max_fit_rows is None:
         return clusterer
     return SampledClusterer(clusterer, worker, config.max_fit_rows)
 
 
 class SampledClusterer:
-    """Lets another clusterer fit on a sample, and assigns every worker's rows on that worker.
+    """Fits with another clusterer on a sample, and assigns every worker's rows on that worker.
 
     The sample depends on the seed and the number of rows, not on the number of workers.
 
     Args:
         fitting: fits on the sample.
         worker: of this process.
-        max_fit_rows: rows of the sample; smaller sets are handed on whole.
+        max_fit_rows: size of the sample; smaller sets are passed on whole.
     """
 
     def __init__(self, fitting: Clusterer, worker: Worker, max_fit_rows: int) -> None:

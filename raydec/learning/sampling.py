@@ -1,7 +1,7 @@
-"""Which rows an epoch sees, in which order, and which of them each worker takes.
+"""Draws of the rows of an epoch, and their order.
 
-Draws are global: every worker makes the same one from the same generator and takes its slice of each batch,
-so the path of training does not depend on the number of workers.
+Draws are global: every worker makes the same draw from the same generator and takes its slice of each batch,
+so training does not depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def balanced_draw(
     Args:
         labels: cluster of each chunk, at least 0.
         num_draws: length of the result.
-        rng: where the randomness comes from.
+        rng: source of randomness.
 
     Returns:
         Chunk indices.
@@ -55,7 +55,7 @@ def utterance_draw(
     num_draws: int,
     rng: np.random.Generator,
 ) -> Int64[np.ndarray, "draw"]:
-    """Draw whole utterances, with replacement, more often those whose chunks are in small clusters.
+    """Draw whole utterances with replacement, preferring those with chunks in small clusters.
 
     The weight of an utterance is the sum over its chunks of 1 / size of the chunk's cluster, which gives
     every non-empty cluster the same total weight.
@@ -64,7 +64,7 @@ def utterance_draw(
         labels: cluster of each chunk, utterance by utterance.
         num_chunks_per_utterance: chunks of every utterance.
         num_draws: length of the result.
-        rng: where the randomness comes from.
+        rng: source of randomness.
 
     Returns:
         Utterance indices.
@@ -85,13 +85,13 @@ def shuffled(num_rows: int, rng: np.random.Generator) -> Int64[np.ndarray, "row"
 
 
 def batches(draws: Int64[np.ndarray, "draw"], batch_size: int) -> Iterator[Int64[np.ndarray, "batch"]]:
-    """Cut draws into global batches; the last one holds what is left."""
+    """Split draws into global batches; the last one may be smaller."""
     for start in range(0, len(draws), batch_size):
         yield draws[start : start + batch_size]
 
 
 def _by_cluster(labels: Int[np.ndarray, "chunk"], num_clusters: int) -> Int64[np.ndarray, "chunk"]:
     """Chunk indices grouped by cluster."""
-    # numpy sorts 16-bit integers by radix: linear in the number of chunks.
+    # numpy uses radix sort for 16-bit integers, which takes linear time.
     keys = labels.astype(np.uint16) if num_clusters <= 2**16 else labels
     return np.argsort(keys, kind="stable")

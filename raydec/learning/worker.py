@@ -1,7 +1,7 @@
-"""The seam between the maths and whatever runs it: one small protocol and its Ray-free forms.
+"""The interface between the maths and its runtime: the protocol of a worker, and implementations without Ray.
 
-A worker is one of ``world_size`` processes that walk the same epoch together. Every collective the maths
-needs goes through it and is visible where it happens.
+A worker is one of ``world_size`` processes that train together. It provides all collectives of the maths,
+which are called explicitly.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from torch import Tensor
 from raydec.files.storage import CHECKPOINT_FOLDER, one_line
 from raydec.learning.member import Member
 
-# Ranks that wait for the same one give up at about the same time.
+# Ranks that wait for the same rank time out at about the same time.
 _ROLL_CALL_S = 10.0
 
 
 class LostRankError(RuntimeError):
-    """A collective failed because some rank did not come to it; the message names it."""
+    """A collective failed because a rank did not take part; the message names it."""
 
 
 @runtime_checkable
@@ -50,7 +50,7 @@ class Worker(Protocol):
         ...
 
     def report(self, metrics: Mapping[str, float], checkpoint: Path | None, name: str) -> None:
-        """Hand in an epoch's metrics; rank 0 also hands in a folder, which becomes checkpoint ``name``."""
+        """Report an epoch's metrics; rank 0 also passes a folder, which becomes checkpoint ``name``."""
         ...
 
     def latest_checkpoint(self) -> AbstractContextManager[Path | None]:
@@ -58,12 +58,12 @@ class Worker(Protocol):
         ...
 
     def members(self) -> list[Member]:
-        """The processes of this group, ranks first and in order; all workers call it together."""
+        """The processes of this group, beginning with the ranks in order; all workers must call it."""
         ...
 
 
 class LocalWorker:
-    """A world of one, in this process. Checkpoints go to ``run_folder/checkpoints``."""
+    """The only worker, in this process. Checkpoints go to ``run_folder/checkpoints``."""
 
     rank = 0
     world_size = 1
@@ -88,7 +88,7 @@ class LocalWorker:
         return tensor
 
     def report(self, metrics: Mapping[str, float], checkpoint: Path | None, name: str) -> None:
-        """Move the folder into place in one rename, then drop the oldest ones."""
+        """Move the folder into place with one rename, then delete the oldest checkpoints."""
         if checkpoint is None:
             return
         if self._folder is None:
@@ -130,8 +130,8 @@ class DistributedWorker:
     A collective that fails or times out on gloo raises :class:`LostRankError`; NCCL ends the process itself.
 
     Args:
-        device: where collectives take their tensors from.
-        address: of this machine, as the others reach it.
+        device: of the tensors of collectives.
+        address: at which other machines reach this machine.
     """
 
     def __init__(self, device: torch.device, address: str = "127.0.0.1") -> None:
@@ -165,13 +165,13 @@ class DistributedWorker:
         return value.to(tensor.device)
 
     def report(self, metrics: Mapping[str, float], checkpoint: Path | None, name: str) -> None:
-        """Drop it: a bare process group keeps nothing."""
+        """Delete the checkpoint, because a bare process group keeps none."""
         if checkpoint is not None:
             shutil.rmtree(checkpoint)
 
     @contextmanager
     def latest_checkpoint(self) -> Iterator[Path | None]:
-        """A bare process group keeps nothing."""
+        """None, because a bare process group keeps no checkpoints."""
         yield None
 
     def members(self) -> list[Member]:
@@ -191,16 +191,16 @@ class DistributedWorker:
             raise LostRankError(f"{self._absent()}: {one_line(error)}") from error
 
     def _absent(self) -> str:
-        """Which ranks do not report the failure of this same collective, though they had to be in it."""
+        """Names the ranks that do not report the failure of this collective, so did not take part in it."""
         others = [rank for rank in range(self.world_size) if rank != self.rank]
         try:
             store = dist.distributed_c10d._get_default_store()
             store.set(self._call(self.rank), "waited")
             missing = self._silent(store, others)
-        except RuntimeError:  # the store lives in rank 0
+        except RuntimeError:  # the store is in the process of rank 0
             missing = [0]
         if not missing:
-            return f"collective {self._num_collectives} failed although every rank came to it"
+            return f"collective {self._num_collectives} failed although every rank took part"
         named = {rank: f"rank {rank}" for rank in missing}
         named |= {rank: str(self._members[rank]) for rank in missing if rank < len(self._members)}
         return f"{self._here.role} waited in vain for {', '.join(named.values())}"
@@ -218,7 +218,7 @@ class DistributedWorker:
 
 
 def share_of(num_items: int, rank: int, world_size: int) -> slice:
-    """The contiguous share of ``num_items`` that belongs to ``rank``; shares differ by at most one item."""
+    """The contiguous share of ``num_items`` of ``rank``; the sizes of shares differ by at most one."""
     return slice(num_items * rank // world_size, num_items * (rank + 1) // world_size)
 
 
@@ -228,7 +228,7 @@ def gather_rows(worker: Worker, rows: np.ndarray, num_rows: int) -> np.ndarray:
     Args:
         worker: the collective.
         rows: ``[share, ...]``, the rows of ``share_of(num_items)``; shares may differ in length.
-        num_rows: rows in all; the result is ``[num_rows, ...]``.
+        num_rows: total number of rows; the result is ``[num_rows, ...]``.
     """
     if worker.world_size == 1:
         return rows

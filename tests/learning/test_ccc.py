@@ -176,7 +176,7 @@ def test_two_rows_by_hand() -> None:
 def test_shapes_that_would_broadcast_are_refused() -> None:
     with pytest.raises((ValueError, TypeCheckError)):
         CccMoments.of(torch.zeros(4, 1), torch.zeros(4, 2))
-    with pytest.raises(ValueError, match="one length"):
+    with pytest.raises(ValueError, match="the same length"):
         concordance(np.zeros(4), np.zeros(3))
 
 
