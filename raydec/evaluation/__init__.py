@@ -1,1 +1,1 @@
-"""How good a model is, how sure that is, and which of two is better."""
+"""Scores of models with confidence intervals, and comparisons of models."""

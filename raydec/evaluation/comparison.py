@@ -1,8 +1,8 @@
 """The paper's table: models against the best baseline, over seeds, with intervals over speakers.
 
 One row per attribute and model. The mean is over seeds; the 95% interval is a bootstrap over the speakers of
-the split; the test is a paired bootstrap against the baseline with the highest mean on the same split, which
-makes it the hardest one to beat.
+the split; the test is a paired bootstrap against the baseline with the highest mean on the same split, the
+hardest one to beat.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Cell:
     Attributes:
         setting: dotted config key to value.
         predictions: ``predictions.parquet`` of each finished run.
-        num_failed: seeds that have none.
+        num_failed: number of seeds without predictions.
     """
 
     setting: Mapping[str, Any]
@@ -61,13 +61,13 @@ class ComparisonRow:
     """One attribute of one cell on one split.
 
     Attributes:
-        attribute: what is predicted.
-        model: the setting without attribute and unlabeled size, in words.
-        unlabeled: unlabeled utterances used, in words.
-        num_seeds: finished seeds.
-        num_failed: seeds without a result.
+        attribute: the predicted attribute.
+        model: description of the setting, without attribute and unlabeled utterances.
+        unlabeled: number of unlabeled utterances, or ``all``.
+        num_seeds: number of finished seeds.
+        num_failed: number of seeds without a result.
         estimate: mean CCC with its interval; None without a finished seed.
-        difference: from the best baseline; None for that one itself, and where there is none.
+        difference: from the best baseline; None for the best baseline itself, or without a baseline.
     """
 
     attribute: str
@@ -89,7 +89,7 @@ class _Scored:
 def compare_cells(
     cells: Sequence[Cell], split: str, *, seed: int = 0, num_resamples: int = 2000
 ) -> list[ComparisonRow]:
-    """Score every cell on a split, attribute by attribute; failed cells keep their row."""
+    """Score every cell on a split, attribute by attribute; failed cells have a row too."""
     rows = []
     for attribute in sorted({name for cell in cells for name in _attributes(cell)}):
         members = [cell for cell in cells if attribute in _attributes(cell)]
@@ -98,7 +98,7 @@ def compare_cells(
         for index, (cell, result) in enumerate(zip(members, scored, strict=True)):
             estimate, difference = None, None
             if result is not None:
-                # The same resamples for every row of an attribute.
+                # All rows of an attribute use the same resamples.
                 rng = generator_for(seed, "comparison", attribute)
                 estimate = bootstrap_mean_ccc(
                     result.predictions, result.target, result.speakers, rng, num_resamples=num_resamples
@@ -129,7 +129,7 @@ def compare_cells(
 
 
 def _attributes(cell: Cell) -> list[str]:
-    """From the setting, else from the files themselves."""
+    """Attributes of a cell, from its setting or else from its files."""
     named = cell.setting.get("data.attributes")
     if named is not None:
         return list(named)
@@ -209,7 +209,7 @@ def _difference_text(difference: CccDifference | None) -> list[str]:
 
 
 def to_markdown(rows: Sequence[ComparisonRow]) -> str:
-    """A Markdown table, and under it how to read it."""
+    """A Markdown table with an explanation below it."""
     lines = [HEADER, ["---"] * len(HEADER), *comparison_rows(rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + f"\n\n{_caption(rows)}\n"
 
@@ -217,12 +217,12 @@ def to_markdown(rows: Sequence[ComparisonRow]) -> str:
 def _caption(rows: Sequence[ComparisonRow]) -> str:
     estimates = [row.estimate for row in rows if row.estimate is not None]
     if not estimates:
-        return "Nothing was scored."
+        return "No run was scored."
     units, unit = max((estimate.num_units, estimate.unit) for estimate in estimates)
     few = f" With {units} {unit}s p cannot be below {2.0 ** (1 - units):.2g}." if units < 11 else ""
     return (
         f"CCC: mean over seeds. Interval and p: bootstrap over the {units} {unit}s of the split, p against "
-        f"the baseline of the highest mean.{few} The spread over seeds is not in them."
+        f"the baseline with the highest mean.{few} They do not include the spread over seeds."
     )
 
 

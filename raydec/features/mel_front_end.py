@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NUM_CHUNKS, CHUNK_FRAMES = 11, 62
 """The published geometry: 62 frames are 0.992 s."""
 MIN_CHUNK_FRAMES, MAX_CHUNK_FRAMES = 53, 80
-"""Chunks between which the convolutions were tried; with 53 frames the published short utterances begin."""
+"""Chunk lengths for which the convolutions were tested; 53 frames is the published minimum."""
 
 
 @register_front_end
@@ -76,7 +76,7 @@ class MelFrontEnd(FrontEnd):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> MelFrontEnd:
-        """The inverse of :meth:`to_dict`; ``remove_dc``, which older stores and models lack, is off."""
+        """The inverse of :meth:`to_dict`; ``remove_dc`` is off in older stores and models, which lack it."""
         return super().from_dict({"remove_dc": False, **values})
 
     @property
@@ -89,12 +89,12 @@ class MelFrontEnd(FrontEnd):
         super().check_format(form)
         if not MIN_CHUNK_FRAMES <= form.chunk_frames <= MAX_CHUNK_FRAMES:
             raise UserError(
-                f"features.chunk_frames={form.chunk_frames}: chunks of mel frames have {MIN_CHUNK_FRAMES} to "
-                f"{MAX_CHUNK_FRAMES} of them; {CHUNK_FRAMES} frames are 0.992 s"
+                f"features.chunk_frames={form.chunk_frames}: a chunk must have {MIN_CHUNK_FRAMES} to "
+                f"{MAX_CHUNK_FRAMES} mel frames; {CHUNK_FRAMES} frames are 0.992 s"
             )
 
     def of_this_version(self) -> MelFrontEnd:
-        """The published parameters, with or without the DC offset."""
+        """The published parameters, with or without removal of the DC offset."""
         return MelFrontEnd(remove_dc=self.remove_dc)
 
     def check(self) -> None:

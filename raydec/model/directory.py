@@ -1,7 +1,7 @@
-"""Model directories: everything prediction needs, in files that cannot run code.
+"""Model directories: everything needed for prediction, in files that cannot run code.
 
-``model.safetensors`` (weights), ``config.json`` (architecture, features, normalisation, attributes),
-``centroids.npy`` (of the first network, if it has any) and ``README.md`` (model card).
+They hold ``model.safetensors`` (weights), ``config.json`` (architecture, features, normalisation,
+attributes), ``centroids.npy`` (of the first network, if it has any) and ``README.md`` (model card).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FORMAT = "raydec-model"
 SCHEMA_VERSION = 1
 WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 _HOLDERS = {"model": "a run directory", "best": "a search"}
-"""Folders that hold a model directory of this name."""
+"""By name of a model directory, the kind of folder that contains it."""
 CENTROIDS_FILE, CARD_FILE = "centroids.npy", "README.md"
 _FILES = frozenset((WEIGHTS_FILE, CONFIG_FILE, CENTROIDS_FILE, CARD_FILE))
 
@@ -81,12 +81,12 @@ class _ConfigFile(Section):
 
 
 def save_model(saved: SavedModel, path: str | Path) -> None:
-    """Write a model directory; a reader sees the old one or the new one, never a mixture.
+    """Write a model directory, replacing an old one as a whole.
 
-    Other files that somebody put into an older model directory at ``path`` stay there.
+    Other files in an old model directory at ``path`` are kept.
 
     Raises:
-        UserError: ``path`` exists and is no model directory, or cannot be written.
+        UserError: ``path`` exists and is not a model directory, or cannot be written.
     """
     target = Path(path).absolute()
     _refuse_to_replace_foreign(target)
@@ -101,10 +101,10 @@ def save_model(saved: SavedModel, path: str | Path) -> None:
 
 
 def load_model(path: str | Path) -> SavedModel:
-    """Read a model directory. Networks come back on the CPU in evaluation mode.
+    """Read a model directory. Its networks are on the CPU in evaluation mode.
 
     Raises:
-        UserError: a file is missing, malformed, or does not fit the others; the message names it.
+        UserError: a file is missing, malformed, or inconsistent with the others; the message names it.
     """
     folder = Path(path)
     config, front_end = _read_config(folder)
@@ -130,7 +130,7 @@ def _write_files(saved: SavedModel, folder: Path) -> None:
     for i, (_, network) in enumerate(saved.networks):
         for name, tensor in network.state_dict().items():
             weights[f"networks.{i}.{name}"] = tensor.detach().cpu().contiguous()
-    # Not safetensors' own writer: it makes the file readable by its owner alone.
+    # Not written by safetensors itself, which makes the file readable only by its owner.
     (folder / WEIGHTS_FILE).write_bytes(to_safetensors(weights, metadata={"format": "pt"}))
     if saved.centroids is not None:
         np.save(folder / CENTROIDS_FILE, saved.centroids.astype(np.float32), allow_pickle=False)
@@ -159,13 +159,13 @@ def _config_dict(saved: SavedModel) -> dict[str, Any]:
 
 
 def _network_entry(spec: NetworkSpec) -> dict[str, Any]:
-    """One network of ``config.json``; raydecs before classes read it where it has none."""
+    """One network of ``config.json``; without classes, older versions of raydec can read it."""
     entry = asdict(spec)
     return entry if spec.classes else {key: value for key, value in entry.items() if key != "classes"}
 
 
 def _plain(value: Any) -> Any:
-    """The same value for JSON, which knows no NaN and no NumPy number."""
+    """The same value for JSON, without NaN and NumPy types."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -184,7 +184,9 @@ def _refuse_to_replace_foreign(target: Path) -> None:
     except (OSError, ValueError, AttributeError):
         is_ours = False
     if not is_ours:
-        raise UserError(f"{target} exists and is no raydec model directory; choose another path or remove it")
+        raise UserError(
+            f"{target} exists and is not a raydec model directory; choose another path or remove it"
+        )
 
 
 def _swap(partial: Path, target: Path) -> None:
@@ -218,7 +220,7 @@ def _read_config(folder: Path) -> tuple[_ConfigFile, FrontEnd]:
         raise UserError(f"{path} is not the config of a raydec model")
     if document.get("schema_version") != SCHEMA_VERSION:
         version = document.get("schema_version")
-        raise UserError(f"{path} has schema_version {version!r}; this raydec reads {SCHEMA_VERSION}")
+        raise UserError(f"{path} has schema_version {version!r}, but this raydec reads {SCHEMA_VERSION}")
     try:
         config = _ConfigFile.model_validate(document)
         front_end = front_end_of(document)
@@ -241,7 +243,9 @@ def _chunk_format(config: _ConfigFile) -> ChunkFormat:
 def _check_lengths(config: _ConfigFile, front_end: FrontEnd, path: Path) -> None:
     normalization = config.feature_normalization
     if not len(normalization.mean) == len(normalization.std) == front_end.width:
-        raise UserError(f"{path}: feature_normalization must have {front_end.width} means and deviations")
+        raise UserError(
+            f"{path}: feature_normalization must have {front_end.width} means and standard deviations"
+        )
     names = [name for entry in config.networks for name in (*entry.attributes, *entry.classes)]
     if len(set(names)) != len(names):
         raise UserError(f"{path}: an attribute is predicted twice: {', '.join(names)}")
@@ -249,7 +253,7 @@ def _check_lengths(config: _ConfigFile, front_end: FrontEnd, path: Path) -> None
         if not entry.attributes and not entry.classes:
             raise UserError(f"{path}: a network predicts nothing: it has neither attributes nor classes")
         if any(len(set(classes)) != len(classes) for classes in entry.classes.values()):
-            raise UserError(f"{path}: classes names a class twice")
+            raise UserError(f"{path}: classes lists a class twice")
         if not len(entry.label_mean) == len(entry.label_std) == len(entry.attributes):
             raise UserError(f"{path}: label_mean and label_std must have one number per attribute")
 
@@ -299,7 +303,7 @@ def _load_network(
     def build() -> Network:
         return build_network(entry.model, front_end, form, len(_spec(entry).outputs), entry.num_clusters)
 
-    # First without memory: a config that asks for more than the weights hold must not allocate it.
+    # First without allocating memory, in case a config needs far more than the weights have.
     with torch.device("meta"):
         expected = build().state_dict()
     check_tensors(expected, weights, path)
@@ -312,7 +316,7 @@ def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], p
     """Compare names, shapes and types of tensors with a network's, and refuse NaN and infinity.
 
     Raises:
-        UserError: naming the file and the first tensor that does not fit.
+        UserError: a tensor is wrong; the message names the file and the first such tensor.
     """
     for name in sorted(expected.keys() | found.keys()):
         if name not in found:

@@ -1,1 +1,1 @@
-"""A run on disk, and what writes it."""
+"""Run directories, and the code that trains and records a run."""

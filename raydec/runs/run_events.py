@@ -18,19 +18,19 @@ from raydec.learning.worker import LocalWorker
 from raydec.model.assembly import build_network
 from raydec.runs.tracking import flat_settings
 
-# Enough for a map, few enough for a core to embed in seconds.
+# Enough for a map, but a core embeds them in seconds.
 _MAPPED_UTTERANCES = 32
-# What runs are told apart by in TensorBoard's table; all others are in config.yaml.
+# Settings shown in TensorBoard's table of hyperparameters; all others are in config.yaml.
 _HYPERPARAMETERS = ("seed", "data.", "features.scale", "model.", "training.", "clustering.", "loss.")
 
 
 class RunEvents:
-    """Writes the events of one run.
+    """Writes the TensorBoard events of one run.
 
     Args:
-        folder: where they go.
+        folder: folder of the event files.
         config: the run's settings.
-        data: its selection.
+        data: its chunk sets.
     """
 
     def __init__(self, folder: Path, config: Config, data: TrainingData) -> None:
@@ -40,13 +40,13 @@ class RunEvents:
         self._writer = SummaryWriter(str(folder))
 
     def step(self, record: Mapping[str, float | int | str | None]) -> None:
-        """An optimiser step."""
+        """Record an optimiser step."""
         for name, value in record.items():
             if isinstance(value, float):
                 self._writer.add_scalar(f"step/{record['stage']}/{name}", value, record["global_step"])
 
     def epoch(self, state: RunState, sizes: Mapping[str, np.ndarray], drift: float | None) -> None:
-        """An epoch's metrics, the sizes of its clusters, and every few epochs a map of embeddings."""
+        """Record an epoch's metrics, its cluster sizes, and every few epochs a map of embeddings."""
         for name, value in state.history[-1].items():
             if value is not None:
                 self._writer.add_scalar(name, value, state.epoch)
@@ -60,7 +60,7 @@ class RunEvents:
         self._writer.flush()
 
     def finish(self, scores: Mapping[str, float]) -> None:
-        """The run's hyper-parameters beside its scores; nothing can be written afterwards."""
+        """Record the run's hyperparameters and scores, and close the writer."""
         settings = flat_settings(self._config).items()
         shown = {
             key: value for key, value in settings if key.startswith(_HYPERPARAMETERS) and key != "data.store"
@@ -70,10 +70,10 @@ class RunEvents:
         self._writer.close()
 
     def _map(self, state: RunState) -> None:
-        """Embeddings of some chunks of the validation split, for TensorBoard's projector."""
+        """Record embeddings of some chunks of the validation split, for TensorBoard's projector."""
         tag = "validation"
         if (self._folder / f"{state.epoch:05d}" / tag).exists():
-            return  # by an attempt that was interrupted after it
+            return  # written by an interrupted attempt
         config, whole = self._config, self._data.validation
         network = build_network(
             config.model,
@@ -109,14 +109,13 @@ def _in_one_cell(text: str | None) -> str:
 
 
 def centroid_drift(before: Float[np.ndarray, "cluster d"], after: Float[np.ndarray, "cluster d"]) -> float:
-    """How far centroids moved, over how far apart they are.
+    """Distance that centroids moved, relative to their spread.
 
-    Clusters have no names that last, so each centroid is followed to the one it can best have become: the
-    matching with the smallest sum of distances.
+    Cluster ids are not stable, so centroids are matched such that the sum of distances is smallest.
 
     Returns:
         Root mean square distance of matched centroids, divided by the root mean square distance of the new
-        ones from their mean; 0 if nothing moved.
+        centroids from their mean; 0 if nothing moved.
     """
     from scipy.optimize import linear_sum_assignment
     from scipy.spatial.distance import cdist

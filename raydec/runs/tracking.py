@@ -1,10 +1,10 @@
-"""Experiment trackers beside the run directory: Weights & Biases and MLflow, each an extra.
+"""Optional experiment trackers: Weights & Biases and MLflow, each with its own extra.
 
-They get what ``metrics.jsonl`` holds, an epoch at a time, and the resolved settings. A tracker that fails in
-the middle of a run is dropped with a warning: training is worth more than its record elsewhere.
+They record the content of ``metrics.jsonl``, epoch by epoch, and the resolved settings. A tracker that fails
+during a run is dropped with a warning, so that training continues.
 
-Searches are recorded run by run in the same way, not through Ray Tune's callbacks: those would see one score
-per trial, where a trial may be several runs of many metrics each.
+Each run of a search is recorded in the same way. Ray Tune's callbacks are not used, because they would record
+one score per trial, but a trial may consist of several runs with many metrics each.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ Numbers = Mapping[str, float | int | None]
 
 
 class Tracker(Protocol):
-    """A service that keeps runs."""
+    """A service that records runs."""
 
     def log(self, metrics: Numbers, epoch: int) -> None:
-        """An epoch ended."""
+        """Record the metrics of an epoch."""
         ...
 
     def finish(self, summary: Numbers) -> None:
-        """The run ended, with these scores."""
+        """Record the final scores and close the run."""
         ...
 
 
@@ -39,7 +39,7 @@ class WandbTracker:
 
     Args:
         config: of the run.
-        folder: where its local files go.
+        folder: folder of its local files.
     """
 
     def __init__(self, config: Config, folder: str) -> None:
@@ -66,11 +66,11 @@ class WandbTracker:
 
 
 class MlflowTracker:
-    """MLflow; ``MLFLOW_TRACKING_URI`` says where, else it is MLflow's own default.
+    """MLflow, at ``MLFLOW_TRACKING_URI`` or MLflow's own default location.
 
     Args:
         config: of the run.
-        folder: not used: MLflow has its own place.
+        folder: not used, because MLflow has its own storage.
     """
 
     def __init__(self, config: Config, folder: str) -> None:
@@ -83,7 +83,7 @@ class MlflowTracker:
             if experiment
             else self._client.create_experiment(config.tracking.project)
         )
-        # A run that goes on after an interruption goes on here too.
+        # A resumed run is resumed in MLflow too.
         found = self._client.search_runs([number], f"tags.raydec_run = '{_identity(config)}'", max_results=1)
         if found:
             self._run = found[0].info.run_id
@@ -112,7 +112,7 @@ def check_trackers(config: Config) -> None:
     """Refuse a service that is not installed, before anything is trained.
 
     Raises:
-        UserError: naming the extra that brings it.
+        UserError: a service is not installed; the message names the extra.
     """
     for service in config.tracking.services:
         if importlib.util.find_spec(service) is None:
@@ -135,11 +135,11 @@ class Trackers:
         self._trackers: dict[str, Tracker] | None = None
 
     def log(self, metrics: Numbers, epoch: int) -> None:
-        """Pass on an epoch. The first one starts the trackers: a run that fails at once leaves nothing."""
+        """Record an epoch; the first one starts the trackers, so runs that fail early are not recorded."""
         self._call("log", metrics, epoch)
 
     def finish(self, summary: Numbers) -> None:
-        """Pass on the scores and close."""
+        """Record the final scores and close all trackers."""
         self._call("finish", summary)
 
     def _call(self, method: str, *arguments: Any) -> None:
@@ -147,7 +147,7 @@ class Trackers:
             try:
                 assert self._trackers is not None
                 getattr(self._trackers[service], method)(*arguments)
-            except Exception as error:  # whatever a service's client raises
+            except Exception as error:  # clients may raise any exception
                 self._drop(service, error)
 
     def _open(self) -> Sequence[str]:
@@ -164,7 +164,7 @@ class Trackers:
         assert self._trackers is not None
         self._trackers.pop(service, None)
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        logger.warning("%s does not record this run any more: %s", service, reason)
+        logger.warning("%s no longer records this run: %s", service, reason)
 
 
 def flat_settings(config: Config) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def flat_settings(config: Config) -> dict[str, Any]:
 
 
 def _identity(config: Config) -> str:
-    """The same for all attempts of one run, and another for other runs of that name."""
+    """An id that is the same for all attempts of one run, but differs for other runs of the same name."""
     import hashlib
 
     text = f"{config.storage_path or config.output_dir}/{config.name}"

@@ -118,7 +118,7 @@ def test_a_crash_while_writing_leaves_the_old_model(folder: Path, monkeypatch: p
 @pytest.mark.parametrize("content", ["notes", '{"format": "other"}', "[]"])
 def test_a_folder_of_something_else_is_never_replaced(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(UserError, match="is no raydec model directory"):
+    with pytest.raises(UserError, match="is not a raydec model directory"):
         save_model(saved_model(), tmp_path)
     assert (tmp_path / "config.json").read_text() == content
 

@@ -89,7 +89,7 @@ def test_a_tracker_that_fails_costs_its_record_and_not_the_run(
         run = make_tiny_run(tmp_path, store, overrides=["tracking.services=[wandb]"])
     assert (run / "summary.json").exists() and len(service.epochs) == 1
     (message,) = [record.message for record in caplog.records if "wandb" in record.message]
-    assert message == "wandb does not record this run any more: the service is gone"
+    assert message == "wandb no longer records this run: the service is gone"
 
 
 def test_a_service_that_is_not_installed_is_refused_before_anything_is_made(
