@@ -69,17 +69,17 @@ def test_mistakes_are_one_line(
 
 
 def test_a_verb_gets_the_rest_of_the_line_and_its_status_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    import raydec.predict
-
+    # The attribute ``raydec.predict`` is the function of the same name.
+    command = importlib.import_module("raydec.predict")
     seen: list[list[str]] = []
-    monkeypatch.setattr(raydec.predict, "main", lambda arguments: seen.append(list(arguments)))
+    monkeypatch.setattr(command, "main", lambda arguments: seen.append(list(arguments)))
     assert cli.main(["predict", "model", "a b.wav", "--out", "x.csv"]) == 0
     assert seen == [["model", "a b.wav", "--out", "x.csv"]]
 
     def refuse(arguments: list[str]) -> None:
         raise UserError("no")
 
-    monkeypatch.setattr(raydec.predict, "main", refuse)
+    monkeypatch.setattr(command, "main", refuse)
     assert cli.main(["predict"]) == 2
 
 

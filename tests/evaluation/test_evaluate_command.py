@@ -9,8 +9,8 @@ import pytest
 from corpus_support import Spoken, make_store, write_corpus
 from model_support import small_model
 
-import raydec.evaluate
 from raydec.console.terminal import run_entry_point
+from raydec.evaluate import main
 from raydec.evaluation.scoring import evaluate as evaluate_directly
 from raydec.model.directory import save_model
 
@@ -37,7 +37,7 @@ def in_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def evaluate(*arguments: str) -> int:
-    return run_entry_point(raydec.evaluate.main, [*arguments, "--resamples", "100"])
+    return run_entry_point(main, [*arguments, "--resamples", "100"])
 
 
 SCORE_KEYS = {"num_utterances", "ccc", "mean_error", "rmse"}
@@ -156,7 +156,7 @@ def test_mistakes_are_one_line(
     (folder / "notes.md").write_text("my own notes")
     (folder / "folder.json").mkdir(exist_ok=True)
     extra = [] if "--resamples" in arguments else ["--resamples", "100"]
-    assert run_entry_point(raydec.evaluate.main, [*arguments, *extra]) == 2
+    assert run_entry_point(main, [*arguments, *extra]) == 2
     complaint = capsys.readouterr().err
     assert message in complaint and complaint.count("\n") == 1
     assert (folder / "notes.md").read_text() == "my own notes"

@@ -339,7 +339,7 @@ def break_store(folder: Path, name: str, change: object) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("schema_version", 99, "schema version 99, this raydec reads 1"),
+        ("schema_version", 99, "schema version 99, but this raydec reads 1"),
         ("features.n_mels", 64, "n_mels 64 instead of 128"),
         ("features.window", 64, "window"),
         ("shards", None, "store.json"),

@@ -182,7 +182,7 @@ def test_no_model_directory_at_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema_version": 2}, r"schema_version 2; this raydec reads 1"),
+        ({"schema_version": 2}, r"schema_version 2, but this raydec reads 1"),
         ({"format": "x"}, r"is not the config of a raydec model"),
         ({"surprise": 1}, r"surprise: extra inputs are not permitted"),
         ({"networks": []}, r"networks: "),
