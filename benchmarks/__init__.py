@@ -1,1 +1,1 @@
-"""What raydec claims about speed and memory, runnable."""
+"""Benchmarks behind raydec's claims about speed, memory and accuracy."""

@@ -1,7 +1,6 @@
-"""The published data path, in our own words: one file per utterance, read and cut for every chunk drawn.
+"""A reimplementation of the published data path: one file per utterance, read and cut for every drawn chunk.
 
-Written plainly and fairly: frames are float32 ``.npy`` files, which load faster than the MATLAB files of the
-original, and nothing is slowed down on purpose.
+The comparison is fair: frames are float32 ``.npy`` files, which load faster than the original MATLAB files.
 """
 
 from __future__ import annotations
@@ -47,7 +46,9 @@ class UtteranceFiles(Dataset):
         """One normalised chunk, float32 ``[frame, mel]``."""
         utterance, place = divmod(int(chunk), NUM_CHUNKS)
         frames = np.load(self._paths[utterance])
-        if len(frames) < CHUNK_FRAMES:  # the original crashes on the shortest: both sides repeat them
+        if (
+            len(frames) < CHUNK_FRAMES
+        ):  # the original crashes on the shortest utterances; here they are repeated, as in raydec
             frames = np.resize(frames, (CHUNK_FRAMES, frames.shape[1]))
         frames = np.clip(np.nan_to_num((frames - self._mean) / self._std), -3, 3)
         step = (len(frames) - CHUNK_FRAMES) // (NUM_CHUNKS - 1)

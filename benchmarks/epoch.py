@@ -1,6 +1,6 @@
-"""How fast is an epoch? ``python -m benchmarks.epoch WORK_DIR [--rounds 3]``.
+"""Measures the time of an epoch: ``python -m benchmarks.epoch WORK_DIR [--rounds 3]``.
 
-Side by side, in an order that is turned round every time, each in processes of its own:
+Contenders run one after the other, in an order that is reversed in every round, each in its own processes:
 
 * ``baseline``: the published data path and loop (benchmarks/loops.py),
 * ``plain``, ``channels_last``, ``compiled``: that loop without Ray over tensors in memory,
@@ -8,7 +8,7 @@ Side by side, in an order that is turned round every time, each in processes of 
   from one line of metrics.jsonl to the next, checkpoints and records included.
 
 All do the same work: the published network and recipe, one attribute, the same chunks. The first epoch of
-each process warms up and is not counted. Prints the floors; writes JSON and a page to benchmarks/results.
+each process is a warm-up and not counted. Prints the floors; writes JSON and a page to benchmarks/results.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ SETTINGS = [
     "clustering.tolerance=0",
     "training.keep_checkpoints=1",
 ]
-# Threads that spin at barriers would make every contender slow where another process wants the core.
+# Threads that spin at barriers would slow down every contender if another process needs the core.
 ENVIRONMENT = {
     **os.environ,
     "GOMP_SPINCOUNT": "1000",

@@ -1,4 +1,4 @@
-"""What this device can do at best, its fastest plain convolution and its memory; and memory put to use."""
+"""Limits of this device: the rate of its fastest plain convolution and of memory copies."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Floors:
     gbytes: float
 
     def chunk_seconds(self, *, train: bool) -> float:
-        """The least that one chunk can take: the larger of its arithmetic and its traffic."""
+        """Lower bound of the time for one chunk: the larger of arithmetic time and memory traffic time."""
         work, traffic = (GFLOP_TRAIN, BYTES_TRAIN) if train else (GFLOP_FORWARD, BYTES_FORWARD)
         return max(work / self.gflops, traffic / 1e9 / self.gbytes)
 
@@ -69,8 +69,8 @@ def _least(call, device: torch.device, repeats: int) -> float:
 def touch(gib: float) -> None:
     """Use and free memory.
 
-    A virtual machine whose host takes back what lies idle pays several times as much for a page's first use
-    afterwards, which a machine of one's own does not.
+    On a virtual machine whose host reclaims idle memory, the first use of a page afterwards is several times
+    slower than on a physical machine.
     """
     if gib:
         with mmap.mmap(-1, int(gib * 2**30)) as memory:

@@ -1,12 +1,12 @@
 """An epoch of MSP-Podcast v1.6's size on one GPU: ``python -m benchmarks.gpu WORK_DIR [--scale 1.0]``.
 
-Needs torch and raydec alone: raydec runs without Ray (``ray.num_workers=0``), K-means in torch unless cuML
-is there. Makes a store of 34,280 labeled and 40,000 unlabeled made utterances (9 GB; ``--scale`` makes it
-smaller), then measures, in turned order:
+Needs only torch and raydec: raydec runs without Ray (``ray.num_workers=0``), and K-means in torch unless cuML
+is installed. Makes a store of 34,280 labeled and 40,000 unlabeled artificial utterances (9 GB; ``--scale``
+makes it smaller), then measures, in an order that is reversed in every round:
 
 * ``raydec bf16`` and ``raydec fp32``: cycles of ``python -m raydec.train``, and how busy the GPU was,
-* ``baseline``: the published data path and loop with 12 loader processes, over as many utterances as
-  ``--baseline-utterances`` says; its time is scaled to the whole and the page says so.
+* ``baseline``: the published data path and loop with 12 loader processes, over ``--baseline-utterances``
+  utterances; its time is scaled to the whole set, which the page mentions.
 
 ``--device cpu --scale 0.001`` tries the script itself on a machine without a GPU.
 """
@@ -33,7 +33,7 @@ PRECISIONS = ("bf16", "fp32")
 
 
 class BusyWatch:
-    """Share of the time in which the GPU ran something, as nvidia-smi samples it (every 0.2 s)."""
+    """Share of time in which the GPU was busy, sampled with nvidia-smi every 0.2 s."""
 
     def __init__(self) -> None:
         self.samples: list[tuple[float, float]] = []

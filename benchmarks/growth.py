@@ -1,8 +1,8 @@
-"""How do costs grow? ``python -m benchmarks.growth WORK_DIR [--kmeans FILE.json] [--memory FILE.json]``.
+"""Plots how costs grow: ``python -m benchmarks.growth WORK_DIR [--kmeans FILE.json] [--memory FILE.json]``.
 
 Epoch time against corpus size, for one and two workers of one thread each; K-means against rows and clusters
 from the JSON of benchmarks.kmeans, memory against corpus size from that of benchmarks.memory. Every plot
-shows measured points and nothing else; the line through them is a least-squares one. Needs matplotlib.
+shows only measured points and a least-squares line. Needs matplotlib.
 """
 
 from __future__ import annotations

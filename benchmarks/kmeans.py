@@ -1,11 +1,11 @@
-"""What does K-means cost? ``python -m benchmarks.kmeans WORK_DIR [--part grow|oracle|large]``.
+"""Measures the cost of K-means: ``python -m benchmarks.kmeans WORK_DIR [--part grow|oracle|large]``.
 
-* ``grow``: a fit from scratch and a warm start against rows and clusters, on made embeddings of 256 values,
-* ``oracle``: inertia after 20 iterations next to scikit-learn's Lloyd from the same start,
-* ``large``: 10 million rows in a memory-mapped file of 10 GB, fitted on a sample and assigned where they lie.
+* ``grow``: a fit from scratch and a warm start against rows and clusters, on artificial 256-d embeddings,
+* ``oracle``: inertia after 20 iterations compared with scikit-learn's Lloyd from the same start,
+* ``large``: 10 million rows in a memory-mapped file of 10 GB, fitted on a sample, then all assigned.
 
-The share of an epoch is K-means over what embedding and training the same number of chunks takes at the rates
-given by --embed-rate and --train-rate (chunks/s, from benchmarks.epoch): an extrapolation, and named as one.
+The share of an epoch is the time of K-means over that of embedding and training the same number of chunks at
+the rates --embed-rate and --train-rate (chunks/s, from benchmarks.epoch). It is marked as an extrapolation.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PARTS = ("grow", "oracle", "large")
 
 
 def made_rows(num_rows: int, seed: int = 0) -> np.ndarray:
-    """Overlapping blobs on a slope, float32: neither trivial nor without structure."""
+    """Overlapping blobs along a line, float32: with structure, but not trivial."""
     rng = np.random.default_rng(seed)
     centres = np.random.default_rng(1).normal(size=(CENTRES, DIM)).astype(np.float32)
     rows = rng.standard_normal((num_rows, DIM), dtype=np.float32)
@@ -38,7 +38,7 @@ def made_rows(num_rows: int, seed: int = 0) -> np.ndarray:
 
 
 def timed(call: Any) -> tuple[float, Any]:
-    """Seconds, and what came back."""
+    """Time of a call in seconds, and its result."""
     begun = time.perf_counter()
     result = call()
     return time.perf_counter() - begun, result
@@ -102,7 +102,7 @@ def oracle(device: str, num_rows: int = 100_000) -> list[dict[str, float]]:
 
 
 def large(work: Path, num_rows: int, num_clusters: int = 100) -> dict[str, float]:
-    """Write a file, map it, fit on a sample, assign all rows block by block; the file goes afterwards."""
+    """Write a file, map it, fit on a sample, assign all rows block by block, and remove the file."""
     path = work / "embeddings.npy"
     rows = np.lib.format.open_memmap(path, "w+", np.float32, (num_rows, DIM))
     try:

@@ -1,4 +1,4 @@
-"""What the baseline loop and the bare loop share: the published epoch, phase by phase, timed.
+"""The published epoch, timed phase by phase, for the baseline loop and the bare loops.
 
 ``python -m benchmarks.loops KIND STORE FILES --epochs N`` prints one JSON object per epoch. KIND is
 
@@ -129,7 +129,7 @@ class PublishedLoop:
     def _train(self, source: Source, labels: torch.Tensor, supervised: bool) -> None:
         self.network.renew_top(self._clusters)
         top = torch.optim.SGD(self.network.top.parameters(), 0.05)
-        if not supervised:  # never undone, as published
+        if not supervised:  # never unfrozen, as published
             for layer in (self.network.emotion_hidden, self.network.emotion_top):
                 layer.requires_grad_(False)
         steppers = [self._sgd, top, *([self._adam] if supervised else [])]
@@ -212,7 +212,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    if options.kind != "baseline":  # the baseline keeps the allocator's habits, as the original does
+    if options.kind != "baseline":  # the baseline uses the allocator's defaults, like the original
         from raydec.learning.host import keep_freed_memory
 
         keep_freed_memory()

@@ -1,8 +1,8 @@
-"""A feature store of any size with made frames: ``python -m benchmarks.made_store SOURCE TARGET``.
+"""Makes a feature store of any size: ``python -m benchmarks.made_store SOURCE TARGET``.
 
-SOURCE is a small finished store whose frames, statistics and schema are taken over. The numbers default to
-MSP-Podcast v1.6 with 40,000 unlabeled utterances, of 2.75 to 11 s. Frames are stretches of SOURCE's whose
-loudness follows the arousal label: there is something to learn, and nothing in it is speech.
+SOURCE is a small finished store whose statistics, schema and frames are reused. The default numbers are those
+of MSP-Podcast v1.6 with 40,000 unlabeled utterances, of 2.75 to 11 s. Frames are segments of SOURCE's frames
+whose loudness depends on the arousal label, so that there is something to learn.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RELEASE_1_6 = {"train": 34_280, "validation": 5_958, "test": 10_124, "unlabeled"
 
 
 def make_store(source: Path, target: Path, counts: dict[str, int], seed: int = 0) -> Path:
-    """Write a store of ``counts`` utterances by split; one that is there already is taken as it is."""
+    """Write a store of ``counts`` utterances by split; an existing store is reused."""
     if (target / "store.json").exists():
         return target
     target.mkdir(parents=True, exist_ok=True)

@@ -1,13 +1,13 @@
-"""Does memory grow with the corpus? ``python -m benchmarks.memory WORK_DIR [--gib 5]``.
+"""Checks that memory does not grow with the corpus: ``python -m benchmarks.memory WORK_DIR [--gib 5]``.
 
-Two measurements, each in processes of their own whose anonymous memory the kernel caps (RLIMIT_DATA), so
-that a corpus held in memory would be an error and not a number:
+Two measurements, in separate processes whose anonymous memory is limited by the kernel (RLIMIT_DATA), so that
+holding the corpus in memory would be an error:
 
 * ``prepare`` over N and 8 N audio files,
 * training (embedding, K-means, balanced draws, a few hundred steps) over a store made by repeating a small
   one to at least ``--gib`` GiB of frames, and over one of an eighth of that size.
 
-The network is a small one: its activations would hide what the corpus costs.
+The network is small, because large activations would hide the memory for the corpus.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TRAIN_SETTINGS = [
 
 
 def measured(arguments: list[str]) -> dict[str, float]:
-    """Run this module's ``--inside`` in a process of its own and read what it saw of itself."""
+    """Run this module with ``--inside`` in a separate process and read its measurements."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.memory", "--inside", *arguments], capture_output=True, text=True
     )
@@ -47,7 +47,7 @@ def measured(arguments: list[str]) -> dict[str, float]:
 
 
 def inside(arguments: list[str]) -> None:
-    """Cap this process, run one raydec verb in it, print its largest anonymous memory."""
+    """Limit this process's memory, run one raydec verb in it, and print its peak anonymous memory."""
     limit = int(LIMIT_GIB * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     verb, *rest = arguments
@@ -64,7 +64,7 @@ def inside(arguments: list[str]) -> None:
     finally:
         finished.set()
         watcher.join()
-    # Mapped frames are the page cache's, not the process's: only anonymous pages are counted.
+    # Only anonymous pages are counted, because mapped frames belong to the page cache.
     print(json.dumps({"peak_anonymous_mib": max(seen)}))
 
 
@@ -89,7 +89,7 @@ def write_corpus(folder: Path, num_files: int) -> Path:
     header, *rows = (source / "Labels" / "labels_consensus.csv").read_text().splitlines()
     lines = [header]
     for number in range(num_files):
-        # Strides over the rows, so that few files cover every split.
+        # Strides over the rows, so that a few files cover every split.
         name, rest = rows[7 * number % len(rows)].split(",", 1)
         linked = f"{number:06d}_{name}"
         os.link(source / "Audios" / name, audio / linked)

@@ -39,11 +39,11 @@ class PlainNetwork(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def features(self, chunks: Tensor) -> Tensor:
-        """``[chunk, 256]``, what both branches read."""
+        """``[chunk, 256]``, the input of both branches."""
         return self.cnn_out(self.convolutions(chunks.unsqueeze(1)).flatten(1))
 
     def embed(self, chunks: Tensor) -> Tensor:
-        """What is clustered."""
+        """The embeddings that are clustered."""
         return self.cluster_hidden(self.features(chunks))
 
     def emotion(self, chunks: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
-"""Predict many linked files, kill it half way, go on, and check every row; then say how fast and how large.
+"""Predicts many linked files, kills the command half way, resumes it, and checks every row.
 
     python -m benchmarks.predict MODEL_DIR SPEECH_DIR SCRATCH_DIR [--files 20000] [--workers 2]
 
-The files are hard links to the audio files under SPEECH_DIR (copies where SCRATCH_DIR is on another disk).
-The command runs as a user runs it, once until half of the rows are kept and it is ended by kill -9, and once
-to the end. Its memory, with that of all the processes it starts, is sampled once a second: proportional set
-size, so that what processes share counts once.
+The files are hard links to the audio files under SPEECH_DIR (copies if SCRATCH_DIR is on another disk). The
+command is run twice: until half of the rows are stored, when it is killed with kill -9, and to the end. It
+reports the speed and the peak memory of the command with all its child processes, sampled once a second as
+proportional set size, which counts shared memory once.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def link_files(speech: Path, pool: Path, count: int) -> list[str]:
-    """Links to the recordings, again and again until there are enough; a thousand to a folder."""
+    """Link the recordings repeatedly until there are enough files, a thousand per folder."""
     sources = [file.path for file in list_audio(speech).files]
     names = []
     for number in range(count):
@@ -70,7 +70,7 @@ def link_files(speech: Path, pool: Path, count: int) -> list[str]:
 
 
 def run(command: Sequence[str], out: Path, stop_at: int | None) -> dict[str, object]:
-    """One attempt; ended by kill -9 as soon as ``stop_at`` files have rows."""
+    """Run one attempt, which is killed with kill -9 as soon as ``stop_at`` files have rows."""
     begun = time.monotonic()
     log = out.with_suffix(".log")
     with log.open("w") as file:
@@ -100,7 +100,7 @@ _counted: dict[Path, int] = {}
 
 
 def count_rows(parts: Path) -> int:
-    """Rows that are kept so far."""
+    """Number of rows stored so far."""
     for part in parts.glob("part-*.arrow"):
         if part not in _counted:
             with pa.memory_map(str(part)) as source:

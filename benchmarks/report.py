@@ -1,4 +1,4 @@
-"""What every benchmark does alike: say where it ran, sum up samples, write JSON and a dated page."""
+"""Shared by all benchmarks: description of the machine, summary of samples, JSON and a dated page."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def argument_parser(doc: str | None) -> argparse.ArgumentParser:
-    """A parser whose help is a module's docstring as it stands."""
+    """A parser whose help is a module's unformatted docstring."""
     return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def machine() -> str:
-    """One line: cores, GPU, versions, and how busy it was."""
+    """A description of the machine in one line: cores, GPU, versions, and load."""
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
@@ -35,7 +35,7 @@ def machine() -> str:
 
 
 def spread(samples: Sequence[float]) -> dict[str, float]:
-    """Median, least and greatest."""
+    """Median, minimum and maximum."""
     return {
         "median": statistics.median(samples),
         "min": min(samples),
@@ -50,7 +50,7 @@ def shown(values: dict[str, float], digits: int = 2) -> str:
 
 
 def touched(gib: float) -> str:
-    """What was asked for with ``--touch-gib``, as the rest of a sentence: nothing where nothing was."""
+    """A mention of ``--touch-gib`` as the end of a sentence; empty if it was not used."""
     return f", {gib:g} GiB of memory used and freed just before each process" if gib else ""
 
 
@@ -71,7 +71,7 @@ def write_results(name: str, page: str, numbers: dict[str, Any]) -> Path:
 
 @contextlib.contextmanager
 def machine_lock(path: str | None) -> Iterator[None]:
-    """Hold a lock file, where several people measure on one machine."""
+    """Hold a lock file, for machines on which several people measure."""
     if path is None:
         yield
         return

@@ -1,7 +1,7 @@
-"""How long until the first training step? ``python -m benchmarks.startup WORK_DIR [--runs 5]``.
+"""Measures the time to the first training step: ``python -m benchmarks.startup WORK_DIR [--runs 5]``.
 
-Starts what ``python -m raydec.train`` starts, on a prepared store of the synthetic demo corpus, and notes the
-time at each mark on the way, in the driver and in the training worker. With and without Ray, in turn.
+Runs the same code as ``python -m raydec.train`` on a prepared store of the synthetic demo corpus, and records
+the time at several marks, in the driver and in the training worker, alternately with and without Ray.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PARTS = {
 
 
 def measured(settings: list[str], store: Path, work: Path) -> dict[str, float]:
-    """Seconds by part of one start, and in all."""
+    """Seconds of each part of one start, and their total."""
     runs = work / "runs-startup"
     shutil.rmtree(runs, ignore_errors=True)
     command = [sys.executable, "-m", "benchmarks.startup_inside", f"data.store={store}"]

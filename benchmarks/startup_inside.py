@@ -1,6 +1,6 @@
-"""What ``python -m raydec.train`` does up to its first step, with marks; :mod:`benchmarks.startup` runs it.
+"""The work of ``python -m raydec.train`` up to its first step, with marks; run by :mod:`benchmarks.startup`.
 
-In a module of its own: whatever is imported here at the top is part of what is measured.
+A separate module, because everything that is imported at its top is part of the measurement.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def mark(folder: str, name: str) -> None:
-    """Note that a mark was reached, once."""
+    """Record the time at which a mark was first reached."""
     path = Path(folder) / f"mark-{name}"
     if not path.exists():
         path.write_text(repr(time.time()))
@@ -52,7 +52,7 @@ def timed_loop(config: Any, worker: Any, clusterer: Any, location: str) -> None:
 
 
 def inside(arguments: list[str]) -> None:
-    """What the driver of ``python -m raydec.train`` does, with marks."""
+    """The work of the driver of ``python -m raydec.train``, with marks."""
     from raydec.console.command_line import parse_config_arguments
 
     config = parse_config_arguments(arguments, verb="train", summary="")

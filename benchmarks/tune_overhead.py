@@ -1,15 +1,14 @@
-"""What a search costs over bare training of the same settings, with one and with two trials at a time.
+"""Measures the overhead of a search over plain training, for one and two trials at a time.
 
 ``python -m benchmarks.tune_overhead WORK_DIR [--trials 4] [--epochs 12] [--rounds 1] [--lock FILE]`` trains a
 few settings like those of ``tune_configs/smoke.yaml``, one CPU thread each, in turns:
 
-* ``bare``: without Ray, one after the other in as many processes as trials run at a time; only the training
-  is timed, with imports and the feature store paid for,
-* ``default``: a search that leaves ``ray.num_workers`` unset, timed from the command to its end, as people
-  see it,
+* ``bare``: without Ray, in as many processes as trials run at a time; only the training is timed, without
+  imports and the preparation of the feature store,
+* ``default``: a search with ``ray.num_workers`` unset, timed from the start of the command to its end,
 * ``worker``: the same with ``ray.num_workers=1``, by Ray Train.
 
-Checks that all of them find the same scores, and writes a dated page.
+Checks that all of them give the same scores, and writes a dated page.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Epochs of several contenders in turns: ``python -m benchmarks.turns WORK_DIR [--rounds 10]``.
 
-The contenders of benchmarks/epoch.py, the published loop and raydec without and with Ray, started one after
-the other and then alive side by side, of which only one ever runs: the others are stopped (SIGSTOP, all
-their processes, Ray's too) while it does one epoch. A machine that is slower now than ten minutes ago, as
-shared ones are, is so for all of them, which whole runs one after the other cannot give.
+The contenders are those of benchmarks/epoch.py: the published loop, and raydec without and with Ray. All are
+started and stay alive, but only one runs at a time, for one epoch; all processes of the others, Ray's
+included, are stopped (SIGSTOP). Therefore changes in the speed of a shared machine affect all contenders
+equally, unlike in whole runs one after the other.
 
-An epoch is counted from the moment a contender is let run until it has written its next epoch, so checkpoint,
-metrics and report are in it. The first two epochs of each are not counted.
+An epoch is measured from the moment a contender may run until it has written its next epoch, so it includes
+checkpoint, metrics and report. The first two epochs of each contender are not counted.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ from benchmarks.epoch import (
 from benchmarks.report import argument_parser, machine, machine_lock, shown, spread, table, write_results
 
 _WARM_EPOCHS = 2
-# As users have it; benchmarks/epoch.py makes threads wait without spinning, and Ray's workers no nicer.
+# The user's default environment, unlike benchmarks/epoch.py, which sets spinning and niceness.
 _ENVIRONMENT = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 class Contender:
-    """A training run that writes a line per epoch, and can be stopped and let go on.
+    """A training run that writes a line per epoch, and can be stopped and continued.
 
     Args:
         name: as in the table.
-        command: what is run.
-        lines: the file of those lines; None where it prints them.
-        log: file for what it prints.
+        command: its command line.
+        lines: the file with those lines; None if it prints them.
+        log: file for its output.
     """
 
     def __init__(self, name: str, command: list[str], lines: Path | None, log: Path) -> None:
@@ -65,9 +65,9 @@ class Contender:
         self._log = log
 
     def epoch(self) -> dict[str, float]:
-        """Let it run for one epoch: ``cycle_s`` as seen from here, ``train_s`` as it says itself.
+        """Let it run for one epoch: ``cycle_s`` as measured here, ``train_s`` as reported by the run.
 
-        Of its own times only this one cannot have the time in it in which it was stopped.
+        Of the times that it reports, only ``train_s`` cannot include the time in which it was stopped.
         """
         number = len(self._written())
         begun = time.perf_counter()
@@ -79,12 +79,12 @@ class Contender:
         return {"cycle_s": cycle_s, "train_s": line.get("time/train_s", line.get("train_s"))}
 
     def warm_up(self) -> None:
-        """Let it start and run the epochs that do not count, then stop it."""
+        """Let it start and run the warm-up epochs, then stop it."""
         self._wait(_WARM_EPOCHS)
         self.stop()
 
     def stop(self) -> None:
-        """Stop all its processes where they are."""
+        """Stop all its processes (SIGSTOP)."""
         self._stopped = [self._process, *self._process.children(recursive=True)]
         self._signal(signal.SIGSTOP)
 
@@ -116,7 +116,7 @@ class Contender:
 
 
 def start(name: str, store: Path, work: Path, options: argparse.Namespace) -> Contender:
-    """Start one contender with more epochs than it will be let do."""
+    """Start one contender with more epochs than it will run."""
     runs = work / f"turns-{name.replace(' ', '-').replace(',', '')}"
     shutil.rmtree(runs, ignore_errors=True)
     runs.mkdir(parents=True)
@@ -136,7 +136,7 @@ def start(name: str, store: Path, work: Path, options: argparse.Namespace) -> Co
 def started(
     names: list[str], store: Path, work: Path, options: argparse.Namespace
 ) -> Iterator[list[Contender]]:
-    """All contenders, started one after the other, warm and stopped; ended after the block."""
+    """Start all contenders one after the other, warm them up and stop them; end them after the block."""
     contenders: list[Contender] = []
     try:
         for name in names:
@@ -149,7 +149,7 @@ def started(
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """All rounds: for each, an epoch's times by contender."""
+    """Run all rounds; returns an epoch's times by contender for each round."""
     work: Path = options.work_dir.absolute()
     rounds: list[dict[str, dict[str, float]]] = []
     with machine_lock(options.lock):
@@ -165,7 +165,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def quarters(ratios: list[float]) -> list[str]:
-    """Median, the middle half, and the range of them all."""
+    """Median, interquartile range, and full range."""
     low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
     return [f"{middle:.3f}", f"{low:.3f} to {high:.3f}", f"{min(ratios):.3f} to {max(ratios):.3f}"]
 
