@@ -128,6 +128,9 @@ class TrainingConfig(Section):
     """The schedule, the optimisers and the selection rule."""
 
     epochs: int = Field(50, ge=1, description="epochs")
+    patience: int | None = Field(
+        None, ge=1, description="stop after this many epochs without a better validation score; unset: never"
+    )
     batch_utterances: int = Field(64, ge=1, description="utterances per global batch, over all workers")
     recipe: Literal["reference", "modern"] = Field(
         "reference", description="published optimisers, or one AdamW with a schedule"
@@ -331,13 +334,14 @@ def iterate_keys(schema: type[BaseModel] = Config) -> Iterator[tuple[str, str, A
 
 def changed_keys(old: Config, new: Config) -> list[str]:
     """Dotted keys on which two configs differ."""
-    first, second = dict(_flatten(old.model_dump(mode="json"))), dict(_flatten(new.model_dump(mode="json")))
+    first, second = dict(flatten(old.model_dump(mode="json"))), dict(flatten(new.model_dump(mode="json")))
     return sorted(key for key in first.keys() | second.keys() if first.get(key) != second.get(key))
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of a tree of mappings."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

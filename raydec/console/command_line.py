@@ -7,7 +7,7 @@ from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
-from raydec.config import Config, iterate_keys, load_config
+from raydec.config import DEMO_DEFAULTS, Config, flatten, iterate_keys, load_config
 from raydec.config_files import expand_home
 from raydec.console.arguments import Parser
 from raydec.errors import UserError
@@ -61,16 +61,18 @@ def _refuse_late_file(path: str | None, overrides: Sequence[str], verb: str) -> 
 
 
 def _key_list(schema: type[Config]) -> str:
-    rows = [
-        (f"{key}={'unset' if default is None else _plain(default)}", kind, description)
-        for key, kind, default, description in iterate_keys(schema)
-    ]
+    demo = dict(flatten(DEMO_DEFAULTS))
+    rows = []
+    for key, kind, default, description in iterate_keys(schema):
+        if key in demo and _plain(demo[key]) != _plain(default):
+            description += f"; demo corpus: {_plain(demo[key])}"
+        rows.append((f"{key}={'unset' if default is None else _plain(default)}", kind, description))
     width = min(max(len(left) for left, _, _ in rows), 48)
     lines = [f"  {left:<{width}}  {description}  [{kind}]" for left, kind, description in rows]
-    return "\n".join(["keys and their defaults:", *lines])
+    return "\n".join(["keys and their defaults (some have others for the demo corpus):", *lines])
 
 
 def _plain(value: object) -> str:
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return f"[{','.join(map(str, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)

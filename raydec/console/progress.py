@@ -13,9 +13,10 @@ from rich.table import Table
 
 from raydec.config import Config
 from raydec.console.terminal import err, note, out
+from raydec.files.storage import is_uri
 from raydec.runs.run_folder import METRICS_FILE, MODEL_FOLDER, RunFolder, RunResult, run_location
 
-POLL_S = 0.5
+POLL_S, REMOTE_POLL_S = 0.5, 5.0
 
 
 @contextmanager
@@ -51,7 +52,7 @@ def _follow(config: Config, stop: threading.Event) -> None:
                 spinner.update(f"epoch {shown + 1}/{total}, {time.monotonic() - begun:.0f} s")
             if last_look:
                 return
-            stop.wait(POLL_S)
+            stop.wait(REMOTE_POLL_S if is_uri(folder.location) else POLL_S)
 
 
 def _lines(folder: RunFolder) -> list[str]:
@@ -90,6 +91,11 @@ def print_result(result: RunResult) -> None:
     config = result.config
     if result.already_finished:
         note(f"run {config.name} had already finished; its results:")
+    if result.summary.get("stopped_early"):
+        note(
+            f"stopped after epoch {result.summary['epochs']} of {config.training.epochs}: "
+            f"{config.training.patience} epochs without a better score (training.patience)"
+        )
     corpus = " on the synthetic demo corpus" if result.summary.get("synthetic") else ""
     title = f"CCC of {config.name}{corpus}, best epoch {result.summary['best_epoch']}"
     table = Table(title=title, title_justify="left")

@@ -218,7 +218,7 @@ class EpochRunner:
         self, epoch: int, stage: Stage, step: int, global_step: int, losses: dict[str, float]
     ) -> None:
         place: dict[str, float | int | str | None] = {
-            "epoch": epoch,
+            "epoch": epoch + 1,
             "stage": stage.name,
             "step": step,
             "global_step": global_step,

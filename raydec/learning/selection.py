@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from raydec.config import Config
 from raydec.errors import UserError
@@ -13,6 +16,8 @@ from raydec.features.store import FeatureStore
 from raydec.features.store_cache import local_store
 from raydec.learning.targets.registry import Targets, make_targets
 from raydec.splits import UNLABELED_SPLIT
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,27 @@ def check_data(config: Config) -> Config:
         The config with what its section ``features`` leaves unset filled in.
     """
     store = open_store(config)
-    select_rows(config, store)
+    rows = select_rows(config, store)
+    for problem in _uninformative(config, store.utterances.take(rows.validation)):
+        logger.warning(
+            "data.validation_split=%s: %s; its score says nothing and cannot choose the best epoch, name "
+            "another split",
+            config.data.validation_name,
+            problem,
+        )
     return config.model_copy(update={"features": store.front_end.resolve(config.features)})
+
+
+def _uninformative(config: Config, table: pa.Table) -> list[str]:
+    """What is wrong with the validation labels of attributes that no CCC can be made of."""
+    problems = []
+    for attribute in config.data.attributes:
+        values = table[attribute].drop_null()
+        if len(values) < 2:
+            problems.append(f"{attribute} is labeled in {len(values)} of {len(table)} utterances")
+        elif pc.count_distinct(values).as_py() == 1:
+            problems.append(f"every {attribute} label is {values[0].as_py():g}")
+    return problems
 
 
 def select_rows(config: Config, store: FeatureStore) -> SelectedRows:

@@ -168,7 +168,7 @@ class Training:
         # corpus, which leaves Python alone.
         import_ahead("torch._dynamo")
         state = self._restore()
-        while state.epoch < self._config.training.epochs:
+        while not self._is_over(state):
             self._run_epoch(state)
         self.network.load_state_dict(state.best_network)
         centroids = self._final_centroids(state)
@@ -176,6 +176,13 @@ class Training:
         scores = {name: self._score(chunk_set, centroids) for name, chunk_set in splits.items()}
         self._recorder.finished(self.network, state, centroids, scores)
         return state, scores
+
+    def _is_over(self, state: RunState) -> bool:
+        """Whether the last epoch is done, or patience has run out: both are in the state, resumed or not."""
+        training = self._config.training
+        if state.epoch >= training.epochs:
+            return True
+        return training.patience is not None and state.epoch - state.best_epoch >= training.patience
 
     def _final_centroids(self, state: RunState) -> np.ndarray:
         """Centroids of the labeled training chunks under the best weights.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from ray.exceptions import ObjectLostError, RayActorError
 from raydec.config import ClusteringConfig
 from raydec.learning.clustering import ClusterAssignment
 from raydec.learning.worker import Worker
+from raydec.ray_runtime.kmeans_actor import MissingSharesError, Round
 
 ATTEMPTS = 8
 
@@ -55,13 +58,11 @@ class RayClusterer:
         problem: Exception | None = None
         for attempt in range(ATTEMPTS):
             key = (self._group, epoch, stage, attempt)
-            problem = self._try(lambda key=key: self._actor.submit.remote(key, self._worker.rank, [share]))[1]
+            problem = self._try(functools.partial(self._submit, key, share))[1]
             if not self._all_well(problem):
                 self._wait(attempt)
                 continue
-            answer, problem = self._try(
-                lambda key=key: self._actor.fit.remote(key, self._worker.world_size, config, seed, init)
-            )
+            answer, problem = self._try(functools.partial(self._fit, key, config, seed, init))
             if self._all_well(problem):
                 return self._assignment(answer, time.perf_counter() - begun)
             self._wait(attempt)
@@ -89,11 +90,18 @@ class RayClusterer:
             },
         )
 
-    def _try(self, call: Any) -> tuple[Any, Exception | None]:
-        # Other errors, for example non-finite embeddings, would only recur.
+    def _submit(self, key: Round, share: ray.ObjectRef) -> None:
+        ray.get(self._actor.submit.remote(key, self._worker.rank, [share]))
+
+    def _fit(self, key: Round, config: ClusteringConfig, seed: int, init: np.ndarray | None) -> Any:
+        [result], timings = ray.get(self._actor.fit.remote(key, self._worker.world_size, config, seed, init))
+        return ray.get(result), timings
+
+    def _try(self, call: Callable[[], Any]) -> tuple[Any, Exception | None]:
+        # Anything else, for example embeddings that are not finite, would fail again.
         try:
-            return ray.get(call()), None
-        except (RayActorError, ObjectLostError, LookupError) as error:
+            return call(), None
+        except (RayActorError, ObjectLostError, MissingSharesError) as error:
             return None, error
 
     def _all_well(self, problem: Exception | None) -> bool:

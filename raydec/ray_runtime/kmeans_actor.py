@@ -25,17 +25,25 @@ Round = tuple[int, int, str, int]
 """Worker group, epoch, stage, attempt. The group keeps shares of a replaced worker group apart."""
 
 
-class KMeansActor:
-    """Concatenates the shares of a round, fits, and keeps the result until the next round."""
+class MissingSharesError(RuntimeError):
+    """A round lacks shares, as it does in an actor that was restarted in the middle of it."""
 
-    def __init__(self) -> None:
+
+class KMeansActor:
+    """Joins the shares of a round, fits, and keeps the result until the next round.
+
+    Args:
+        num_threads: of K-means on a CPU; None: as many as the machine has cores.
+    """
+
+    def __init__(self, num_threads: int | None = None) -> None:
         import torch
 
         from raydec.learning.clustering import fit_kmeans
 
         keep_freed_memory()
-        # The actor uses all cores, because it works only while the training workers wait for it.
-        torch.set_num_threads(os.cpu_count() or 1)
+        # The actor reserves no core: it works while the training workers wait for it.
+        torch.set_num_threads(num_threads or os.cpu_count() or 1)
         self._fit_kmeans = fit_kmeans
         self._born = time.time()
         self._shares: dict[Round, dict[int, list[ray.ObjectRef]]] = {}
@@ -64,16 +72,17 @@ class KMeansActor:
         config: ClusteringConfig,
         seed: int,
         init: np.ndarray | None,
-    ) -> tuple[Any, dict[str, float]]:
-        """Fit at the first call of a round; later calls return the same result.
+    ) -> tuple[list[ray.ObjectRef], dict[str, float]]:
+        """Fit once per round, whoever asks first; later callers get the same result.
 
         Returns:
-            A :class:`raydec.learning.clustering.KMeansResult`, and timings and diagnostics by name.
+            A list of one reference to a :class:`raydec.learning.clustering.KMeansResult`, which travels once
+            to each node however many workers it has; and seconds and numbers by name.
         """
         if key not in self._results:
             self._results[key] = self._fit(key, world_size, config, seed, init)
         result, timings = self._results[key]
-        return result, timings | self._numbers()
+        return [result], timings | self._numbers()
 
     def _numbers(self) -> dict[str, float]:
         """Diagnostics: process id, age, and whether the actor was restarted."""
@@ -89,7 +98,7 @@ class KMeansActor:
     ) -> tuple[Any, dict[str, float]]:
         shares = self._shares.get(key, {})
         if len(shares) != world_size:
-            raise LookupError(f"round {key} has the shares of ranks {sorted(shares)} of {world_size}")
+            raise MissingSharesError(f"round {key} has the shares of ranks {sorted(shares)} of {world_size}")
         begun = time.perf_counter()
         arrays = ray.get([shares[rank][0] for rank in range(world_size)])
         embeddings = arrays[0] if world_size == 1 else np.concatenate(arrays)
@@ -105,10 +114,12 @@ class KMeansActor:
             max_fit_rows=config.max_fit_rows,
         )
         del self._shares[key]
-        return result, {"gather_s": gathered - begun, "fit_s": time.perf_counter() - gathered}
+        return ray.put(result), {"gather_s": gathered - begun, "fit_s": time.perf_counter() - gathered}
 
 
-def create_kmeans_actor(name: str, *, num_gpus: float = 0.0, timeout_s: float = 120.0) -> Any:
+def create_kmeans_actor(
+    name: str, *, num_gpus: float = 0.0, num_threads: int | None = None, timeout_s: float = 120.0
+) -> Any:
     """Start the actor of one run, owned by the caller; with a GPU, wait until it is placed.
 
     Without a GPU it needs no resources, so there is no wait, and it imports torch while the workers do.
@@ -125,7 +136,7 @@ def create_kmeans_actor(name: str, *, num_gpus: float = 0.0, timeout_s: float = 
             max_restarts=-1,
             max_task_retries=0,
         )
-        .remote()
+        .remote(num_threads)
     )
     if num_gpus == 0:
         return actor

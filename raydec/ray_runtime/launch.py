@@ -98,6 +98,7 @@ def train_on_ray(
     actor = create_kmeans_actor(
         f"raydec-kmeans-{config.name}-{secrets.token_hex(4)}",
         num_gpus=placement.actor_gpus if placement.use_gpu else 0.0,
+        num_threads=None if is_whole_job else _threads_of(placement),
         timeout_s=config.ray.placement_timeout_s,
     )
     # Ray Train fetches reports when it polls, and a worker waits if it is two reports ahead: with the default
@@ -150,6 +151,12 @@ def _fit(
     (LoneTrainer if controller_is_here else LeanTrainer)(
         is_whole_job=is_whole_job, backend_config=ProcessGroupConfig(backend, timeout_s), **arguments
     ).fit()
+
+
+def _threads_of(placement: Placement) -> int:
+    """Cores of a trial's workers, which wait while K-means runs; the other trials' are not free."""
+    most = placement.num_workers[1] if isinstance(placement.num_workers, tuple) else placement.num_workers
+    return max(1, most * placement.cpus_per_worker)
 
 
 def _is_lone_machine() -> bool:

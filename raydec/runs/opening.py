@@ -6,13 +6,23 @@ Free of torch, as the process that starts Ray's workers is.
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from typing import Any
 
 from raydec.config import Config, changed_keys, config_from_dict, config_yaml
 from raydec.errors import UserError
-from raydec.runs.run_folder import CONFIG_FILE, SEARCH_FILE, RunFolder, run_location
+from raydec.runs.run_folder import (
+    CONFIG_FILE,
+    MODEL_FOLDER,
+    SEARCH_FILE,
+    SUMMARY_FILE,
+    RunFolder,
+    run_location,
+)
 
-# Keys that decide where a run computes and is recorded, not what it computes: it may be resumed with others.
+# Keys that say how long a run is.
+_LENGTH_KEYS = {"training.epochs", "training.patience"}
 _KINDS = {
     CONFIG_FILE: "a training run",
     SEARCH_FILE: "a search",
@@ -21,6 +31,7 @@ _KINDS = {
 }
 """The file that tells what a folder is."""
 
+# Keys that decide where a run computes and is recorded, not what it computes: it may be resumed with others.
 PLACEMENT_KEYS = ("ray.", "tracking.", "output_dir", "storage_path", "training.keep_checkpoints")
 
 
@@ -28,17 +39,22 @@ def begin(config: Config) -> RunFolder:
     """Create a run's directory, or open the one it goes on in, and claim it for this process.
 
     Raises:
-        UserError: something else has that name: a run with other settings, or what is no run.
+        UserError: something else has that name: a run with other settings (unless it is only to be longer,
+            which a constant learning rate allows), or what is no run.
     """
     folder = RunFolder(run_location(config))
     refuse_other_kind(folder, CONFIG_FILE)
     changed = changed_settings(config, folder)
-    if changed:
+    extends = bool(changed) and _extends(config, folder, changed)
+    if changed and not extends:
         raise UserError(
             f"run {config.name} exists in {folder.location} with another {', '.join(changed[:5])}; "
             "choose another name, or use the same settings to resume it"
         )
     folder.create()
+    if extends:
+        # First: a run that has no summary is not finished, and goes on whatever comes next.
+        folder.remove(SUMMARY_FILE)
     folder.write(CONFIG_FILE, config_yaml(config))
     folder.take()
     folder.sync()
@@ -60,12 +76,33 @@ def refuse_other_kind(folder: RunFolder, own: str) -> None:
             raise UserError(f"{folder.location} is {kind}; choose another name")
 
 
+def _extends(config: Config, folder: RunFolder, changed: Sequence[str]) -> bool:
+    """Whether a run can go on as if it had been meant to be longer from the start.
+
+    Raises:
+        UserError: it would be longer, but its learning rate has been falling towards another end.
+    """
+    if not set(changed) <= _LENGTH_KEYS:
+        return False
+    earlier = _stored(folder, type(config)).training
+    now = config.training
+    patience = [math.inf if value is None else value for value in (earlier.patience, now.patience)]
+    if now.epochs < earlier.epochs or patience[1] < patience[0]:
+        return False
+    if now.recipe == "modern" and now.epochs > earlier.epochs:
+        raise UserError(
+            f"run {config.name} cannot be extended from {earlier.epochs} to {now.epochs} epochs: with "
+            "training.recipe=modern its learning rate falls along a cosine that ends after "
+            f"{earlier.epochs}. Start another run from its model: model.init={folder.location}/{MODEL_FOLDER} name=NAME"
+        )
+    return True
+
+
 def changed_settings(config: Config, folder: RunFolder) -> list[str]:
     """Keys on which a run's directory has other settings than these, but for where it computes."""
-    written = folder.read(CONFIG_FILE)
-    if written is None:
+    if folder.read(CONFIG_FILE) is None:
         return []
-    earlier = config_from_dict(_parse_yaml(written), type(config))
+    earlier = _stored(folder, type(config))
     return [key for key in changed_keys(earlier, config) if not key.startswith(PLACEMENT_KEYS)]
 
 
@@ -74,6 +111,12 @@ def train_on_worker(config: Config, worker: Any, clusterer: Any, location: str, 
     from raydec.runs.training_loop import train_loop
 
     train_loop(config, worker, clusterer, location, claim)
+
+
+def _stored(folder: RunFolder, schema: type[Config]) -> Config:
+    written = folder.read(CONFIG_FILE)
+    assert written is not None
+    return config_from_dict(_parse_yaml(written), schema)
 
 
 def _parse_yaml(text: str) -> dict[str, Any]:

@@ -76,8 +76,7 @@ class RunRecorder:
         self._folder.check_claim()
         self._centroids = state.centroids
         self._folder.write_json_lines(METRICS_FILE, state.history)
-        # Steps count epochs from 0, cluster sizes as people do.
-        self._keep_lines(STEPS_FILE, state.epoch - 1)
+        self._keep_lines(STEPS_FILE, state.epoch)
         self._keep_lines(SIZES_FILE, state.epoch)
         group = {"epoch": state.epoch, "members": [dataclasses.asdict(member) for member in self._members]}
         self._folder.write(MEMBERS_FILE, (self._folder.read(MEMBERS_FILE) or "") + json.dumps(group) + "\n")
@@ -133,6 +132,7 @@ class RunRecorder:
         summary = {
             "finished": True,
             "epochs": state.epoch,
+            "stopped_early": state.epoch < self._config.training.epochs,
             "best_epoch": state.best_epoch,
             "synthetic": self._store.synthetic,
             "splits": self._splits(),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import secrets
+import shutil
 import tempfile
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +91,6 @@ class RunFolder:
 
     Attributes:
         location: the absolute path or the URI.
-        local: where files are written; :meth:`sync` makes them appear at ``location``.
         claim: see above.
 
     Raises:
@@ -99,15 +101,22 @@ class RunFolder:
         self.claim = claim
         self._remote: fs.FileSystem | None = None
         if not is_uri(location):
-            self.local = Path(location).absolute()
-            self.location = str(self.local)
+            self.location = str(Path(location).absolute())
             return
         try:
             self._remote, self._remote_path = fs.FileSystem.from_uri(location)
         except (pa.ArrowInvalid, OSError) as error:
             raise UserError(f"storage {location} cannot be used: {error}") from None
         self.location = location
-        self.local = Path(tempfile.mkdtemp(prefix="raydec-run-"))
+
+    @functools.cached_property
+    def local(self) -> Path:
+        """Where files are written; behind a URI a temporary folder, which goes with this object."""
+        if self._remote is None:
+            return Path(self.location)
+        folder = Path(tempfile.mkdtemp(prefix="raydec-run-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return folder
 
     def create(self) -> None:
         """Make the folder.
@@ -144,6 +153,12 @@ class RunFolder:
     def write(self, name: str, text: str) -> None:
         """Write a file so that a reader sees the old or the new one, never a part."""
         write_text(self.local / name, text)
+
+    def remove(self, name: str) -> None:
+        """Remove a file, here and at the location; nothing happens where there is none."""
+        (self.local / name).unlink(missing_ok=True)
+        if self._remote is not None and self.read(name) is not None:
+            self._remote.delete_file(f"{self._remote_path}/{name}")
 
     def write_json(self, name: str, document: Any) -> None:
         """Write a JSON file; see :meth:`write`."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from raydec.config import Config, load_config
+from raydec.config import Config, changed_keys, load_config
 from raydec.console.arguments import Parser
 from raydec.console.command_line import parse_config_arguments
 from raydec.console.terminal import run_entry_point
@@ -152,3 +152,16 @@ def test_the_demo_corpus_is_named_in_the_first_line(
     assert "synthetic demo corpus" in capsys.readouterr().out.splitlines()[0]
     assert run_entry_point(train_main, [f"output_dir={tmp_path}", "data.store=null"]) == 2
     assert "synthetic demo corpus" in capsys.readouterr().out.splitlines()[0]
+
+
+def test_help_shows_what_the_bare_command_uses(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        read("--help")
+    said = {line.split("=")[0].strip(): line for line in capsys.readouterr().out.splitlines() if "=" in line}
+    bare, with_store = load_config(), load_config(None, ["data.store=x"])
+    for key in changed_keys(bare, with_store):
+        if key != "data.store":
+            section, name = key.split(".")
+            used = getattr(getattr(bare, section), name)
+            assert f"demo corpus: {used}  [" in said[key], key
+    assert "demo corpus" not in said["training.precision"]

@@ -66,6 +66,10 @@ def test_a_run_cut_off_after_any_epoch_ends_the_same(
     assert numbers(resumed.folder) == numbers(whole.folder)
     steps = [(run.folder / "steps.jsonl").read_text() for run in (resumed, whole)]
     assert steps[0] == steps[1]
+    # Counted as metrics.jsonl counts them.
+    assert [json.loads(line)["epoch"] for line in steps[0].splitlines()][
+        :: len(steps[0].splitlines()) - 1
+    ] == [1, 3]
     ours, theirs = (
         load_state(run.folder / "checkpoints" / "epoch-00003").network for run in (resumed, whole)
     )

@@ -15,6 +15,7 @@ from raydec.evaluation.scoring import evaluate
 from raydec.experiment import resolve, train_run
 from raydec.features.store import FeatureStore
 from raydec.learning.data import select_data
+from raydec.learning.selection import check_data
 from raydec.pages.analysis import analyse
 from raydec.splits import canonical_split, joint_name, parts_of
 
@@ -161,3 +162,34 @@ def test_a_split_of_a_list_without_labels_is_named(folds: FeatureStore) -> None:
     config = settings(folds, "data.train_split=[fold0,fold9]", "data.validation_split=fold1")
     with pytest.raises(UserError, match=r"data\.train_split=fold9: .* its splits are fold0, fold1"):
         select_data(config, folds)
+
+
+@pytest.mark.parametrize(
+    "labels, problem",
+    [
+        ([2.0], "arousal is labeled in 1 of 1 utterances"),
+        ([3.0, 3.0, 3.0], "every arousal label is 3"),
+        ([3.0, None], "every arousal label is 3|arousal is labeled in 1 of 1"),
+    ],
+)
+def test_a_validation_split_that_can_choose_nothing_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, labels: list[float | None], problem: str
+) -> None:
+    judged = [
+        replace(spoken, arousal=label)
+        for spoken, label in zip(many(len(labels), "validation", "v"), labels, strict=True)
+    ]
+    store = make_store(write_corpus(tmp_path / "audio", [*many(6), *judged]), tmp_path / "store")
+    check_data(settings(store))
+    (warning,) = caplog.messages
+    assert (
+        warning.startswith("data.validation_split=validation: ") and "cannot choose the best epoch" in warning
+    )
+    assert any(part in warning for part in problem.split("|"))
+
+
+def test_a_validation_split_that_varies_is_not_warned_of(
+    folds: FeatureStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    check_data(settings(folds, "data.train_split=fold0", "data.validation_split=fold1"))
+    assert not caplog.messages

@@ -6,8 +6,10 @@ import ast
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -148,3 +150,21 @@ print("\\n".join(found))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == ""
+
+
+# What a package is imported as, where that is not its name.
+IMPORTED_AS = {"scikit-learn": "sklearn", "pyyaml": "yaml", "mlflow-skinny": "mlflow", "umap-learn": "umap",
+               "cuml-cu13": "cuml"}  # fmt: skip
+
+
+def test_every_import_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *(item for items in extras.values() for item in items)]
+    names = {re.match(r"[A-Za-z0-9_.-]+", item)[0].lower() for item in wanted}  # type: ignore[index]
+    declared = {IMPORTED_AS.get(name, name).replace("-", "_").lower() for name in names} | {"grpc", "raydec"}
+    imported = set().union(*(imported_packages(path) for path in PACKAGE.rglob("*.py")))
+    outside = {name for name in imported if name not in sys.stdlib_module_names}
+    # cuML brings CuPy, which hands arrays over to it.
+    undeclared = {name for name in outside if name.lower() not in declared} - {"cupy"}
+    assert not undeclared
