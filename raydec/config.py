@@ -39,6 +39,13 @@ class Section(BaseModel):
         return tolerated(cls, given)
 
 
+class FoldsConfig(Section):
+    """How labeled utterances are divided into folds."""
+
+    by: str = Field("speaker", description="column of the store; utterances that share a value share a fold")
+    k: int | None = Field(None, ge=3, description="number of folds; unset: one for each value")
+
+
 class DataConfig(Section):
     """What is trained on."""
 
@@ -60,6 +67,12 @@ class DataConfig(Section):
     )
     test_split: OptionalSplits = Field(
         None, description="split scored at the end, or a list; unset: all named test* that have no other use"
+    )
+
+    folds: FoldsConfig | None = Field(
+        None,
+        description="divide the labeled utterances into fold0, fold1 ... to be named as splits, for example "
+        "{by: speaker, k: 5}; unset: the store's own splits",
     )
 
     @property
@@ -111,6 +124,12 @@ class ModelConfig(Section):
 
     kind: Literal["deepemocluster", "regressor", "autoencoder", "vae"] = Field(
         "deepemocluster", description="DeepEmoCluster or one of the paper's baselines"
+    )
+    init: OptionalLocation = Field(
+        None, description="model directory, or hf:owner/name, to start from; unset: random weights"
+    )
+    init_normalization: Literal["keep", "refit"] = Field(
+        "keep", description="with init: the model's normalisation of features and labels, or the store's"
     )
     temporal: Literal["none", "gru", "cnn", "transformer", "triplet"] = Field(
         "none", description="temporal layer over the chunk sequence"

@@ -57,6 +57,9 @@ def resolve(config: Config) -> Config:
         data = data.model_copy(update={"store": str(demo_store(Path(config.output_dir).absolute()))})
     else:
         data = data.model_copy(update={"store": absolute_store(data.store)})
+    if config.model.init is not None and not config.model.init.startswith("hf:"):
+        start = str(Path(config.model.init).absolute())
+        updates["model"] = config.model.model_copy(update={"init": start})
     resolved = check_data(config.model_copy(update={**updates, "data": data}))
     if config.name is not None:
         return resolved
@@ -126,7 +129,7 @@ def search_run(
     from raydec.search.events import NullEvents
     from raydec.search.plan import plan_search
 
-    plan = plan_search(config)
+    plan = plan_search(config, _fold_names(config))
     search = config.search
     check_this_machine(
         config.ray,
@@ -152,6 +155,19 @@ def search_run(
     return results
 
 
+def _fold_names(config: TuneConfig) -> tuple[str, ...]:
+    """The folds of a cross-validation, which only its store can tell."""
+    if config.search.folds is None:
+        return ()
+    from raydec.demo import demo_store
+    from raydec.features.folds import fold_names
+    from raydec.learning.selection import open_store
+
+    store = config.data.store or str(demo_store(Path(config.output_dir).absolute()))
+    data = config.data.model_copy(update={"store": store})
+    return fold_names(open_store(config.model_copy(update={"data": data})), config.search.folds)
+
+
 def _train_trials(study: Study, remaining: Remaining, events: SearchEvents) -> None:
     """Train the remaining trials of a search with Ray Tune, on a started or joined Ray."""
     from raydec.ray_runtime.session import start_ray
@@ -169,7 +185,8 @@ def _train_trials(study: Study, remaining: Remaining, events: SearchEvents) -> N
     from raydec.ray_runtime.search import TuneRunner
     from raydec.search.run import run_study
 
-    store = resolve(study.plan.representatives[0].model_copy(update={"name": study.name})).data.store
+    first = next(study.plan.run_configs)
+    store = resolve(first.model_copy(update={"name": study.name})).data.store
     assert store is not None
     run_study(study, remaining, events, TuneRunner(), store)
 

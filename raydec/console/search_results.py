@@ -26,6 +26,8 @@ def print_search(results: SearchResults) -> None:
     title = f"Search {study.name}: {mode} {study.plan.config.search.metric}"
     out.print(f"\n{title}\n\n{to_text(header, rows)}", markup=False)
     _print_failures(ranking)
+    for path in results.comparisons if study.plan.folds else []:
+        out.print(path.read_text(encoding="utf-8"), markup=False)
     if best is not None:
         out.print(
             f"best model      {study.local / BEST_LINK}  ({describe_setting(best.setting)})", markup=False
@@ -35,7 +37,10 @@ def print_search(results: SearchResults) -> None:
     out.print(f"report          {study.local / REPORT_FILE}", markup=False)
     out.print(f"TensorBoard     tensorboard --logdir {study.local / HPARAMS_FOLDER}", markup=False)
     for path in results.comparisons:
-        out.print(f"comparison      {path}, .csv, .tex", markup=False)
+        if study.plan.folds:
+            out.print(f"pooled folds    {path}, .json", markup=False)
+        else:
+            out.print(f"comparison      {path}, .csv, .tex", markup=False)
 
 
 def _print_failures(ranking: Sequence[RankedSetting]) -> None:

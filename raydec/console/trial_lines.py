@@ -77,7 +77,10 @@ class TrialLines:
 
     def _name(self, entry: Entry) -> str:
         setting = describe_setting(entry.setting)
-        return f"{setting} seed={entry.seeds[0]}" if len(entry.seeds) == 1 else setting
+        words = [setting]
+        words += [f"seed={entry.seeds[0]}"] if len(entry.seeds) == 1 else []
+        words += [entry.folds[0]] if len(entry.folds) == 1 else []
+        return " ".join(words)
 
     def _note(self, score: float | None) -> None:
         better = max if self._search.mode == "max" else min

@@ -15,6 +15,7 @@ peak-normalised waveform is far below that). :mod:`raydec.features.store_writer`
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Sequence
@@ -92,7 +93,8 @@ class FeatureStore:
         label_range: lowest and highest valid label of the corpus; None if the store does not record it.
         label_stats: per attribute that has labels in the train split.
         normalization_source: the frames from which the statistics were computed: ``labeled_train``, or
-            ``unlabeled`` or ``all`` in a store without labeled training utterances.
+            ``unlabeled`` or ``all`` in a store without labeled training utterances; ``other splits`` if the
+            splits have been replaced.
     """
 
     path: Path
@@ -129,7 +131,21 @@ class FeatureStore:
         return store
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FeatureStore.open, (self.path, self.front_end)
+        splits = self.utterances["split"].to_pylist() if self._has_other_splits else None
+        return _reopened, (self.path, self.front_end, splits)
+
+    def with_splits(self, splits: Sequence[str]) -> FeatureStore:
+        """The same store with other splits.
+
+        Args:
+            splits: a canonical name per row.
+        """
+        other = copy.copy(self)
+        place = self.utterances.column_names.index("split")
+        other.utterances = self.utterances.set_column(place, "split", pa.array(splits, pa.string()))
+        other.normalization_source = "other splits"
+        other._has_other_splits = True
+        return other
 
     def __len__(self) -> int:
         return self.utterances.num_rows
@@ -189,6 +205,7 @@ class FeatureStore:
 
     def _fill(self, folder: Path, content: dict[str, Any]) -> None:
         self.path = folder
+        self._has_other_splits = False
         self.front_end = front_end_of(content)
         self.corpus_name = content["corpus"]["name"]
         self.synthetic = content["corpus"]["synthetic"]
@@ -232,6 +249,11 @@ class FeatureStore:
         num_values = shard.num_frames * self.front_end.width
         values = np.frombuffer(content, np.float16, num_values, shard.data_offset)
         return values.reshape(shard.num_frames, self.front_end.width)
+
+
+def _reopened(path: Path, front_end: FrontEnd, splits: Sequence[str] | None) -> FeatureStore:
+    store = FeatureStore.open(path, front_end)
+    return store if splits is None else store.with_splits(splits)
 
 
 def read_store_file(folder: Path) -> dict[str, Any]:

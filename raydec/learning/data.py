@@ -13,7 +13,9 @@ from raydec.features.front_end import ChunkFormat
 from raydec.features.normalization import FrameNormalizer
 from raydec.features.store import FeatureStore
 from raydec.learning.selection import select_rows
+from raydec.learning.starting_model import keep_label_scale, starting_model
 from raydec.learning.targets.registry import Targets
+from raydec.model.saved import SavedModel
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class TrainingData:
     targets: Targets
     """The targets that are learned from labels."""
     normalizer: FrameNormalizer
+    start: SavedModel | None
+    """The model to start from; None: random weights."""
     form: ChunkFormat
     """The chunk geometry, with unset values of the config filled in."""
 
@@ -42,7 +46,13 @@ def select_data(config: Config, store: FeatureStore) -> TrainingData:
     """
     rows = select_rows(config, store)
     form = store.front_end.chunk_format(config.features)
-    statistics = frame_statistics(store, rows.labeled, form.scale)
+    start = starting_model(config, store.front_end, form)
+    targets = rows.targets
+    if start is not None and config.model.init_normalization == "keep":
+        statistics = start.feature_mean.astype(np.float32), start.feature_std.astype(np.float32)
+        targets = keep_label_scale(targets, start)
+    else:
+        statistics = frame_statistics(store, rows.labeled, form.scale)
     normalizer = FrameNormalizer(*statistics, form.scale, form.clip)
 
     def chunk_set(rows: np.ndarray) -> ChunkSet:
@@ -54,7 +64,8 @@ def select_data(config: Config, store: FeatureStore) -> TrainingData:
         pooled=chunk_set(np.concatenate([rows.labeled, rows.unlabeled])),
         validation=chunk_set(rows.validation),
         tests={name: chunk_set(chosen) for name, chosen in rows.tests.items()},
-        targets=rows.targets,
+        targets=targets,
+        start=start,
         normalizer=normalizer,
         form=form,
     )

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from raydec.config import Config
 from raydec.errors import UserError
+from raydec.features.folds import divide
 from raydec.features.store import FeatureStore
 from raydec.features.store_cache import local_store
 from raydec.learning.targets.registry import Targets, make_targets
@@ -33,13 +34,14 @@ class SelectedRows:
 
 
 def open_store(config: Config) -> FeatureStore:
-    """Open a resolved config's store, fetched first where it is elsewhere.
+    """Open a resolved config's store: fetched first if it is elsewhere, divided if folds are asked for.
 
     Raises:
         UserError: see :func:`local_store` and :meth:`FeatureStore.open`.
     """
     assert config.data.store is not None
-    return FeatureStore.open(local_store(config.data.store))
+    store = FeatureStore.open(local_store(config.data.store))
+    return store if config.data.folds is None else divide(store, config.data.folds)
 
 
 def check_data(config: Config) -> Config:

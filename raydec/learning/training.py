@@ -34,6 +34,7 @@ from raydec.learning.optimizers import Optimizers
 from raydec.learning.randomness import generator_for, integer_seed_for, torch_generator_for
 from raydec.learning.residency import hold_where_they_fit
 from raydec.learning.sampled_clustering import past_one_process
+from raydec.learning.starting_model import start_from
 from raydec.learning.worker import Worker
 from raydec.model.assembly import build_network
 from raydec.model.batch_norm import share_batch_statistics
@@ -149,6 +150,8 @@ class Training:
             config.clustering.num_clusters,
         )
         self.network.initialize(torch_generator_for(config.seed, "initialization"))
+        if data.start is not None:
+            start_from(data.start, self.network, data.targets.outputs, str(config.model.init))
         # Channels last is what convolution kernels want, on CPUs and GPUs alike.
         self.network.to(worker.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -111,7 +111,7 @@ def _name(trial: Any) -> str:
 
 
 def _entry(spec: Mapping[str, Any]) -> Entry:
-    return Entry(spec["number"], dict(spec[_SETTING]), tuple(spec["seeds"]))
+    return Entry(spec["number"], dict(spec[_SETTING]), tuple(spec["seeds"]), folds=tuple(spec["folds"]))
 
 
 def _entry_of(trial: Any) -> Entry:
@@ -134,7 +134,8 @@ def _driver_resources(share: Placement, pbt: bool) -> dict[str, float]:
 
 
 def _spec(entry: Entry) -> dict[str, Any]:
-    return {"number": entry.number, _SETTING: dict(entry.setting), "seeds": list(entry.seeds)}
+    lists = {"seeds": list(entry.seeds), "folds": list(entry.folds)}
+    return {"number": entry.number, _SETTING: dict(entry.setting), **lists}
 
 
 def _scheduler(plan: SearchPlan, remaining: Remaining) -> TrialScheduler:
@@ -161,7 +162,7 @@ def _scheduler(plan: SearchPlan, remaining: Remaining) -> TrialScheduler:
 def _asha(plan: SearchPlan, remaining: Remaining) -> TrialScheduler:
     """ASHA, initialised with the results of trials of earlier attempts."""
     search = plan.config.search
-    in_turn = len(search.seeds) if plan.seeds_in_turn else 1
+    in_turn = len(search.seeds) if plan.seeds_in_turn else 1  # asha takes no folds
     longest = max(config.training.epochs for config in plan.representatives) * in_turn
     scheduler = ASHAScheduler(
         time_attr="epoch",
@@ -217,18 +218,26 @@ def _searcher(plan: SearchPlan, remaining: Remaining, ledger: Ledger) -> Searche
     for entry in remaining.entries:
         tpe.resume(entry.number, entry.setting)
     first_free = 1 + max((entry.number for entry in ledger.entries()), default=-1)
-    return _TpeSearcher(tpe, remaining.entries, first_free, search.seeds)
+    return _TpeSearcher(tpe, remaining.entries, first_free, search.seeds, plan.folds)
 
 
 class _TpeSearcher(Searcher):
     """Suggests trials that have started earlier, then proposals of the estimator."""
 
-    def __init__(self, tpe: Tpe, begun: Sequence[Entry], first_free: int, seeds: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        tpe: Tpe,
+        begun: Sequence[Entry],
+        first_free: int,
+        seeds: tuple[int, ...],
+        folds: tuple[str, ...],
+    ) -> None:
         super().__init__(metric="score", mode="max")
         self._tpe = tpe
         self._begun = list(begun)
         self._next_number = first_free
         self._seeds = seeds
+        self._folds = folds
         self._numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> Any:
@@ -245,7 +254,7 @@ class _TpeSearcher(Searcher):
         if setting is None:
             return None
         self._next_number += 1
-        return Entry(self._next_number - 1, setting, self._seeds)
+        return Entry(self._next_number - 1, setting, self._seeds, folds=self._folds)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

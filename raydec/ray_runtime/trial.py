@@ -14,6 +14,7 @@ from raydec.config import Config
 from raydec.errors import DivergedError, UserError
 from raydec.files.storage import CHECKPOINT_FOLDER
 from raydec.ray_runtime.train_trial import train_trial
+from raydec.search.ledger import Entry
 from raydec.search.score import mean_score, score_run
 from raydec.search.trial_job import Given, TrialJob, run_config
 
@@ -34,7 +35,7 @@ def drive(job: TrialJob, trial: Mapping[str, Any]) -> None:
 
     Args:
         job: the part of the job that is common to all trials.
-        trial: ``number``, ``setting`` and ``seeds``.
+        trial: ``number``, ``setting``, ``seeds`` and ``folds``.
 
     Raises:
         Exception: any exception of the training, except :class:`UserError` and :class:`DivergedError`: these
@@ -43,8 +44,9 @@ def drive(job: TrialJob, trial: Mapping[str, Any]) -> None:
     trial = named_trial(trial, tune.get_context().get_trial_name())
     board = _ScoreBoard(job.metric)
     try:
-        for seed in trial["seeds"]:
-            config = run_config(job.base, trial["number"], trial["setting"], seed)
+        entry = Entry(0, {}, tuple(trial["seeds"]), folds=tuple(trial.get("folds", ())))
+        for seed, fold in entry.runs:
+            config = run_config(job, trial["number"], trial["setting"], seed, fold)
             given = _given() if job.exchange_epochs else None
             report = _RunReport(board, config, job.exchange_epochs)
             train_trial(config, job.share, report, given)

@@ -93,7 +93,8 @@ def _extends(config: Config, folder: RunFolder, changed: Sequence[str]) -> bool:
         raise UserError(
             f"run {config.name} cannot be extended from {earlier.epochs} to {now.epochs} epochs: with "
             "training.recipe=modern its learning rate falls along a cosine that ends after "
-            f"{earlier.epochs}. Start another run from its model: model.init={folder.location}/{MODEL_FOLDER} name=NAME"
+            f"{earlier.epochs}. Start another run from its model: "
+            f"model.init={folder.location}/{MODEL_FOLDER} name=NAME"
         )
     return True
 

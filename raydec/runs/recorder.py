@@ -198,7 +198,7 @@ class RunRecorder:
         spec = NetworkSpec(
             attributes=outputs.attributes,
             num_clusters=self._config.clustering.num_clusters,
-            model=self._config.model.model_dump(mode="json"),
+            model=self._config.model.model_dump(mode="json", exclude={"init", "init_normalization"}),
             label_mean=outputs.label_mean,
             label_std=outputs.label_std,
             classes=outputs.classes,

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from raydec.config import Config, Section
+from raydec.config import Config, FoldsConfig, Section
 
 DEFAULT_SPACE: dict[str, Any] = {
     "clustering.num_clusters": {"randint": [5, 60]},
@@ -40,6 +40,10 @@ class SearchConfig(Section):
     mode: Literal["max", "min"] = Field("max", description="whether a large or a small metric is good")
     seeds: tuple[int, ...] = Field(
         (31,), min_length=1, description="every setting is trained once per seed; its score is the mean"
+    )
+    folds: FoldsConfig | None = Field(
+        None,
+        description="cross-validation: every setting is trained once per fold, as {by: speaker, k: 5}",
     )
     max_concurrent: int | None = Field(
         None, ge=1, description="trials at a time; unset: as many as the cluster can place"

@@ -42,6 +42,7 @@ class Entry:
         number: of its setting, from 0.
         setting: dotted config key to value.
         seeds: the seeds it trains, one after another.
+        folds: the folds it tests with each seed; none: there are no folds.
         state: its last known state.
         attempts: number of failures.
         wall_s: seconds from start to end, over all attempts that ended.
@@ -52,6 +53,7 @@ class Entry:
     setting: Setting
     seeds: tuple[int, ...]
     state: State = "begun"
+    folds: tuple[str, ...] = ()
     attempts: int = 0
     wall_s: float = 0.0
     problem: str | None = None
@@ -59,17 +61,24 @@ class Entry:
     @property
     def key(self) -> str:
         """Identifies the trial: the name of its only run, or the common prefix of its runs' names."""
-        return run_name(self.number, self.seeds[0]) if len(self.seeds) == 1 else f"{self.number:04d}"
+        names = self.run_names
+        return names[0] if len(names) == 1 else f"{self.number:04d}"
+
+    @property
+    def runs(self) -> tuple[tuple[int, str | None], ...]:
+        """Seed and fold of each of its runs, in their order."""
+        folds: tuple[str | None, ...] = self.folds or (None,)
+        return tuple((seed, fold) for seed in self.seeds for fold in folds)
 
     @property
     def run_names(self) -> tuple[str, ...]:
         """Its runs, by seed."""
-        return tuple(run_name(self.number, seed) for seed in self.seeds)
+        return tuple(run_name(self.number, seed, fold) for seed, fold in self.runs)
 
 
-def run_name(number: int, seed: int) -> str:
+def run_name(number: int, seed: int, fold: str | None = None) -> str:
     """Name of the run that trains a setting with a seed."""
-    return f"{number:04d}-s{seed}"
+    return f"{number:04d}-s{seed}" + ("" if fold is None else f"-{fold}")
 
 
 class Ledger:
@@ -84,7 +93,8 @@ class Ledger:
         self._entries: dict[str, Entry] = {}
         for line in (folder.read(LEDGER_FILE) or "").splitlines():
             fields = json.loads(line)
-            entry = Entry(**{**fields, "seeds": tuple(fields["seeds"])})
+            lists = {name: tuple(fields.get(name, ())) for name in ("seeds", "folds")}
+            entry = Entry(**{**fields, **lists})
             self._entries[entry.key] = entry
 
     def entries(self) -> list[Entry]:

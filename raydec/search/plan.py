@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from raydec.config import Config, config_from_dict
+from raydec.config import Config, DataConfig, config_from_dict
 from raydec.errors import UserError
 from raydec.search.config import DEFAULT_SPACE, TuneConfig
+from raydec.search.folds import with_fold
 from raydec.search.metrics import known_metrics
 from raydec.search.space import Choice, Domain, Setting, parse_space, parse_variant
 
@@ -38,6 +39,7 @@ class SearchPlan:
         domains: searched key to its values.
         variants: maps of keys that go together, at least one (which may be empty).
         settings: settings to train for grid, random and pbt; empty for optuna, which draws them later.
+        folds: their names, where every setting is trained once per fold.
         representatives: run configs that span the space; if they are valid, so is every trial.
     """
 
@@ -46,6 +48,7 @@ class SearchPlan:
     variants: tuple[Setting, ...]
     settings: tuple[Setting, ...]
     representatives: tuple[Config, ...]
+    folds: tuple[str, ...] = ()
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -66,10 +69,22 @@ class SearchPlan:
     @property
     def num_trials(self) -> int:
         """Maximal number of trials of the whole search."""
-        return self.num_settings * (1 if self.seeds_in_turn else len(self.config.search.seeds))
+        runs = len(self.config.search.seeds) * max(1, len(self.folds))
+        return self.num_settings * (1 if self.seeds_in_turn else runs)
+
+    @property
+    def run_configs(self) -> Iterator[Config]:
+        """The representatives, each with every fold."""
+        for config in self.representatives:
+            yield from (self.with_fold(config, fold) for fold in self.folds or (None,))
+
+    def with_fold(self, config: Config, fold: str | None) -> Config:
+        """The config of a run that tests a fold; as it is where there are none."""
+        folds = self.config.search.folds
+        return config if fold is None or folds is None else with_fold(config, folds, self.folds, fold)
 
 
-def plan_search(config: TuneConfig) -> SearchPlan:
+def plan_search(config: TuneConfig, folds: Sequence[str] = ()) -> SearchPlan:
     """Derive the settings to train and validate them.
 
     Raises:
@@ -89,7 +104,7 @@ def plan_search(config: TuneConfig) -> SearchPlan:
     settings = () if search.searcher == "optuna" else tuple(_enumerate(config, domains, variants))
     for setting in settings:
         apply_setting(config, setting)
-    return SearchPlan(config, domains, variants, settings, representatives)
+    return SearchPlan(config, domains, variants, settings, representatives, tuple(folds))
 
 
 def apply_setting(config: Config, setting: Mapping[str, Any]) -> Config:
@@ -127,6 +142,20 @@ def _check_combination(config: TuneConfig) -> None:
         )
     if search.scheduler == "pbt":
         _check_population(config)
+    if search.folds is not None:
+        _check_folds(config)
+
+
+def _check_folds(config: TuneConfig) -> None:
+    if config.search.scheduler != "none":
+        raise UserError(
+            f"search.folds needs search.scheduler=none: {config.search.scheduler} would leave folds out"
+        )
+    given = config.data
+    default = DataConfig()
+    for key in ("train_split", "validation_split", "test_split", "folds"):
+        if getattr(given, key) != getattr(default, key):
+            raise UserError(f"search.folds decides what data.{key} is in each run; leave data.{key} unset")
 
 
 def _check_population(config: TuneConfig) -> None:

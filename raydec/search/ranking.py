@@ -13,6 +13,8 @@ from typing import Any, Literal
 from scipy import stats
 
 CONFIDENCE = 0.95
+ALL_FOLDS = "folds"
+"""Stands for the test folds of a cross-validation; their mean CCC is not that of the pooled predictions."""
 
 TrialState = Literal["finished", "stopped", "failed", "unfinished"]
 
@@ -70,6 +72,7 @@ class RunOutcome:
     ccc: dict[str, dict[str, float]] | None = None
     test_splits: tuple[str, ...] = ()
     problem: str | None = None
+    fold: str | None = None
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,10 @@ def _summarize(runs: Sequence[RunOutcome]) -> RankedSetting:
     for run in runs:
         for split in run.test_splits:
             ccc = (run.ccc or {})[split]
-            by_split.setdefault(split, []).append(math.fsum(ccc.values()) / len(ccc))
+            # Folds are not test sets of their own: one number stands for all of them.
+            by_split.setdefault(split if run.fold is None else ALL_FOLDS, []).append(
+                math.fsum(ccc.values()) / len(ccc)
+            )
     return RankedSetting(
         rank=0,
         number=runs[0].number,
@@ -163,7 +169,7 @@ def _summarize(runs: Sequence[RunOutcome]) -> RankedSetting:
         test={split: interval(values) for split, values in by_split.items()},
         epochs=sum(run.epochs for run in runs),
         train_s=math.fsum(run.train_s for run in runs),
-        runs=tuple(sorted(runs, key=lambda run: run.seed)),
+        runs=tuple(sorted(runs, key=lambda run: (run.seed, run.fold or ""))),
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from raydec.files.atomic import point_link
 from raydec.runs.run_folder import CONFIG_FILE, MODEL_FOLDER, RunFolder
+from raydec.search.crossval import write_crossval
 from raydec.search.paper_table import write_comparison
 from raydec.search.ranking import (
     RankedSetting,
@@ -35,7 +36,8 @@ class SearchResults:
         study: the search and its location.
         ranking: all settings, best first.
         best: the best run; None if no run has a score.
-        comparisons: the paper's table for every test split, if a baseline was among the settings.
+        comparisons: the paper's table for every test split, if a baseline was among the settings; of a
+            cross-validation, the table of its pooled scores.
         already_finished: whether earlier calls had finished the search, so that nothing was trained.
     """
 
@@ -64,7 +66,11 @@ def conclude(study: Study, *, already_finished: bool = False) -> SearchResults:
     if best is not None:
         _link_best(study, best)
     _write(study, ranking, best)
-    return SearchResults(study, ranking, best, write_comparison(study, ranking), already_finished)
+    if study.plan.folds:
+        tables = write_crossval(study, ranking)
+    else:
+        tables = write_comparison(study, ranking)
+    return SearchResults(study, ranking, best, tables, already_finished)
 
 
 def _write(study: Study, ranking: Sequence[RankedSetting], best: RunOutcome | None) -> None:
@@ -77,7 +83,7 @@ def _write(study: Study, ranking: Sequence[RankedSetting], best: RunOutcome | No
         mode=search.mode,
         keys=list(keys),
         seeds=list(search.seeds),
-        confidence="95%, Student's t over seeds",
+        confidence="95%, Student's t over seeds" + (" and folds" if study.plan.folds else ""),
         trials_folder=study.trials,
         best_run=best.run if best else None,
         raydec_version=__version__,

@@ -132,13 +132,13 @@ def _trial_job(study: Study, share: Placement, store: str) -> TrialJob:
             "training": training,
         }
     )
-    return TrialJob(base, share, config.search.metric, exchange_epochs)
+    return TrialJob(base, share, config.search.metric, exchange_epochs, study.plan.folds)
 
 
 def _check_data(study: Study, store: str) -> None:
     """Refuse a store that lacks data that some trial needs."""
     checked = []
-    for config in study.plan.representatives:
+    for config in study.plan.run_configs:
         if (config.data, config.features) not in checked:
             checked.append((config.data, config.features))
             check_data(_with_store(config, store))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from raydec.runs.run_folder import (
     run_location,
 )
 from raydec.search.config import TuneConfig
+from raydec.search.extension import extends, numbered_settings
 from raydec.search.ledger import Entry, Ledger
 from raydec.search.plan import SearchPlan
 from raydec.search.ranking import RunOutcome, TrialState
@@ -85,21 +88,23 @@ def open_study(plan: SearchPlan) -> Study:
     refuse_other_kind(folder, SEARCH_FILE)
     written = folder.read(SEARCH_FILE)
     if written is not None:
-        _refuse_changes(study, written)
+        _refuse_changes(study, written, Ledger(folder).entries())
     return study
 
 
-def _refuse_changes(study: Study, written: str) -> None:
+def _refuse_changes(study: Study, written: str, begun: Sequence[Entry]) -> None:
     tree = OmegaConf.to_container(OmegaConf.create(written))
     assert isinstance(tree, dict)
     earlier = config_from_dict({str(key): value for key, value in tree.items()}, TuneConfig)
+    assert isinstance(earlier, TuneConfig)
     excused = (*PLACEMENT_KEYS, *_SEARCH_PLACEMENT_KEYS)
     differing = changed_keys(earlier, study.stored_config())
     changed = [key for key in differing if not key.startswith(excused)]
-    if changed:
+    if changed and not extends(earlier, study.plan, changed, begun):
         raise UserError(
             f"search {study.name} exists in {study.location} with another {', '.join(changed[:5])}; "
-            "choose another name, or use the same settings to resume it"
+            "choose another name, or use the same settings to resume it (more search.num_samples or "
+            "search.seeds and a wider search.space extend it)"
         )
 
 
@@ -122,12 +127,12 @@ def all_entries(study: Study) -> list[Entry]:
     ledger = Ledger(RunFolder(study.location))
     known = {entry.key: entry for entry in ledger.entries()}
     if not study.plan.seeds_in_turn:
-        for number, setting in enumerate(study.plan.settings):
-            for seed in study.plan.config.search.seeds:
-                entry = Entry(number, setting, (seed,))
+        for number, setting in numbered_settings(study.plan, ledger.entries()):
+            for seed, fold in itertools.product(study.plan.config.search.seeds, study.plan.folds or (None,)):
+                entry = Entry(number, setting, (seed,), folds=() if fold is None else (fold,))
                 known.setdefault(entry.key, entry)
     entries = [_with_current_setting(study, entry) for entry in known.values()]
-    return sorted(entries, key=lambda entry: (entry.number, entry.seeds))
+    return sorted(entries, key=lambda entry: (entry.number, entry.seeds, entry.folds))
 
 
 def _with_current_setting(study: Study, entry: Entry) -> Entry:
@@ -159,18 +164,18 @@ def read_history(folder: RunFolder) -> list[dict[str, float | int | None]]:
 def collect(study: Study) -> list[RunOutcome]:
     """The outcome of every run of the search so far."""
     return [
-        _outcome(study, entry, seed, run)
+        _outcome(study, entry, seed, fold, run)
         for entry in all_entries(study)
-        for seed, run in zip(entry.seeds, entry.run_names, strict=True)
+        for (seed, fold), run in zip(entry.runs, entry.run_names, strict=True)
     ]
 
 
-def _outcome(study: Study, entry: Entry, seed: int, run: str) -> RunOutcome:
+def _outcome(study: Study, entry: Entry, seed: int, fold: str | None, run: str) -> RunOutcome:
     folder = study.run_folder(run)
     summary = finished_summary(folder)
     scored = score_run(read_history(folder), study.plan.config.search.metric)
     state = _state(entry, summary is not None, scored is not None)
-    outcome = RunOutcome(run, entry.number, entry.setting, seed, state)
+    outcome = RunOutcome(run, entry.number, entry.setting, seed, state, fold=fold)
     if summary is not None:
         outcome = replace(outcome, ccc=summary["ccc"], test_splits=tuple(summary["splits"]["test"]))
     if state == "failed":

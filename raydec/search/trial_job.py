@@ -9,6 +9,8 @@ from typing import Any
 
 from raydec.config import Config
 from raydec.placement import Placement
+from raydec.search.config import TuneConfig
+from raydec.search.folds import with_fold
 from raydec.search.ledger import Entry, run_name
 from raydec.search.plan import apply_setting
 from raydec.search.score import Curve
@@ -46,6 +48,7 @@ class TrialJob:
     share: Placement
     metric: str
     exchange_epochs: int | None
+    folds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,12 @@ class Remaining:
         return len(self.entries) + self.num_new
 
 
-def run_config(base: Config, number: int, setting: Mapping[str, Any], seed: int) -> Config:
+def run_config(
+    job: TrialJob, number: int, setting: Mapping[str, Any], seed: int, fold: str | None = None
+) -> Config:
     """Settings of one run of a search."""
-    config = apply_setting(base, setting)
-    return config.model_copy(update={"name": run_name(number, seed), "seed": seed})
+    config = apply_setting(job.base, setting)
+    if fold is not None:
+        assert isinstance(job.base, TuneConfig) and job.base.search.folds is not None
+        config = with_fold(config, job.base.search.folds, job.folds, fold)
+    return config.model_copy(update={"name": run_name(number, seed, fold), "seed": seed})

@@ -1,0 +1,137 @@
+"""Training that starts from a model instead of random weights: what is taken over, and what is fresh."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+
+from raydec.config import Config
+from raydec.errors import UserError
+from raydec.features.front_end import ChunkFormat, FrontEnd
+from raydec.learning.targets.protocol import Target
+from raydec.learning.targets.registry import Targets
+from raydec.model.directory import load_model
+from raydec.model.hub import local_model
+from raydec.model.network import Network
+from raydec.model.outputs import Outputs
+from raydec.model.saved import NetworkSpec, SavedModel
+
+# Cluster ids mean nothing without the assignment that they come from.
+_ALWAYS_FRESH = "cluster_head.top."
+_TRUNK = "encoder"
+logger = logging.getLogger(__name__)
+
+
+def starting_model(config: Config, front_end: FrontEnd, form: ChunkFormat) -> SavedModel | None:
+    """The model that ``model.init`` names; None where a run starts from random weights.
+
+    Raises:
+        UserError: it cannot be read, or was trained on other features.
+    """
+    if config.model.init is None:
+        return None
+    saved = _loaded(config.model.init)
+    differences = front_end.differences(saved.front_end)
+    if differences:
+        raise UserError(
+            f"model.init={config.model.init} was trained on other features than the store has: "
+            f"{', '.join(differences)}"
+        )
+    if saved.chunks.scale != form.scale:
+        raise UserError(
+            f"model.init={config.model.init} was trained with features.scale={saved.chunks.scale}, not "
+            f"{form.scale}; set features.scale={saved.chunks.scale}"
+        )
+    return saved
+
+
+def keep_label_scale(targets: Targets, saved: SavedModel) -> Targets:
+    """The targets with the label normalisation of a model, for the attributes that it predicts."""
+    scales = {
+        name: (mean, std)
+        for spec, _ in saved.networks
+        for name, mean, std in zip(spec.attributes, spec.label_mean, spec.label_std, strict=True)
+    }
+    return Targets(tuple(_rescaled(target, scales) for target in targets.members), targets.selection)
+
+
+def start_from(saved: SavedModel, network: Network, outputs: Outputs, name: str) -> list[str]:
+    """Take over the weights that fit; heads and layers that do not fit keep their fresh ones.
+
+    Args:
+        saved: the model to start from.
+        network: freshly initialised; changed in place.
+        outputs: what its emotion branch predicts.
+        name: of the model, for messages.
+
+    Returns:
+        The parts that stay fresh.
+
+    Raises:
+        UserError: the trunks differ, so that nothing could be taken over.
+    """
+    spec, given = _best_network(saved, outputs)
+    theirs, ours = given.state_dict(), network.state_dict()
+    fresh = [part for part in _parts(ours) if not _fits(part, ours, theirs, spec, outputs)]
+    if _TRUNK in fresh:
+        raise UserError(
+            f"model.init={name} has another trunk: set model.channels={_listed(spec, 'channels')} "
+            f"model.embedding_dim={spec.model.get('embedding_dim')}"
+        )
+    taken = {
+        key: theirs[key] for key in ours if _part(key) not in fresh and not key.startswith(_ALWAYS_FRESH)
+    }
+    network.load_state_dict(taken, strict=False)
+    if fresh:
+        logger.warning("starting from %s; these parts do not fit and are fresh: %s", name, ", ".join(fresh))
+    return fresh
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(name: str) -> SavedModel:
+    return load_model(local_model(name))
+
+
+def _rescaled(target: Target, scales: Mapping[str, tuple[float, float]]) -> Target:
+    outputs = target.outputs
+    own = zip(outputs.attributes, outputs.label_mean, outputs.label_std, strict=True)
+    chosen = [scales.get(name, (mean, std)) for name, mean, std in own]
+    other = copy.copy(target)
+    means, stds = tuple(mean for mean, _ in chosen), tuple(std for _, std in chosen)
+    other.outputs = replace(outputs, label_mean=means, label_std=stds)
+    return other
+
+
+def _best_network(saved: SavedModel, outputs: Outputs) -> tuple[NetworkSpec, Network]:
+    """Of the networks of a model, the one that shares most outputs, the first of equals."""
+    return max(saved.networks, key=lambda pair: len(set(pair[0].outputs.names) & set(outputs.names)))
+
+
+def _parts(weights: Mapping[str, torch.Tensor]) -> list[str]:
+    return list(dict.fromkeys(map(_part, weights)))
+
+
+def _part(key: str) -> str:
+    return key.split(".")[0]
+
+
+def _fits(
+    part: str,
+    ours: Mapping[str, torch.Tensor],
+    theirs: Mapping[str, torch.Tensor],
+    spec: NetworkSpec,
+    outputs: Outputs,
+) -> bool:
+    if part == "emotion_head" and spec.outputs.names != outputs.names:
+        return False
+    keys = [key for key in ours if _part(key) == part and not key.startswith(_ALWAYS_FRESH)]
+    return all(key in theirs and theirs[key].shape == ours[key].shape for key in keys)
+
+
+def _listed(spec: NetworkSpec, key: str) -> str:
+    return f"[{','.join(map(str, spec.model.get(key, ())))}]"
