@@ -15,7 +15,9 @@ from omegaconf import OmegaConf
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from raydec.config_files import expand_home, read_settings
+from raydec.config_keys import changed_keys as changed_keys
 from raydec.config_keys import explain_validation, keys_of, text_keys, tolerated
+from raydec.config_keys import flatten as flatten
 from raydec.errors import UserError
 from raydec.splits import UNLABELED_SPLIT, OptionalSplits, Splits, joint_name
 from raydec.worker_count import WorkerCount
@@ -349,18 +351,3 @@ def config_yaml(config: Config) -> str:
 def iterate_keys(schema: type[BaseModel] = Config) -> Iterator[tuple[str, str, Any, str]]:
     """Yield ``(dotted key, type, default, one-line description)`` of every setting."""
     return keys_of(schema)
-
-
-def changed_keys(old: Config, new: Config) -> list[str]:
-    """Dotted keys on which two configs differ."""
-    first, second = dict(flatten(old.model_dump(mode="json"))), dict(flatten(new.model_dump(mode="json")))
-    return sorted(key for key in first.keys() | second.keys() if first.get(key) != second.get(key))
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values of a tree of mappings."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

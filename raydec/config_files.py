@@ -117,8 +117,8 @@ def _read_overrides(overrides: Sequence[str], text_keys: Collection[str]) -> Dic
             )
     try:
         tree = OmegaConf.from_dotlist(list(overrides))
-        for item in overrides:
-            key, _, value = item.partition("=")
+        # Of a key that is given twice, the last value counts.
+        for key, value in {item.partition("=")[0]: item.partition("=")[2] for item in overrides}.items():
             node = yaml.compose(value, yaml.SafeLoader)
             if isinstance(node, yaml.ScalarNode) and node.style is None:
                 _keep_text(tree, key, node, text_keys)

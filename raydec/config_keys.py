@@ -71,6 +71,21 @@ def _is_union(annotation: Any) -> bool:
     return typing.get_origin(annotation) in (typing.Union, types.UnionType)
 
 
+def changed_keys(old: BaseModel, new: BaseModel) -> list[str]:
+    """Dotted keys on which two configs differ."""
+    first, second = dict(flatten(old.model_dump(mode="json"))), dict(flatten(new.model_dump(mode="json")))
+    return sorted(key for key in first.keys() | second.keys() if first.get(key) != second.get(key))
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of a tree of mappings."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 def explain_validation(error: ValidationError, schema: type[BaseModel]) -> str:
     """One line for the first problem: key, value, limit, remedy."""
     problem = error.errors(include_url=False)[0]

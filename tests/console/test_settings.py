@@ -108,6 +108,12 @@ def test_a_name_that_yaml_takes_for_something_else_is_taken_as_it_stands(
     assert in_yaml(tmp_path, "data: {store: " + written + "}\n").data.store == name
 
 
+def test_the_last_of_several_values_of_a_key_counts() -> None:
+    assert read("name=007", "name=null").name is None
+    assert read("name=null", "name=007").name == "007"
+    assert read("data.store=1", "data.store=x").data.store == "x"
+
+
 def test_a_single_word_is_a_list_of_one(tmp_path: Path) -> None:
     assert read("data.attributes=arousal").data.attributes == ("arousal",)
     assert read("data.attributes=valence,arousal").data.attributes == ("valence", "arousal")
