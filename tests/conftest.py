@@ -49,7 +49,7 @@ def speech_dir() -> Path:
 
 
 def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
-    """Skip what this machine cannot run, and what has to be asked for, each with its reason."""
+    """Skip tests that this machine cannot run or that must be requested, each with a reason."""
     has_gpu = torch.cuda.is_available()
     may_build_cluster = os.geteuid() == 0 and os.environ.get(CLUSTER_TESTS_VARIABLE) == "1"
     wants_slow = os.environ.get(SLOW_TESTS_VARIABLE) == "1"

@@ -1,4 +1,4 @@
-"""Faults at random moments of a run, and how long it took to get over them."""
+"""Faults at random moments of a run, and the time to recover from them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def comparable(run: Path) -> list[dict[str, Any]]:
-    """The metrics of a run, but for what depends on the clock and on processes."""
+    """The metrics of a run, except those that depend on the clock and on processes."""
     return [
         {key: value for key, value in line.items() if not key.startswith(_NUMBERS_THAT_MAY_DIFFER)}
         for line in lines(run / "metrics.jsonl")
@@ -31,12 +31,12 @@ def comparable(run: Path) -> list[dict[str, Any]]:
 
 
 def address_of(run: Path, role: str) -> str:
-    """Where a process of the group that trains now is."""
+    """The address of a process of the current worker group."""
     return str(_member(run, role)["address"])
 
 
 def pid_of(run: Path, role: str) -> int:
-    """Process id, on its host, of a member of the group that trains now."""
+    """Process id, on its host, of a member of the current worker group."""
     return int(_member(run, role)["pid"])
 
 
@@ -45,7 +45,7 @@ def _member(run: Path, role: str) -> dict[str, Any]:
 
 
 def wait_for(condition: Callable[[], bool], what: str, timeout_s: float, alive: Callable[[], bool]) -> None:
-    """Poll until something is so, for as long as the run is alive."""
+    """Poll a condition until it holds, as long as the run is alive."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert alive(), f"the run ended before {what}"
@@ -56,7 +56,7 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float, alive: 
 def random_moment(run: Path, epochs: int, alive: Callable[[], bool], latest: int | None = None) -> str:
     """Wait for a random point after the first epoch, aimed at epoch ``latest`` or the last but one at most.
 
-    It says what it hit: asking whether a job is alive takes seconds, in which short epochs go by.
+    Returns the actual epoch, because a check whether a job is alive takes seconds and epochs are short.
     """
     metrics = run / "metrics.jsonl"
     epoch = random.randint(1, (latest or epochs - 1) - 1)
@@ -68,7 +68,7 @@ def random_moment(run: Path, epochs: int, alive: Callable[[], bool], latest: int
 
 
 def kill_in_the_middle_of_a_fit(pid: int, timeout_s: float = 300.0) -> None:
-    """Kill a K-means actor while it fits: Ray writes what an actor is doing into its command line."""
+    """Kill a K-means actor while it fits; Ray shows an actor's current task in its command line."""
     doing = Path(f"/proc/{pid}/cmdline")
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -88,7 +88,7 @@ class Recovery:
 
     Args:
         run: its directory.
-        fault: what is done to it, for the table.
+        fault: name of the fault, for the table.
     """
 
     run: Path
@@ -105,7 +105,7 @@ class Recovery:
     def follow(
         self, alive: Callable[[], bool], timeout_s: float = 900.0, *, by_new_group: bool = False
     ) -> None:
-        """Wait for the next epoch to be finished, if need be by a new group of workers."""
+        """Wait until the next epoch is finished, possibly by a new worker group."""
 
         def progressed() -> bool:
             groups = lines(self.run / "workers.jsonl")
@@ -121,7 +121,7 @@ class Recovery:
         self._epoch_s = time.monotonic() - self._begun
 
     def record(self, result: str = "equal") -> None:
-        """Add a line to the table, where one is asked for; to be called when the results were found equal."""
+        """Add a line to the table, if requested; to be called once the results were found equal."""
         table = os.environ.get(TABLE_VARIABLE)
         if not table:
             return

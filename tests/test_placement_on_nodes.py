@@ -1,4 +1,4 @@
-"""How many workers of what size a cluster of several nodes holds, and where gloo listens on each."""
+"""Number and size of workers on a cluster of several nodes, and gloo's address on each."""
 
 import pytest
 
@@ -32,7 +32,7 @@ def test_a_range_of_workers_needs_room_for_the_fewest_only() -> None:
     assert place(config, [Node(2.0)] * 2).num_workers == (2, 4)
     with pytest.raises(UserError, match=r"ray\.num_workers=2 x 2 CPUs"):
         place(config, [Node(3.0)])
-    # Unset cores are shared among the most.
+    # Unset cores are shared among the maximal number of workers.
     assert place(RayConfig(num_workers=(1, 4)), [Node(8.0)]).cpus_per_worker == 2
 
 

@@ -1,4 +1,4 @@
-"""What each trial gets of a cluster."""
+"""Resources of each trial on a cluster."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_wherever_ray_puts_the_actors_every_worker_still_fits(
     if workers > gpus:
         return
     placed = share([Node(1000, gpus)], num_trials=trials, num_workers=workers, gpus_per_worker=fraction)
-    # The worst place for them: all actors on one GPU. In ten-thousandths, as Ray counts.
+    # The worst case: all actors on one GPU. In ten-thousandths, Ray's unit.
     actors = round(placed.max_concurrent * placed.actor_gpus * 10_000)
     worker = round(placed.worker_gpus * 10_000)
     fitting = (10_000 - actors) // worker + (gpus - 1) * (10_000 // worker)

@@ -1,4 +1,4 @@
-"""Three hosts with a cluster brought up on them, once for all tests of this folder that ask for it."""
+"""Three hosts with a running cluster, started once for all tests of this folder that use it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def cluster() -> Iterator[ClusterOfThree]:
 
 @pytest.fixture(scope="module")
 def undisturbed(cluster: ClusterOfThree) -> TrainJob:
-    """A job that has ended well, for others to be compared with."""
+    """A successful job, with which others are compared."""
     with cluster.launcher.dashboard() as address:
         job = TrainJob(cluster, address, "undisturbed", epochs=EPOCHS)
         job.submit()

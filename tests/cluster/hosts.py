@@ -1,8 +1,8 @@
 """Hosts that share one kernel: each has its own address, processes, home, ``/tmp``, ``/dev/shm`` and sshd.
 
-A host is a network namespace on a bridge, and a process that is the first of its own mount, host name, IPC
-and process namespaces. Whatever runs on a host ends with that process, whoever started it; mounts vanish with
-their namespace. Only root can build them.
+A host is a network namespace on a bridge, with a process that is the first in its own mount, host name, IPC
+and process namespaces. All processes of a host end with that process, and its mounts with the namespace. Only
+root can create them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _SSH_OPTIONS = [
 
 
 def why_not() -> str | None:
-    """What this machine lacks to be three hosts, by name; None when it lacks nothing."""
+    """What this machine lacks for running three hosts; None if nothing."""
     missing = sorted(
         {package for command, package in PACKAGES.items() if shutil.which(command, path=_PATH) is None}
     )
@@ -106,7 +106,7 @@ class PretendHosts:
         return done.stdout
 
     def processes(self, address: str) -> dict[int, str]:
-        """Process ids as that host sees them, with their command lines, but for sshd's and our own."""
+        """Process ids on that host, with their command lines, except sshd and our own processes."""
         listing = self.ssh(address, "ps -eo pid=,args=")
         found = {}
         for line in listing.splitlines():
@@ -124,7 +124,7 @@ class PretendHosts:
         return found
 
     def kill_ray(self, address: str) -> None:
-        """End every Ray process of a host with SIGKILL: to the rest, its machine is gone."""
+        """Kill every Ray process of a host with SIGKILL, as if the machine had failed."""
         marks = ("raylet", "ray::", "/ray/", "gcs_server")
         victims = [
             pid for pid, line in self.processes(address).items() if any(mark in line for mark in marks)
@@ -148,7 +148,7 @@ class PretendHosts:
         subprocess.run(["ip", "link", "del", self._tag], capture_output=True)
 
     def leftovers(self, patience_s: float = 30.0) -> list[str]:
-        """What is still there of the hosts after ``patience_s``: processes, namespaces, links, mounts."""
+        """Remains of the hosts after ``patience_s``: processes, namespaces, links, mounts."""
         deadline = time.monotonic() + patience_s
         while True:
             found = [
@@ -211,7 +211,7 @@ class PretendHosts:
         )
 
     def _boot_script(self, root: Path, home: Path, tmp: Path, name: str) -> str:
-        """Private home and temporary folders, in which what all hosts need is still at its place."""
+        """A script that mounts private home and temporary folders, with everything that hosts share."""
         visible = {
             Path(sys.prefix),
             Path(sys.base_prefix).resolve(),

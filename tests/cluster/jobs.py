@@ -1,4 +1,4 @@
-"""A training run as a Ray job, and what it leaves on the shared folder."""
+"""A training run as a Ray job, and its files in the shared folder."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ class TrainJob:
         ]
 
     def submit(self) -> None:
-        """Hand the command in; again after a failure, it goes on with the run."""
+        """Submit the command; after a failure, submitting it again resumes the run."""
         self._attempt += 1
         self._asked, self._alive = time.monotonic(), True
         self._launcher.submit(self._address, self._work, *self._command, job=self._id())
 
     def wait(self, timeout_s: float = 600.0) -> None:
-        """Until the job has ended, well or not."""
+        """Wait until the job has ended, successfully or not."""
         deadline = time.monotonic() + timeout_s
         while self.status() in ("PENDING", "RUNNING"):
             assert time.monotonic() < deadline, f"no end in sight:\n{self.logs()}"

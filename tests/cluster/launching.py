@@ -1,4 +1,4 @@
-"""What somebody does with a cluster, by the commands of docs/cluster.md: up, submit, watch, down."""
+"""The commands of docs/cluster.md for a cluster: up, submit, watch, down."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def derived(shipped: str, addresses: list[str], key: Path, token: Path, storage:
 
 
 class Launcher:
-    """The machine that somebody sits at: it has the cluster file, the token, and ssh to the hosts.
+    """The user's machine, with the cluster file, the token, and ssh to the hosts.
 
     Args:
         folder: its home and temporary files.
@@ -183,7 +183,7 @@ def _wait_for_answer(address: str) -> None:
             urllib.request.urlopen(f"{address}/api/version", timeout=5).read()
             return
         except urllib.error.HTTPError:
-            return  # it answers, and wants the token
+            return  # it responds, but requires the token
         except OSError:
             assert time.monotonic() < deadline, f"nothing answers at {address}"
             time.sleep(0.5)

@@ -45,7 +45,7 @@ def test_without_the_token_nobody_gets_in(cluster: ClusterOfThree) -> None:
 
 
 def test_nothing_but_ray_and_ssh_listens(cluster: ClusterOfThree) -> None:
-    """And the dashboard, which runs jobs, is for the head itself only."""
+    """The dashboard, which can run jobs, listens only on the head's loopback interface."""
     for address in cluster.hosts.addresses:
         listening = cluster.hosts.listening(address)
         assert 8076 in {port for _, port, _ in listening}
@@ -72,7 +72,7 @@ def test_a_host_that_dies_costs_time_and_nothing_else(cluster: ClusterOfThree, u
 
 @pytest.mark.slow
 def test_a_search_spreads_over_the_hosts_and_its_best_model_loads(cluster: ClusterOfThree) -> None:
-    """With a worker as large as a host, two trials at a time need two hosts."""
+    """If a worker needs a whole host, two concurrent trials need two hosts."""
     grid = ["search.searcher=grid", "search.space.clustering.num_clusters=[3,4]", "search.max_concurrent=2"]
     with cluster.launcher.dashboard() as address:
         job = TrainJob(cluster, address, "search", "ray.num_workers=1", *grid, epochs=2, module="raydec.tune")
@@ -87,7 +87,7 @@ def test_a_search_spreads_over_the_hosts_and_its_best_model_loads(cluster: Clust
 
 
 def test_down_leaves_no_process(cluster: ClusterOfThree) -> None:
-    """The last of this file: the cluster is gone after it.
+    """Must be the last test of this file, because it stops the cluster.
 
     The ssh connections from the head to the workers end by themselves, ten seconds after their last command
     (Ray's ``ControlPersist``); whatever is still there long after that is left over.

@@ -1,4 +1,4 @@
-"""A run that asks for one to three workers takes three hosts, loses one, and goes on with two."""
+"""A run with one to three workers uses three hosts, loses one, and continues with two."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_an_elastic_run_goes_on_with_the_hosts_that_are_left(cluster: ClusterOfT
         head = cluster.hosts.addresses[0]
         lost = next(place for n in range(3) if (place := address_of(job.folder, f"rank {n}")) != head)
         cluster.hosts.kill_ray(lost)
-        # Else the launcher brings it up again, and the run goes on with three.
+        # Otherwise the launcher restarts it, and the run continues with three.
         time.sleep(1)
         cluster.hosts.set_cable(lost, plugged=False)
         try:
@@ -48,7 +48,7 @@ def test_an_elastic_run_goes_on_with_the_hosts_that_are_left(cluster: ClusterOfT
         assert job.status() == "SUCCEEDED", job.logs()
     assert hosts_of(job, 0) == sorted(cluster.hosts.addresses)
     assert hosts_of(job, -1) == sorted(set(cluster.hosts.addresses) - {lost})
-    # World-size invariance: other sums, the same numbers but for rounding, which training amplifies.
+    # World-size invariance: the numbers agree up to rounding, which training amplifies.
     for ours, theirs in zip(job.metrics(), undisturbed.metrics(), strict=True):
         assert ours["train/loss_emotion"] == pytest.approx(theirs["train/loss_emotion"], rel=1e-2)
     recovery.record("as with three workers")

@@ -20,7 +20,7 @@ TEXT = "η² ≤ 0.5 – “é”…"
 
 
 def printed_in(encoding: str, main: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """What is printed on a terminal that refuses characters which its encoding lacks."""
+    """The output on a terminal that rejects characters that its encoding lacks."""
     printed = io.BytesIO()
     streams = [io.TextIOWrapper(printed, encoding, "strict", write_through=True) for _ in range(2)]
     with monkeypatch.context() as patch:
@@ -36,7 +36,7 @@ def say_everything(arguments: Sequence[str]) -> None:
     note(TEXT)
     print_table(TEXT, ["a", TEXT], [["b", TEXT]])
     sys.stdout.write(f"{TEXT}\n")
-    # What Python makes of a file name that is not valid UTF-8.
+    # Python's representation of a file name that is not valid UTF-8.
     note("caf\udce9.wav")
     raise UserError(f"{TEXT} caf\udce9.wav")
 

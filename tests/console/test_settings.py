@@ -1,4 +1,4 @@
-"""What people write on command lines and into config files, and what becomes of it."""
+"""Interpretation of command lines and config files."""
 
 from pathlib import Path
 

@@ -347,7 +347,7 @@ def test_notes_say_what_weakens_the_numbers(tmp_path: Path) -> None:
 
 
 def test_a_trained_model_scores_what_its_run_wrote_down(store: FeatureStore, tmp_path: Path) -> None:
-    """The same CCC as in summary.json, for the same model and splits, by another path through the code."""
+    """The evaluation gives the CCC of summary.json for the same model and splits."""
     config = Config.model_validate(
         {
             "name": "tiny",

@@ -23,7 +23,7 @@ RATE = 16_000
 
 
 def whole(path: Path) -> np.ndarray:
-    """The same by the libraries alone, all samples at once."""
+    """The same with only the libraries, all samples at once."""
     samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     mono = samples.mean(axis=1, dtype=np.float32)
     return mono if rate == RATE else soxr.resample(mono, rate, RATE, quality="HQ")
@@ -65,7 +65,7 @@ def test_levels_are_those_of_the_whole(tmp_path: Path) -> None:
 
 
 def test_channels_that_cancel_only_on_the_whole(tmp_path: Path) -> None:
-    """One loud place where they do not cancel settles it for all blocks, wherever it is."""
+    """One loud place at which they do not cancel is enough for all blocks, wherever it is."""
     left = voice(0, 4.0)
     cancelling = np.stack([left, -left], axis=1)
     soundfile.write(tmp_path / "a.wav", cancelling, RATE, subtype="FLOAT")

@@ -1,4 +1,4 @@
-"""What is said about levels: DC offsets and clicks, in ``prepare`` and on recorded speech."""
+"""Warnings about levels: DC offsets and clicks, in ``prepare`` and on recorded speech."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The feature store: what is in it, what it refuses, and that an interruption costs nothing."""
+"""The feature store: its content, its errors, and resuming after an interruption."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def test_values_and_gradients_hold_far_from_zero_and_at_any_scale(scale: float, 
     result = moments_over(prediction, torch.from_numpy(y_moved), [1, 77]).ccc()
     # A shift rounds the inputs themselves; the oracle must see the same ones.
     x_seen, y_seen = x_moved[:, 0] - shift, y_moved[:, 0] - shift
-    # Means are kept in float64: their rounding, relative to the spread, bounds what can be had.
+    # Means are float64: their rounding error relative to the spread limits the accuracy.
     rel = 1e-9 + 1e-15 * shift / scale
     assert result.item() == pytest.approx(oracle(x_seen, y_seen), rel=rel)
     assert concordance(x_moved[:, 0], y_moved[:, 0]) == pytest.approx(oracle(x_seen, y_seen), rel=rel)

@@ -43,7 +43,7 @@ def blobs(
 def slow_lloyd(
     x: np.ndarray, init: np.ndarray, max_iterations: int, tolerance: float
 ) -> tuple[np.ndarray, int]:
-    """The contract, in float64 and without any thought of speed. No cluster may run empty."""
+    """A slow float64 implementation of the same algorithm. No cluster may become empty."""
     x, centroids, previous = x.astype(np.float64), init.astype(np.float64), np.inf
     for iteration in range(max_iterations):
         distances = cdist(x, centroids, "sqeuclidean")
@@ -57,7 +57,7 @@ def slow_lloyd(
 
 
 def check_consistent(result: KMeansResult, x: np.ndarray, num_clusters: int) -> None:
-    """Labels, sizes and inertia are those of the centroids, whatever made them."""
+    """Labels, sizes and inertia agree with the centroids."""
     distances = cdist(x.astype(np.float64), result.centroids.astype(np.float64), "sqeuclidean")
     own = distances[np.arange(len(x)), result.labels]
     np.testing.assert_allclose(own, distances.min(1), rtol=1e-4, atol=1e-6 * max(distances.max(), 1e-30))
@@ -367,7 +367,7 @@ def test_several_workers_get_what_one_gets(shares: list[int], max_fit_rows: int 
     def run(rank: int) -> ClusterAssignment:
         worker = ThreadWorker(rank, desk, barrier)
         config = ClusteringConfig(num_clusters=6, max_fit_rows=max_fit_rows)
-        # Whoever fits never sees more than the sample.
+        # The fit gets only the sample.
         fitting = LocalClusterer(worker, config.model_copy(update={"max_fit_rows": None}))
         clusterer = past_one_process(fitting, worker, config)
         share = x[bounds[rank] : bounds[rank + 1]]

@@ -1,7 +1,7 @@
-"""What raydec asks of cuML: against the wheel where it is installed, and against a stand-in everywhere.
+"""raydec's calls of cuML, checked against the wheel if it is installed, and against a stand-in everywhere.
 
-The wheel can be imported without a GPU, so that names and types are checked on any machine; only its fit
-needs one.
+The wheel can be imported without a GPU, so names and types are checked on any machine; only its fit needs
+one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from raydec.learning.row_blocks import RowBlocks
 
 HAS_CUML = importlib.util.find_spec("cuml") is not None
 
-# Run in a process of its own: cuML takes seconds to import and brings a compiler along.
+# Run in a separate process, because cuML takes seconds to import and loads a compiler.
 ASK = """
 import inspect, json, sys
 import numpy as np
@@ -50,11 +50,11 @@ print(json.dumps({
 
 
 class StandIn:
-    """cuML's KMeans as its documentation and its source (26.4) have it, on the CPU.
+    """cuML's KMeans according to its documentation and its source (26.4), on the CPU.
 
-    Keyword arguments alone; an array for ``init`` is copied and its shape checked; ``tol`` is a share of the
-    cost by which it has to fall, or how far centroids have to move; a cluster that loses its rows keeps its
-    centroid for good; the count of iterations runs one past the limit where that ended them.
+    It accepts only keyword arguments. An array for ``init`` is copied and its shape checked. ``tol`` is the
+    share by which the cost has to fall, or the distance that centroids have to move. A cluster that loses its
+    rows keeps its centroid. If the limit ended the iterations, their count exceeds the limit by one.
     """
 
     made: list[dict[str, Any]]
@@ -91,7 +91,7 @@ class StandIn:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """The arguments of every model that is made of the stand-in."""
+    """The arguments of every model that is created with the stand-in."""
     StandIn.made = []
     monkeypatch.setitem(sys.modules, "cuml", SimpleNamespace(KMeans=StandIn))
     stream = SimpleNamespace(synchronize=lambda: None)
@@ -148,7 +148,7 @@ def test_it_finds_what_lloyd_finds(made: list[dict[str, Any]]) -> None:
 
 
 def test_the_limit_of_iterations_is_never_exceeded(made: list[dict[str, Any]]) -> None:
-    """cuML counts one more where it stopped at the limit."""
+    """cuML counts one iteration too many if it stopped at the limit."""
     x = np.random.default_rng(1).normal(size=(500, 6)).astype(np.float32)
     assert fit(x, x[:8], max_iterations=2)[1] == 2
 
@@ -198,5 +198,5 @@ def test_the_wheel_takes_and_documents_what_is_asked_of_it(made: list[dict[str, 
     if told["problem"] is None:
         assert told["kind_of_centroids"].startswith("cupy") and 1 <= told["n_iter"] <= plain["max_iter"] + 1
     else:
-        # What raydec takes for "cuML does not work here".
+        # The exceptions that raydec interprets as "cuML does not work here".
         assert "RuntimeError" in told["problem"]

@@ -1,4 +1,4 @@
-"""Training that leaves the finite numbers stops where it did, and says so."""
+"""Training that diverges to non-finite values stops immediately with a message."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A collective that a rank does not come to ends in time, and says which rank it waited for."""
+"""A collective without one of its ranks times out, and the error names the rank."""
 
 import socket
 import time

@@ -160,7 +160,7 @@ def test_the_published_validation_depends_on_the_batches_and_the_exact_one_does_
     """The deliberate difference, pinned: the mean over batches of chunks against the CCC of a split."""
     rng = np.random.default_rng(0)
     truth = rng.normal(size=256)
-    speaker_offset = np.repeat(rng.normal(scale=0.5, size=4), 64)  # utterances of a speaker stand together
+    speaker_offset = np.repeat(rng.normal(scale=0.5, size=4), 64)  # utterances of a speaker are consecutive
     chunks = (0.6 * truth + speaker_offset)[:, None] + rng.normal(scale=0.7, size=(256, 11))
 
     def published(order: np.ndarray, batch: int) -> float:
@@ -177,5 +177,5 @@ def test_the_published_validation_depends_on_the_batches_and_the_exact_one_does_
     by_size = {batch: published(in_order, batch) for batch in (16, 64, 256)}
     assert max(by_size.values()) - min(by_size.values()) > 0.02
     assert abs(published(shuffled, 64) - by_size[64]) > 0.02
-    # One chunk says less than the mean of eleven: every published value is lower.
+    # One chunk is less accurate than the mean of eleven, so every published value is lower.
     assert exact - max(by_size.values()) > 0.05

@@ -1,4 +1,4 @@
-"""A run in this process that stops after any epoch ends as if it had not (no Ray needed)."""
+"""A run in this process that is stopped after any epoch and resumed ends with the same numbers (no Ray)."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from raydec.learning.training import Training
 
 
 class Killed(BaseException):
-    """Stands in for the end of the process."""
+    """Simulates the end of the process."""
 
 
 def config(store: Path, folder: Path, name: str, **training: object) -> Config:

@@ -1,4 +1,4 @@
-"""Which utterances play which part, and whose statistics a run uses."""
+"""Use of splits for training, validation and test, and the statistics for normalisation."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What is learned from labels: rows, encoding, and losses that merge over workers."""
+"""Targets: rows, encoding, and losses that can be merged over workers."""
 
 from __future__ import annotations
 

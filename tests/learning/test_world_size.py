@@ -1,4 +1,4 @@
-"""Two gloo processes walk the path of one (DESIGN 6.3), without Ray."""
+"""Two gloo processes train like one, without Ray."""
 
 import json
 from pathlib import Path
@@ -71,7 +71,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def group_folder(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes left, for every variant."""
+    """The results of two processes, for every variant."""
     folder = tmp_path_factory.mktemp("group")
     mp.spawn(train_in_group, (str(store), str(folder)), nprocs=2)
     return folder

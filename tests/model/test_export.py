@@ -32,7 +32,7 @@ def session_of(path: Path) -> onnxruntime.InferenceSession:
 
 
 def torch_outputs(saved: SavedModel, chunks: np.ndarray) -> dict[str, np.ndarray]:
-    """The same from the networks themselves, put together by hand."""
+    """The same outputs, combined from the networks step by step."""
     scores, found = [], {}
     for spec, network in saved.networks:
         with torch.no_grad():
@@ -101,7 +101,7 @@ def test_one_network_without_a_cluster_head(tmp_path: Path) -> None:
     session = session_of(tmp_path / "model.onnx")
     assert [output.name for output in session.get_outputs()] == ["scores", "embedding"]
     assert_same_outputs(session, saved, noise(3, 62, 128))
-    # The decoder takes no part in a prediction: its weights stay behind.
+    # The decoder is not needed for predictions, so its weights are not exported.
     size = (tmp_path / "model.onnx").stat().st_size
     num_used = sum(p.numel() for n, p in saved.networks[0][1].named_parameters() if "decoder" not in n)
     assert size < 4 * num_used + 100_000

@@ -1,4 +1,4 @@
-"""Models on the Hub: what is asked of its client, and what a person is told. The client is a fake."""
+"""Models on the Hub, with a fake client: calls of the client, and messages to the user."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from raydec.model.directory import save_model
 
 
 class FakeHub:
-    """Repositories as folders; files that were not asked for are not given, as with the real client."""
+    """Repositories as folders; like the real client, it returns only requested files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -58,7 +58,7 @@ def copy(source: Path, target: Path, allow_patterns: list[str]) -> Path:
 
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
-    """The Hub, and a model directory in the working directory; beside the model lies what must not travel."""
+    """The Hub, and a model directory in the working directory with files that must not be uploaded."""
     client = FakeHub(tmp_path / "hub")
     monkeypatch.setattr(hub, "open_hub", lambda: client)
     monkeypatch.chdir(tmp_path)
@@ -90,7 +90,7 @@ def test_predict_takes_models_by_their_name_and_revision(fake: FakeHub) -> None:
     assert cli.main(["predict", "hf:me/emotions@v1.0", "a.wav", "--out", "hub.csv"]) == 0
     assert cli.main(["predict", "model", "a.wav", "--out", "local.csv"]) == 0
     assert Path("hub.csv").read_bytes() == Path("local.csv").read_bytes()
-    # The same model under another name goes on with the same table.
+    # The same model under another name resumes the same table.
     assert cli.main(["predict", "model", "a.wav", "--out", "hub.csv"]) == 0
 
 

@@ -27,7 +27,7 @@ def test_shared_statistics_equal_exact_ones_on_a_gpu(dtype: torch.dtype, toleran
     found = run(layer, x)
     for name, exact in run(nn.BatchNorm2d(32).cuda().double(), x.double()).items():
         if name == "dbias" and dtype == torch.bfloat16:
-            continue  # 127,000 rounded terms that nearly cancel: what is left is mostly rounding
+            continue  # 127,000 rounded terms that nearly cancel, so the sum is mostly rounding error
         assert (found[name].double() - exact).abs().max() < tolerance * exact.abs().max(), name
 
 

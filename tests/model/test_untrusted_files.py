@@ -1,4 +1,4 @@
-"""Files of a feature store or checkpoint from a stranger cannot run code, whatever is in them."""
+"""Feature stores and checkpoints from untrusted sources cannot run code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report: its numbers are evaluate's, its file needs no other, and nothing in data can run in it."""
+"""The report: its numbers equal those of evaluate, it is self-contained, and data cannot run as code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reports as a reader meets them: in Chromium, on a screen in light and dark, on paper, on a phone."""
+"""Reports in Chromium: on a screen in light and dark, in print, on a phone."""
 
 from __future__ import annotations
 

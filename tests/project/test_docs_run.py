@@ -1,4 +1,4 @@
-"""The documents' commands run as they stand, on a small corpus with a small network; so does the notebook."""
+"""The commands of the documents and the notebook run unchanged, on a small corpus with a small network."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from raydec.console.terminal import run_entry_point
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(<!-- [^>]*-->\n)?```bash\n(.*?)```", re.DOTALL)
-# What a command is given on top, so that it takes seconds.
+# Added to every command, so that it takes seconds.
 SMALL = (*TINY, "training.epochs=1")
 ELSEWHERE = {"/data/MSP-Podcast": "msp", "/data/podcasts": "podcasts"}
 
 
 def blocks() -> Iterator[tuple[str, list[str]]]:
-    """Bash blocks that are not marked as not run: where each is, and its commands."""
+    """Name and commands of every bash block, except those that are marked as not run."""
     for document in DOCUMENTS:
         for number, (mark, text) in enumerate(BLOCK.findall(document.read_text(encoding="utf-8"))):
             if not re.search(r"not run by the tests|run by the \w+ tests only", mark):
@@ -47,7 +47,7 @@ def has_verbs(commands: list[str]) -> bool:
 
 
 @pytest.mark.parametrize("block", RUN)
-def test_what_is_no_command_of_raydec_is_known_to_work_otherwise(block: str) -> None:
+def test_commands_of_other_programs_are_known_to_work(block: str) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     contributing = ROOT / "CONTRIBUTING.md"
     for command in RUN[block]:
@@ -63,7 +63,7 @@ def test_what_is_no_command_of_raydec_is_known_to_work_otherwise(block: str) -> 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which somebody has followed the README's five commands."""
+    """A folder in which the README's five commands were run."""
     place = tmp_path_factory.mktemp("newcomer")
     write_material(place)
     (five,) = [name for name, commands in RUN.items() if name.startswith("README") and len(commands) == 5]

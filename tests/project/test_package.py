@@ -64,7 +64,7 @@ def test_only_ray_runtime_imports_ray() -> None:
 
 def test_import_contracts_hold(tmp_path: Path) -> None:
     pytest.importorskip("importlinter.cli", reason="import-linter is in the dev extra")
-    # In a process of its own: it disables every logger that exists.
+    # In a separate process, because it disables every existing logger.
     code = "import sys, importlinter.cli as cli; sys.exit(cli.lint_imports(cache_dir=sys.argv[1]))"
     command = [sys.executable, "-c", code, str(tmp_path)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -131,7 +131,7 @@ def test_the_package_is_found_where_the_tests_are() -> None:
 
 
 def test_every_name_that_a_function_uses_is_defined() -> None:
-    """What ruff and mypy would find, were they not told to overlook the axes in jaxtyping's texts."""
+    """ruff and mypy ignore undefined names, because of the axis names in jaxtyping annotations."""
     code = f"""
 import builtins, dis, importlib, types
 def undefined(code, known):

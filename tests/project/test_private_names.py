@@ -1,4 +1,4 @@
-"""Ray's private names are used by one room alone."""
+"""Ray's private names are used in only one package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "raydec"
 DOOR = PACKAGE / "ray_runtime" / "fast_start"
-# `ray.train.v2` is where Ray Train's present version is kept until it takes the place of the first.
+# `ray.train.v2` is the present version of Ray Train until it replaces the first one.
 PRIVATE = re.compile(r"^ray\.(.*\.)?(_(?!_)\w*|v2)\b")
 
 
@@ -26,7 +26,7 @@ def dotted(node: ast.AST) -> str | None:
 
 
 def of_ray(tree: ast.AST) -> dict[str, str]:
-    """Names that are bound to something of Ray, with what that is."""
+    """Names that are bound to objects of Ray, and the full names of these objects."""
     names: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -39,7 +39,7 @@ def of_ray(tree: ast.AST) -> dict[str, str]:
 
 
 def uses(tree: ast.AST) -> Iterator[str]:
-    """Everything of Ray's that a module names: imports, attributes, texts, methods of Ray's classes."""
+    """All names of Ray that a module uses: imports, attributes, texts, methods of Ray's classes."""
     names = of_ray(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""When Ray's private names are used, and what says why they are not."""
+"""Conditions under which Ray's private names are used, and the log message if they are not."""
 
 from __future__ import annotations
 
@@ -74,6 +74,6 @@ def test_without_it_no_nodes_are_promised(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_the_door_itself_needs_no_ray() -> None:
-    """Its check of the names is a module of its own, so that a missing name cannot break an import."""
+    """The check of the names is a separate module, so that a missing name cannot break an import."""
     lines = inspect.getsource(fast_start).splitlines()
     assert not [line for line in lines if line.startswith(("import ray", "from ray."))]

@@ -1,4 +1,4 @@
-"""Which processes a Ray of our own consists of; each start in a process of its own, as in a run."""
+"""The processes of a local Ray; each start in a separate process, as in a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Ray Train is not made to start: helpers without a use, torch in its controller and its driver."""
+"""Things that Ray Train does not start: useless helpers, and torch in its controller and its driver."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever is killed at whatever moment, a run ends with the numbers of an undisturbed one."""
+"""Whatever is killed, and whenever, a run ends with the numbers of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_the_same_command_goes_on_after_its_driver_was_killed(
 ) -> None:
     run = tmp_path / "runs" / "disturbed"
     with training(store, run) as driver:
-        # Early: its workers train on until they notice, or the next command stops them.
+        # Early, because its workers continue until they notice or the next command stops them.
         moment = random_moment(run, EPOCHS, lambda: driver.poll() is None, latest=EPOCHS // 2)
         recovery = Recovery(run, "kill -9 the driver, then the same command", moment)
         os.kill(driver.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""One long run, many kills: it ends with the undisturbed numbers, and nothing piles up on the way."""
+"""A long run with many kills ends with the undisturbed numbers and leaks nothing."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def marked_processes(mark: bytes) -> list[int]:
 
 
 def open_files(pids: list[int]) -> int:
-    """But for those of Ray's log monitor, which keeps the logs of dead workers open, 200 at most."""
+    """Open files, except those of Ray's log monitor, which keeps up to 200 logs of dead workers open."""
     count = 0
     for pid in pids:
         try:

@@ -27,7 +27,7 @@ SMALL = [
     "model.channels=[4,4,8,8,16,16,16]",
     "model.embedding_dim=32",
     "model.latent_dim=16",
-    # Small batches and large steps: after three epochs of eight utterances something is to be predicted.
+    # Small batches and large steps, so that three epochs of eight utterances suffice to learn something.
     "training.batch_utterances=2",
     "training.epochs=3",
     "training.adam_learning_rate=0.01",

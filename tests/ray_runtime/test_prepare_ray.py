@@ -1,4 +1,4 @@
-"""Preparing on Ray: the same bytes as in one process, failures in words, nothing lost to Ctrl-C."""
+"""Preparing on Ray: the same bytes as in one process, readable errors, nothing lost after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -97,14 +97,14 @@ def test_a_worker_that_dies_again_and_again_is_reported() -> None:
 
 
 def test_an_interrupt_keeps_what_is_finished(tmp_path: Path) -> None:
-    # In a process of its own: an interrupt that arrives late must not end the tests.
+    # In a separate process, so that a late interrupt does not end the tests.
     write_corpus(tmp_path / "audio", many(800))
     store = tmp_path / "store"
     command = [sys.executable, "-m", "raydec.prepare", tmp_path / "audio", store, "--workers", "1"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while process.poll() is None and not list(store.glob("frames-*.json")):
         time.sleep(0.01)
-    # To the whole group, as a terminal does, and once.
+    # Once to the whole process group, as a terminal does.
     os.killpg(process.pid, signal.SIGINT)
     _, messages = process.communicate(timeout=60)
     assert process.returncode == 130, messages
@@ -120,7 +120,7 @@ def test_an_interrupt_keeps_what_is_finished(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("swallowed", [False, True])
 def test_an_interrupt_is_raised_even_if_someone_swallows_it(swallowed: bool) -> None:
-    # Ray Tune and Ray Data have their own in a process that used them, which does not raise.
+    # Ray Tune and Ray Data install handlers that do not raise.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt), _kept_interrupts() as check_interrupted:
@@ -156,7 +156,7 @@ def test_something_else_than_ray_at_the_address_is_noticed() -> None:
 
 
 def subprocess_error(address: str) -> str:
-    """What start_ray says in a process of its own, and that it says nothing else."""
+    """The only message of start_ray in a separate process."""
     code = (
         "import sys, time, ray\n"
         "from raydec.errors import UserError\n"

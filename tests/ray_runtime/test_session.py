@@ -1,4 +1,4 @@
-"""A cluster address is tried in seconds, and by what answers there, before Ray would wait for minutes."""
+"""A cluster address is checked in seconds, where Ray would wait for minutes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from raydec.ray_runtime.session import _niceness, check_address
 
 @pytest.fixture
 def grpc_port() -> Iterator[int]:
-    """A gRPC server that knows no method, as a Ray of another version knows not ours."""
+    """A gRPC server without any method, like a Ray of another version without the probed method."""
     server = grpc.server(ThreadPoolExecutor(1))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()

@@ -1,4 +1,4 @@
-"""Where Ray Train's controller runs, and what an interrupt leaves behind; each trainer in its own process."""
+"""The process of Ray Train's controller, and interrupts; each trainer in a separate process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 
 IS_FAST = fast_start.is_usable("train")
 
-# Says in a file where its controller is, then works until it is told to end.
+# Writes the process of its controller to a file, then works until it is stopped.
 INSIDE = """
 import asyncio, signal, sys, time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Training on real Ray workers: one path for any number of them, and no work lost to a kill."""
+"""Training on real Ray workers: the same path for any number of workers, and no work lost after a kill."""
 
 import json
 import os
@@ -114,7 +114,7 @@ def test_a_killed_run_ends_with_the_numbers_of_an_undisturbed_one(store: Path, t
     )
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
-    # K-means really ran in an actor of its own, which lived on through the epochs.
+    # K-means ran in a separate actor, which lived through all epochs.
     metrics = lines(tmp_path / "undisturbed" / "metrics.jsonl")
     assert len({line["kmeans/actor_pid"] for line in metrics}) == 1
     ages = [line["kmeans/actor_age_s"] for line in metrics]

@@ -1,4 +1,4 @@
-"""Searches under Ray Tune, as people start them: killed and gone on with, exchanging checkpoints, failing."""
+"""Searches with Ray Tune from the command line: killed and resumed, exchanging checkpoints, failing."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_killed_search_goes_on_and_trains_nothing_twice(store: Path, tmp_path:
     assert (first / "summary.json").stat().st_mtime_ns == finished_at
     document = results(tmp_path / "k")
     assert [entry["state"] for entry in document["settings"]] == ["finished"] * 3
-    # It went on from its checkpoint: the first epoch is the one that was trained before the kill.
+    # It resumed from its checkpoint: the first epoch is the one that was trained before the kill.
     assert (second / "metrics.jsonl").read_text().splitlines()[0] == epoch_before
     assert os.readlink(tmp_path / "k" / "best").startswith("trials/")
     assert (tmp_path / "k" / "best" / "model.safetensors").is_file()
@@ -200,7 +200,7 @@ def test_a_search_of_which_everything_failed_says_so_by_its_status(
     store: Path, tmp_path: Path, two_cpus: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = ["training.epochs=1", "search.searcher=grid", "search.space.clustering.num_clusters=[3]"]
-    # Another run's settings: the user's mistake, which trying again would not mend.
+    # Another run's settings: a user's mistake, which a retry would not fix.
     others = tmp_path / "a" / "trials" / "0000-s31" / "config.yaml"
     others.parent.mkdir(parents=True)
     others.write_text("training: {epochs: 7}\n")

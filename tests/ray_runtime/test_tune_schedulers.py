@@ -1,4 +1,4 @@
-"""What Tune's schedulers and the searcher are told after an interruption; no Ray is started."""
+"""State of Tune's schedulers and the searcher after an interruption, without starting Ray."""
 
 from __future__ import annotations
 

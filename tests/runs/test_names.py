@@ -1,4 +1,4 @@
-"""What a name stands for: a run to be resumed, a finished one, or something else altogether."""
+"""The meaning of a run's name: a run to be resumed, a finished run, or something else."""
 
 import shutil
 from pathlib import Path
@@ -20,7 +20,7 @@ from raydec.search.state import open_study
 
 
 class Killed(BaseException):
-    """Stands in for the end of the process."""
+    """Simulates the end of the process."""
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_an_unfinished_run_of_other_settings_is_left_alone(store: Path, tmp_path
     begin(resolve(settings(store, tmp_path)))
     assert resolve(settings(store, tmp_path, "seed=7")).name == "store-2"
     assert resolve(settings(store, tmp_path, "training.epochs=5")).name == "store-2"
-    # Where it computes is not what it computes.
+    # Placement does not affect the results.
     assert resolve(settings(store, tmp_path, "training.keep_checkpoints=5")).name == "store"
 
 

@@ -1,4 +1,4 @@
-"""Full, read-only and damaged storage: one line that says what to do, and the last checkpoint still loads."""
+"""Full, read-only and damaged storage: a one-line error with a remedy, and the last checkpoint is intact."""
 
 from __future__ import annotations
 

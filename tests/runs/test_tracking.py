@@ -26,7 +26,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Service:
-    """Stands for a service's client, and remembers what it was told."""
+    """A fake client of a service that records its calls."""
 
     def __init__(self) -> None:
         self.settings: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""What a search believes ``metrics.jsonl`` to have is what a run writes."""
+"""The metrics that a search accepts are those that a run writes."""
 
 from __future__ import annotations
 

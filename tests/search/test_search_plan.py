@@ -1,4 +1,4 @@
-"""From a config to settings that are known to be valid."""
+"""Deriving valid settings from a search's config."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_papers_experiment_is_variants_crossed_with_a_space() -> None:
     ]
     space = {"data.attributes": [["arousal"], ["valence"]], "data.unlabeled_utterances": [0, 50]}
     plan = plan_of({"searcher": "grid", "variants": variants, "space": space})
-    # The regressor has no use for unlabeled speech: its variant's word is last, and nothing is done twice.
+    # The regressor does not use unlabeled speech: its variant overrides the space, without duplicates.
     assert len(plan.settings) == 2 * 1 + 3 * 2 * 2
     regressors = [setting for setting in plan.settings if setting["model.kind"] == "regressor"]
     assert [setting["data.unlabeled_utterances"] for setting in regressors] == [0, 0]

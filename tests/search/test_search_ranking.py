@@ -1,4 +1,4 @@
-"""Ranking settings over seeds, and what is written of it."""
+"""Ranking settings over seeds, and writing the ranking."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a killed search finds of itself: ledger, run directories, and what they leave to do."""
+"""Resuming a killed search from its ledger and run directories."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_finished_stays_stopped_stays_and_begun_goes_first(tmp_path: Path) -> No
         ledger.begin(entry)
     ledger.end("0000-s2", "stopped")
     ledger.end("0001-s1", "failed", problem="memory")
-    # Killed after the run ended but before the ledger heard of it.
+    # Killed after the run ended but before this was recorded in the ledger.
     write_run(study, "0000-s1", [0.1, 0.3, 0.2], finished=True)
     write_run(study, "0000-s2", [0.05])
     write_run(study, "0001-s2", [0.2])
@@ -147,7 +147,7 @@ def test_other_settings_under_the_same_name_are_refused_by_name(tmp_path: Path) 
 
 
 def test_results_of_a_search_on_a_shared_folder_go_there(tmp_path: Path) -> None:
-    """As a Ray job's do: its own folder is temporary, and nothing has been written to it."""
+    """As for a Ray job, whose own folder is temporary; nothing is written there."""
     output_dir, shared = tmp_path / "job", tmp_path / "shared"
     study = study_of(output_dir, GRID, storage_path=str(shared))
     assert study.local == shared / "s"

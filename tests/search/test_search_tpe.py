@@ -1,4 +1,4 @@
-"""Optuna's estimator behind the search space: what it proposes and what it is told."""
+"""Proposals of Optuna's estimator over the search space, and its use of scores."""
 
 from __future__ import annotations
 
