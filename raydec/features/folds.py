@@ -1,4 +1,4 @@
-"""Divides the labeled utterances of a store into folds, whatever its own splits are."""
+"""Divides the labeled utterances of a store into folds, independently of its splits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from raydec.features.store import FeatureStore
 from raydec.splits import UNLABELED_SPLIT
 
 FEWEST_FOLDS = 3
-"""One to test, one to choose the epoch, one to train on."""
+"""One for test, one for choosing the epoch, one for training."""
 
 
 def fold_names(store: FeatureStore, folds: FoldsConfig) -> tuple[str, ...]:
@@ -25,11 +25,11 @@ def fold_names(store: FeatureStore, folds: FoldsConfig) -> tuple[str, ...]:
 
 
 def divide(store: FeatureStore, folds: FoldsConfig) -> FeatureStore:
-    """The store with folds instead of its splits; its unlabeled utterances stay unlabeled.
+    """The store with folds instead of its splits; unlabeled utterances stay unlabeled.
 
-    Utterances that share a value of the column share a fold. With ``k`` folds, values are dealt out from the
-    most frequent to the rarest, each to the fold that has fewest utterances: the result depends on nothing
-    but the store.
+    Utterances with the same value in the column are in the same fold. With ``k`` folds, values are assigned
+    from the most to the least frequent, each to the fold with the fewest utterances. The result depends only
+    on the store.
 
     Raises:
         UserError: the column does not exist, has an empty cell, or has fewer values than there are folds.
@@ -55,7 +55,7 @@ def _fold_of(store: FeatureStore, folds: FoldsConfig) -> dict[str, str]:
     number = len(counts) if folds.k is None else folds.k
     if len(counts) < max(number, FEWEST_FOLDS):
         raise UserError(
-            f"folds by {folds.by}: {store.path} has {len(counts)} different values, and "
+            f"folds by {folds.by}: {store.path} has {len(counts)} different values, but "
             f"{max(number, FEWEST_FOLDS)} folds need as many; lower k, or divide by another column"
         )
     names = [f"fold{index:0{len(str(number - 1))}d}" for index in range(number)]

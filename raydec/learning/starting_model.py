@@ -1,4 +1,4 @@
-"""Training that starts from a model instead of random weights: what is taken over, and what is fresh."""
+"""Starts training from a model instead of random weights; parts that do not fit stay random."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from raydec.model.network import Network
 from raydec.model.outputs import Outputs
 from raydec.model.saved import NetworkSpec, SavedModel
 
-# Cluster ids mean nothing without the assignment that they come from.
+# Cluster ids are meaningless without the assignment from which they come.
 _ALWAYS_FRESH = "cluster_head.top."
 _TRUNK = "encoder"
 logger = logging.getLogger(__name__)
 
 
 def starting_model(config: Config, front_end: FrontEnd, form: ChunkFormat) -> SavedModel | None:
-    """The model that ``model.init`` names; None where a run starts from random weights.
+    """The model of ``model.init``; None if the run starts from random weights.
 
     Raises:
         UserError: it cannot be read, or was trained on other features.
@@ -39,7 +39,7 @@ def starting_model(config: Config, front_end: FrontEnd, form: ChunkFormat) -> Sa
     differences = front_end.differences(saved.front_end)
     if differences:
         raise UserError(
-            f"model.init={config.model.init} was trained on other features than the store has: "
+            f"model.init={config.model.init} was trained on features that differ from those of the store: "
             f"{', '.join(differences)}"
         )
     if saved.chunks.scale != form.scale:
@@ -61,19 +61,19 @@ def keep_label_scale(targets: Targets, saved: SavedModel) -> Targets:
 
 
 def start_from(saved: SavedModel, network: Network, outputs: Outputs, name: str) -> list[str]:
-    """Take over the weights that fit; heads and layers that do not fit keep their fresh ones.
+    """Copy the weights that fit; heads and layers that do not fit keep their random weights.
 
     Args:
         saved: the model to start from.
-        network: freshly initialised; changed in place.
-        outputs: what its emotion branch predicts.
+        network: initialised randomly; changed in place.
+        outputs: meaning of the columns of its emotion branch.
         name: of the model, for messages.
 
     Returns:
-        The parts that stay fresh.
+        The parts that keep their random weights.
 
     Raises:
-        UserError: the trunks differ, so that nothing could be taken over.
+        UserError: the trunks differ, so no weights could be copied.
     """
     spec, given = _best_network(saved, outputs)
     theirs, ours = given.state_dict(), network.state_dict()
@@ -88,7 +88,7 @@ def start_from(saved: SavedModel, network: Network, outputs: Outputs, name: str)
     }
     network.load_state_dict(taken, strict=False)
     if fresh:
-        logger.warning("starting from %s; these parts do not fit and are fresh: %s", name, ", ".join(fresh))
+        logger.warning("starting from %s; parts that do not fit start anew: %s", name, ", ".join(fresh))
     return fresh
 
 
@@ -108,7 +108,7 @@ def _rescaled(target: Target, scales: Mapping[str, tuple[float, float]]) -> Targ
 
 
 def _best_network(saved: SavedModel, outputs: Outputs) -> tuple[NetworkSpec, Network]:
-    """Of the networks of a model, the one that shares most outputs, the first of equals."""
+    """The network of a model that shares most outputs; on ties, the first."""
     return max(saved.networks, key=lambda pair: len(set(pair[0].outputs.names) & set(outputs.names)))
 
 

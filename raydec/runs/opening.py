@@ -1,6 +1,6 @@
-"""Opening a run's directory: a new run, or one that an earlier attempt left unfinished.
+"""Opens a run's directory: that of a new run, or of an unfinished earlier attempt.
 
-Free of torch, as the process that starts Ray's workers is.
+Torch-free, because the process that starts Ray's workers does not import torch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from raydec.runs.run_folder import (
     run_location,
 )
 
-# Keys that say how long a run is.
+# Keys that determine the length of a run.
 _LENGTH_KEYS = {"training.epochs", "training.patience"}
 _KINDS = {
     CONFIG_FILE: "a training run",
@@ -29,18 +29,18 @@ _KINDS = {
     "store.json": "a feature store",
     "config.json": "a model directory",
 }
-"""The file that tells what a folder is."""
+"""The kind of a folder, by a file that it contains."""
 
-# Keys that decide where a run computes and is recorded, not what it computes: it may be resumed with others.
+# Keys that affect where a run computes and is recorded, but not its results; a resumed run may have others.
 PLACEMENT_KEYS = ("ray.", "tracking.", "output_dir", "storage_path", "training.keep_checkpoints")
 
 
 def begin(config: Config) -> RunFolder:
-    """Create a run's directory, or open the one it goes on in, and claim it for this process.
+    """Create a run's directory, or open that of a run to be resumed, and claim it for this process.
 
     Raises:
-        UserError: something else has that name: a run with other settings (unless it is only to be longer,
-            which a constant learning rate allows), or what is no run.
+        UserError: the name is taken by a run with other settings (unless the run only becomes longer, which
+            is possible with a constant learning rate), or by something other than a run.
     """
     folder = RunFolder(run_location(config))
     refuse_other_kind(folder, CONFIG_FILE)
@@ -53,7 +53,7 @@ def begin(config: Config) -> RunFolder:
         )
     folder.create()
     if extends:
-        # First: a run that has no summary is not finished, and goes on whatever comes next.
+        # First, because a run without a summary is unfinished and can be resumed in any case.
         folder.remove(SUMMARY_FILE)
     folder.write(CONFIG_FILE, config_yaml(config))
     folder.take()
@@ -62,14 +62,14 @@ def begin(config: Config) -> RunFolder:
 
 
 def refuse_other_kind(folder: RunFolder, own: str) -> None:
-    """See that a name is free, or taken by the same kind of thing: two kinds in one folder spoil each other.
+    """Check that a name is free or taken by the same kind of folder, because two kinds would interfere.
 
     Args:
-        folder: what has the name.
-        own: the file that every folder of the wanted kind has.
+        folder: the folder of this name.
+        own: the file that every folder of the wanted kind contains.
 
     Raises:
-        UserError: it is something else.
+        UserError: it is another kind of folder.
     """
     for marker, kind in _KINDS.items():
         if marker != own and folder.read(own) is None and folder.read(marker) is not None:
@@ -77,10 +77,10 @@ def refuse_other_kind(folder: RunFolder, own: str) -> None:
 
 
 def _extends(config: Config, folder: RunFolder, changed: Sequence[str]) -> bool:
-    """Whether a run can go on as if it had been meant to be longer from the start.
+    """Whether a run can be extended, with the same result as if it had been longer from the start.
 
     Raises:
-        UserError: it would be longer, but its learning rate has been falling towards another end.
+        UserError: the run would be longer, but its learning rate schedule depends on its length.
     """
     if not set(changed) <= _LENGTH_KEYS:
         return False
@@ -100,7 +100,7 @@ def _extends(config: Config, folder: RunFolder, changed: Sequence[str]) -> bool:
 
 
 def changed_settings(config: Config, folder: RunFolder) -> list[str]:
-    """Keys on which a run's directory has other settings than these, but for where it computes."""
+    """Keys on which these settings differ from those in a run's directory, except placement keys."""
     if folder.read(CONFIG_FILE) is None:
         return []
     earlier = _stored(folder, type(config))
@@ -108,7 +108,7 @@ def changed_settings(config: Config, folder: RunFolder) -> list[str]:
 
 
 def train_on_worker(config: Config, worker: Any, clusterer: Any, location: str, claim: str | None) -> None:
-    """:func:`raydec.runs.training_loop.train_loop`, by a name that a process without torch can hand on."""
+    """:func:`raydec.runs.training_loop.train_loop`, importable without torch."""
     from raydec.runs.training_loop import train_loop
 
     train_loop(config, worker, clusterer, location, claim)

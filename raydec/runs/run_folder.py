@@ -1,4 +1,4 @@
-"""A run directory on local or shared disk, or behind any URI that pyarrow reads."""
+"""A run directory on a local or shared disk, or at any URI that pyarrow supports."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run_location(config: Config) -> str:
 
 
 def finished_summary(folder: RunFolder) -> dict[str, Any] | None:
-    """The summary of a run that has ended, or None."""
+    """The summary of a finished run, or None."""
     return folder.read_json(SUMMARY_FILE)
 
 
@@ -50,7 +50,7 @@ class RunResult:
         config: its settings, resolved.
         folder: the run directory, on this machine.
         summary: the content of ``summary.json``: best epoch and CCC by split and attribute.
-        already_finished: nothing was trained, because an earlier call had finished it.
+        already_finished: whether an earlier call had finished the run, so that nothing was trained.
     """
 
     config: Config
@@ -70,7 +70,7 @@ class RunResult:
 
 
 def json_line(document: Any) -> str:
-    """A JSON object in a line; numbers that JSON does not have become null."""
+    """A JSON object in one line; non-finite numbers become null."""
     return json.dumps(_finite(document), allow_nan=False) + "\n"
 
 
@@ -83,11 +83,11 @@ def _finite(node: Any) -> Any:
 
 
 class RunFolder:
-    """Writes a run's files in place on a file system, by way of a local copy behind a URI.
+    """Reads and writes a run's files, in place on a file system or through a local copy for a URI.
 
     Args:
         location: a path or a URI such as ``s3://bucket/runs/name``.
-        claim: what :meth:`take` returned to the process that this one works for; None: it only reads.
+        claim: the claim of the process for which this one works, see :meth:`take`; None for reading only.
 
     Attributes:
         location: the absolute path or the URI.
@@ -111,7 +111,7 @@ class RunFolder:
 
     @functools.cached_property
     def local(self) -> Path:
-        """Where files are written; behind a URI a temporary folder, which goes with this object."""
+        """The folder where files are written; for a URI, a temporary folder that this object removes."""
         if self._remote is None:
             return Path(self.location)
         folder = Path(tempfile.mkdtemp(prefix="raydec-run-"))
@@ -119,10 +119,10 @@ class RunFolder:
         return folder
 
     def create(self) -> None:
-        """Make the folder.
+        """Create the folder.
 
         Raises:
-            UserError: it cannot be made, for example for lack of permission.
+            UserError: it cannot be created, for example for lack of permission.
         """
         try:
             self.local.mkdir(parents=True, exist_ok=True)
@@ -132,30 +132,30 @@ class RunFolder:
             raise UserError(f"cannot create run directory {self.location}: {error}") from None
 
     def take(self) -> None:
-        """Claim the run for this process and its workers; whoever wrote to it before is to stop."""
+        """Claim the run for this process and its workers; earlier writers will stop."""
         self.claim = secrets.token_hex(8)
         self.write(CLAIM_FILE, self.claim + "\n")
 
     def check_claim(self) -> None:
-        """Notice that another process took the run over: two that write spoil each other's checkpoints.
+        """Check that no other process has taken over the run, because two writers would corrupt it.
 
-        It happens when the same command is given twice, or again while a killed driver's workers still live.
+        This happens if the same command is run twice, or again while workers of a killed driver still live.
 
         Raises:
-            TakenOverError: it was taken over.
+            TakenOverError: another process has taken over the run.
         """
         if self.claim is not None and (self.read(CLAIM_FILE) or "").strip() != self.claim:
             raise TakenOverError(
-                f"another raydec took over the run in {self.location} after this one had begun; this one "
-                "stops, what it has finished is kept, and the other goes on"
+                f"another raydec process has taken over the run in {self.location}; this one stops, its "
+                "finished work is kept, and the other continues"
             )
 
     def write(self, name: str, text: str) -> None:
-        """Write a file so that a reader sees the old or the new one, never a part."""
+        """Write a text file, atomically."""
         write_text(self.local / name, text)
 
     def remove(self, name: str) -> None:
-        """Remove a file, here and at the location; nothing happens where there is none."""
+        """Remove a file, locally and at the location, if it exists."""
         (self.local / name).unlink(missing_ok=True)
         if self._remote is not None and self.read(name) is not None:
             self._remote.delete_file(f"{self._remote_path}/{name}")
@@ -169,7 +169,7 @@ class RunFolder:
         self.write(name, "".join(json_line(item) for item in objects))
 
     def read(self, name: str) -> str | None:
-        """A file's text, or None when it is not there."""
+        """A file's text, or None if it does not exist."""
         if self._remote is not None:
             try:
                 with self._remote.open_input_stream(f"{self._remote_path}/{name}") as stream:
@@ -182,17 +182,17 @@ class RunFolder:
             return None
 
     def read_json(self, name: str) -> Any:
-        """A JSON file's document, or None when it is not there."""
+        """A JSON file's content, or None if it does not exist."""
         text = self.read(name)
         return None if text is None else json.loads(text)
 
     def sync(self) -> None:
-        """Make what was written appear at the location."""
+        """Copy the local files to the location, if it is a URI."""
         if self._remote is not None:
             fs.copy_files(str(self.local), self._remote_path, destination_filesystem=self._remote)
 
     def fetch(self, destination: Path) -> None:
-        """Copy the whole run directory to a local folder."""
+        """Copy the whole run directory to a local folder, if it is at a URI."""
         if self._remote is not None:
             destination.mkdir(parents=True, exist_ok=True)
             fs.copy_files(self._remote_path, str(destination), source_filesystem=self._remote)

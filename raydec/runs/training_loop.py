@@ -1,4 +1,4 @@
-"""What a process that trains executes: the store opened, rank 0's recorder, the epochs."""
+"""The work of a training process: opening the store, creating rank 0's recorder, training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from raydec.runs.run_folder import RunFolder
 
 
 def open_data(config: Config) -> tuple[FeatureStore, TrainingData]:
-    """Open a resolved config's store and pick its chunks.
+    """Open a resolved config's store and select its chunks.
 
     Raises:
         UserError: see :func:`open_store` and :func:`select_data`.
@@ -33,10 +33,10 @@ def open_data(config: Config) -> tuple[FeatureStore, TrainingData]:
 def train_loop(
     config: Config, worker: Worker, clusterer: Clusterer, location: str, claim: str | None = None
 ) -> None:
-    """What every worker of a run executes, wherever it is, for the process that has claimed the run.
+    """The function that every worker of a run executes; ``claim`` is that of the process that started it.
 
     Raises:
-        TakenOverError: another process took the run over; see :meth:`RunFolder.check_claim`.
+        TakenOverError: another process has taken over the run; see :meth:`RunFolder.check_claim`.
     """
     store, data = open_data(config)
     members = worker.members()
@@ -48,10 +48,10 @@ def train_loop(
 
 
 def train_here(config: Config, location: str, claim: str | None = None) -> None:
-    """Run in this process, without Ray (``ray.num_workers=0``)."""
+    """Train in this process, without Ray (``ray.num_workers=0``)."""
     use_gpu = config.ray.use_gpu is True or (config.ray.use_gpu == "auto" and torch.cuda.is_available())
     prepare_host(config.ray.cpus_per_worker)
     if is_uri(location):
-        raise UserError(f"storage_path={location}: ray.num_workers=0 writes to local folders only")
+        raise UserError(f"storage_path={location}: ray.num_workers=0 only writes to local folders")
     worker = LocalWorker(Path(location), "cuda" if use_gpu else "cpu", config.training.keep_checkpoints)
     train_loop(config, worker, LocalClusterer(worker, config.clustering), location, claim)

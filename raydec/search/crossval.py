@@ -1,4 +1,4 @@
-"""What a cross-validation finds: every setting scored on the test predictions of all its folds together."""
+"""The results of a cross-validation: every setting, scored on the pooled test predictions of all folds."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class PooledScore:
 
     Attributes:
         number: of the setting.
-        setting: in words.
-        attribute: what is predicted.
-        missing: runs without a result; with any of them there is no score.
+        setting: description of the setting.
+        attribute: the predicted attribute.
+        missing: runs without a result; if there are any, there is no score.
         estimate: CCC over all folds' utterances (mean over seeds), with an interval over all speakers.
         difference: from the setting that validation ranks first, on the same utterances; None for itself.
     """
@@ -44,7 +44,7 @@ class PooledScore:
 
 
 def cross_validate(study: Study, ranking: Sequence[RankedSetting]) -> list[PooledScore]:
-    """Score every setting, in the order of the ranking; the others are compared with the first."""
+    """Score every setting, in the order of the ranking, and compare the others with the first."""
     pooled = [_pool(study, entry) for entry in ranking]
     complete = [tables for tables in pooled if tables]
     attributes = _attributes(complete[0][0]) if complete else []
@@ -63,10 +63,10 @@ def cross_validate(study: Study, ranking: Sequence[RankedSetting]) -> list[Poole
 
 
 def write_crossval(study: Study, ranking: Sequence[RankedSetting]) -> list[Path]:
-    """Write ``crossval.md`` and ``crossval.json``, where the search is a cross-validation.
+    """Write ``crossval.md`` and ``crossval.json`` if the search is a cross-validation.
 
     Returns:
-        The Markdown file, if there is one.
+        The Markdown file, if it was written.
     """
     if not study.plan.folds:
         return []
@@ -79,7 +79,7 @@ def write_crossval(study: Study, ranking: Sequence[RankedSetting]) -> list[Path]
 
 
 def crossval_markdown(scores: Sequence[PooledScore]) -> str:
-    """A table with a row per attribute and setting, and how to read it."""
+    """A table with a row per attribute and setting, and an explanation."""
     header = ["setting", "attribute", "CCC", "95% interval", "utterances", "over", "difference", "95%", "p"]
     rows = [[score.setting, score.attribute, *_cells(score)] for score in scores]
     return (
@@ -107,7 +107,7 @@ def _folds_by(study: Study) -> str:
 
 
 def _pool(study: Study, entry: RankedSetting) -> list[pa.Table]:
-    """A table of test predictions per seed, every utterance once; none if a run is missing."""
+    """A table of test predictions per seed, with every utterance once; empty if a run is missing."""
     if any(run.ccc is None for run in entry.runs):
         return []
     by_seed: dict[int, list[pa.Table]] = {}

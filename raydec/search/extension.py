@@ -1,4 +1,4 @@
-"""A finished search that goes further: more samples, more seeds or a wider space, on top of what it has."""
+"""Extends a search: more samples, more seeds or a wider space, in addition to its present trials."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _KEYS = ("search.num_samples", "search.seeds", "search.space", "search.variants"
 
 
 def extends(earlier: TuneConfig, plan: SearchPlan, changed: Sequence[str], begun: Sequence[Entry]) -> bool:
-    """Whether a search may go on with other settings, because all that it has trained belongs to it still.
+    """Whether a search may continue with other settings, because all its trials belong to the new search too.
 
     Args:
         earlier: its settings so far.
-        plan: the search as it is wanted now.
+        plan: the search with the new settings.
         changed: dotted keys on which the two differ.
         begun: its trials so far.
     """
@@ -34,9 +34,9 @@ def extends(earlier: TuneConfig, plan: SearchPlan, changed: Sequence[str], begun
 
 
 def numbered_settings(plan: SearchPlan, begun: Sequence[Entry]) -> list[tuple[int, Setting]]:
-    """The settings to train with their numbers: those that were begun keep theirs, new ones get free ones.
+    """The settings to train and their numbers; started settings keep theirs, new ones get free ones.
 
-    Drawn settings fill the search up to its number of settings; a grid is trained as a whole.
+    New settings are drawn until the search has its number of settings; a grid is trained completely.
     """
     if plan.config.search.scheduler == "pbt":
         return list(enumerate(plan.settings))
@@ -76,5 +76,5 @@ def _contains(domain: Domain, value: Any) -> bool:
 
 
 def _text(value: Any) -> str:
-    """The same for values that were written to the ledger and read again."""
+    """A text that is the same for a value and its copy from the ledger."""
     return json.dumps(value, sort_keys=True)

@@ -1,4 +1,4 @@
-"""The folds of a cross-validation: which of them a run trains on, is chosen by and is tested on."""
+"""The folds of a cross-validation: those for training, validation and test of each run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from raydec.config import Config, FoldsConfig
 
 
 def with_fold(config: Config, folds: FoldsConfig, names: Sequence[str], fold: str) -> Config:
-    """The run that tests one fold: the next one chooses its epoch, and all others are trained on."""
+    """The config of the run that tests one fold; the next fold chooses the epoch, the others train."""
     chooser = names[(list(names).index(fold) + 1) % len(names)]
     data = config.data.model_copy(
         update={

@@ -90,7 +90,7 @@ def test_a_run_that_was_taken_over_stops_and_leaves_the_other_alone(
             train_run(config(store, tmp_path, "twice"))
 
     monkeypatch.setattr(Training, "_checkpoint", started_again)
-    with pytest.raises(UserError, match=r"another raydec took over the run in .*twice"):
+    with pytest.raises(UserError, match=r"another raydec process has taken over the run in .*twice"):
         train_run(config(store, tmp_path, "twice"))
     both = train_run(config(store, tmp_path, "twice"))
     assert both.already_finished and both.summary == whole.summary

@@ -83,7 +83,7 @@ def test_heads_that_do_not_fit_are_fresh_by_name(
     equal, _ = parts(place, training)
     assert "encoder" in equal and fresh not in equal
     (said,) = caplog.messages
-    assert said.endswith(f"do not fit and are fresh: {fresh}")
+    assert said.endswith(f"do not fit start anew: {fresh}")
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_a_driver_needs_no_torch() -> None:
 
 def final_failures() -> list[tuple[Exception, ...]]:
     wrapped = RuntimeError("a collective failed")
-    wrapped.__cause__ = TakenOverError("another raydec took over the run")
+    wrapped.__cause__ = TakenOverError("another raydec process has taken over the run")
     several = (RuntimeError("a collective failed"), TakenOverError("gone"))
     return [several, (wrapped,), (DivergedError("a loss is not finite"),)]
 

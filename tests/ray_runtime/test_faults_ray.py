@@ -119,7 +119,7 @@ def test_the_same_command_in_a_second_terminal_takes_the_run_over(
         with training(store, run) as second:
             assert first.wait() == 2
             assert second.wait() == 0
-    assert "another raydec took over the run" in (run.parent / "output.txt").read_text()
+    assert "another raydec process has taken over the run" in (run.parent / "output.txt").read_text()
     assert_equal(run, undisturbed)
 
 

@@ -125,7 +125,7 @@ def test_folds_are_speaker_disjoint_balanced_and_the_same_every_time(store: Feat
     "by, k, problem",
     [
         ("session", 3, r"has no such column; it has utterance_id"),
-        ("speaker", 6, r"has 5 different values, and 6 folds need as many"),
+        ("speaker", 6, r"has 5 different values, but 6 folds need as many"),
         ("emotion", None, r"16 utterances of .* have no emotion"),
     ],
 )
