@@ -1,7 +1,7 @@
-"""Every setting of raydec: frozen pydantic models, read from YAML and dotted overrides.
+"""All settings of raydec: frozen pydantic models, read from YAML and dotted overrides.
 
-A file is merged with ``dotted.key=value`` overrides by OmegaConf and validated here once; nothing
-downstream sees an unvalidated value. ``None`` means "not set": the code that uses the value decides.
+OmegaConf merges a file with ``dotted.key=value`` overrides, and the result is validated once here, so later
+code gets only validated values. ``None`` means unset: the default is chosen by the code that uses the value.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from raydec.splits import UNLABELED_SPLIT, OptionalSplits, Splits, joint_name
 from raydec.worker_count import WorkerCount
 
 LocationText = Annotated[str, BeforeValidator(expand_home)]
-"""A path or URI; a leading ``~`` is written out."""
+"""A path or URI; a leading ``~`` is expanded."""
 OptionalLocation = Annotated[str | None, BeforeValidator(expand_home)]
 
 Attribute = Literal["arousal", "dominance", "valence"]
@@ -31,7 +31,7 @@ ATTRIBUTES: tuple[Attribute, ...] = ("arousal", "dominance", "valence")
 
 
 class Section(BaseModel):
-    """Base of every config section: immutable, and a key it does not know is an error."""
+    """Base of every config section: immutable, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
@@ -49,7 +49,7 @@ class FoldsConfig(Section):
 
 
 class DataConfig(Section):
-    """What is trained on."""
+    """The training data."""
 
     store: OptionalLocation = Field(
         None, description="feature store made by raydec.prepare; unset: demo corpus"
@@ -60,12 +60,12 @@ class DataConfig(Section):
     unlabeled_utterances: int | None = Field(
         None, ge=0, description="unlabeled utterances to use; 0: fully supervised, unset: all"
     )
-    unlabeled_seed: int = Field(99, description="seed of the one draw of the unlabeled subset")
+    unlabeled_seed: int = Field(99, description="seed of the draw of the unlabeled subset")
     train_split: Splits = Field(
         ("train",), description="split whose labels are learned from, or a list of splits"
     )
     validation_split: Splits = Field(
-        ("validation",), description="split that chooses the best epoch, or a list that does so as one"
+        ("validation",), description="split that chooses the best epoch, or a list of splits to be pooled"
     )
     test_split: OptionalSplits = Field(
         None, description="split scored at the end, or a list; unset: all named test* that have no other use"
@@ -79,7 +79,7 @@ class DataConfig(Section):
 
     @property
     def validation_name(self) -> str:
-        """The name of what chooses the best epoch: ``validation``, or ``fold0+fold1`` for several splits."""
+        """The name of the pooled validation splits: ``validation``, or ``fold0+fold1`` for several."""
         return joint_name(self.validation_split)
 
     @model_validator(mode="after")
@@ -159,7 +159,9 @@ class TrainingConfig(Section):
     schedule: Literal["two_stage", "pooled"] = Field(
         "two_stage", description="unlabeled then labeled stage, or one pass over both"
     )
-    precision: Literal["fp32", "bf16", "auto"] = Field("auto", description="auto: bf16 on GPUs that have it")
+    precision: Literal["fp32", "bf16", "auto"] = Field(
+        "auto", description="auto: bf16 on GPUs that support it"
+    )
     freeze_emotion_head: Literal["auto", "permanent", "unlabeled_stage", "never"] = Field(
         "auto",
         description="when the emotion head is frozen: from the first unlabeled stage on (published code), "
@@ -176,7 +178,7 @@ class TrainingConfig(Section):
 
 
 class ClusteringConfig(Section):
-    """K-means and the head it teaches."""
+    """K-means and the cluster head."""
 
     num_clusters: int = Field(10, ge=2, description="number of clusters")
     backend: Literal["auto", "cuml", "torch", "sklearn"] = Field("auto", description="K-means library")
@@ -185,7 +187,7 @@ class ClusteringConfig(Section):
         description="fresh cluster head each stage, or keep it and align labels to the previous clusters; "
         "auto: reset for recipe=reference, else align",
     )
-    max_iterations: int = Field(20, ge=1, description="Lloyd iterations at most")
+    max_iterations: int = Field(20, ge=1, description="maximal number of Lloyd iterations")
     tolerance: float = Field(1e-4, ge=0, description="stop when inertia falls by less than this share")
     max_fit_rows: int | None = Field(
         None, ge=1, description="fit on a sample of this many chunks; unset: all"
@@ -214,17 +216,17 @@ class RayConfig(Section):
         description="training workers; 0: in this process without Ray; unset: one per GPU, else 1 (0 for the "
         "trials of a search); [2,4]: as many as there is room for, at least 2",
     )
-    use_gpu: Literal["auto"] | bool = Field("auto", description="auto: when the cluster has GPUs")
+    use_gpu: Literal["auto"] | bool = Field("auto", description="auto: if the cluster has GPUs")
     cpus_per_worker: int | None = Field(
         None, ge=1, description="CPU threads per worker; unset: an even share of the cluster"
     )
     address: str | None = Field(None, description="Ray cluster to join; unset: RAY_ADDRESS or a local one")
     max_failures: int = Field(3, ge=0, description="worker-group restarts before giving up")
     placement_timeout_s: int = Field(
-        900, ge=1, description="seconds to wait for room for the workers, new nodes included"
+        900, ge=1, description="seconds to wait for room for the workers, including new nodes"
     )
     collective_timeout_s: int = Field(300, ge=1, description="seconds a collective may wait for a rank")
-    num_cpus: int | None = Field(None, ge=1, description="CPUs of a local Ray; unset: all there are")
+    num_cpus: int | None = Field(None, ge=1, description="CPUs of a local Ray; unset: all")
     object_store_gib: float | None = Field(None, gt=0, description="object store of a local Ray")
     niceness: int | None = Field(
         None,
@@ -238,10 +240,10 @@ class RayConfig(Section):
 
 
 class TrackingConfig(Section):
-    """Where a run is recorded besides its directory."""
+    """Experiment trackers, in addition to the run directory."""
 
     services: tuple[Literal["wandb", "mlflow"], ...] = Field(
-        (), description="trackers to tell of every epoch; each needs the extra of its name"
+        (), description="trackers that record every epoch; each needs the extra of its name"
     )
     project: str = Field("raydec", min_length=1, description="their project or experiment")
     embedding_epochs: int = Field(
@@ -255,7 +257,7 @@ class Config(Section):
     name: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="run name; unset: from the data's name",
+        description="run name; unset: derived from the store's name",
     )
     output_dir: LocationText = Field("runs", description="folder of run directories")
     storage_path: OptionalLocation = Field(
@@ -263,7 +265,7 @@ class Config(Section):
         description="shared storage for run directories, any URI Ray accepts; "
         "unset: $RAYDEC_STORAGE, else output_dir",
     )
-    seed: int = Field(31, ge=0, description="seed of everything random")
+    seed: int = Field(31, ge=0, description="seed of all randomness")
     data: DataConfig = Field(DataConfig(), description="")
     features: FeatureConfig = Field(FeatureConfig(), description="")
     model: ModelConfig = Field(ModelConfig(), description="")
@@ -283,21 +285,21 @@ class Config(Section):
 
     @property
     def head_mode(self) -> Literal["reset", "align"]:
-        """What happens to the cluster head between stages, ``auto`` resolved by the recipe."""
+        """Handling of the cluster head between stages, with ``auto`` resolved by the recipe."""
         if self.clustering.head != "auto":
             return self.clustering.head
         return "reset" if self.training.recipe == "reference" else "align"
 
     @property
     def freeze_mode(self) -> Literal["permanent", "unlabeled_stage", "never"]:
-        """When the emotion head is frozen, ``auto`` resolved by the recipe."""
+        """When the emotion head is frozen, with ``auto`` resolved by the recipe."""
         if self.training.freeze_emotion_head != "auto":
             return self.training.freeze_emotion_head
         return "permanent" if self.training.recipe == "reference" else "unlabeled_stage"
 
 
-# What `python -m raydec.train` runs when no feature store is named: the published network and schedule
-# at a size that two CPU cores finish in minutes.
+# Defaults of `python -m raydec.train` without a feature store: the published network and schedule, with few
+# epochs, so that two CPU cores finish in minutes.
 DEMO_DEFAULTS: dict[str, Any] = {
     "data": {"attributes": ["arousal", "dominance", "valence"]},
     "features": {"scale": "log"},
@@ -318,17 +320,17 @@ def load_config(
         path: a YAML file, or None.
         overrides: for example ``["training.epochs=3", "data.attributes=[arousal]"]``; values are YAML.
         schema: the pydantic model to validate against (``tune`` extends it with ``search``).
-        settings: mappings whose keys may be dotted; a later one wins.
+        settings: mappings whose keys may be dotted; later mappings override earlier ones.
 
     Raises:
-        UserError: unreadable file, malformed override, unknown key (with the nearest known one) or a value
-            out of range.
+        UserError: unreadable file, malformed override, unknown key (the message suggests the nearest known
+            key), or a value out of range.
     """
     return config_from_dict(read_settings(path, settings, overrides, text_keys(schema)), schema)
 
 
 def config_from_dict(user: Mapping[str, Any], schema: type[Config] = Config) -> Config:
-    """Validate a nested mapping as a config, over the demo defaults when it names no feature store.
+    """Validate a nested mapping as a config, with the demo defaults if it names no feature store.
 
     Raises:
         UserError: as :func:`load_config`.

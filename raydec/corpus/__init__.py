@@ -1,1 +1,1 @@
-"""Who said what: readers that turn a corpus on disk into one validated utterance table."""
+"""Readers that convert a corpus on disk to a validated utterance table."""

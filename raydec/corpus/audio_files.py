@@ -1,4 +1,4 @@
-"""Audio files on disk: listing folders, and finding the file that a label row means."""
+"""Audio files on disk: listing folders, and finding the file of a label row."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 
 
 class RowProblem(Exception):  # noqa: N818 (it ends a row, not the program)
-    """Why one row cannot be used; its message becomes the reason in the list of skipped files."""
+    """A row cannot be used; the message becomes the reason in the list of skipped files."""
 
 
 class AudioFile(NamedTuple):
@@ -29,7 +29,7 @@ class AudioFile(NamedTuple):
 
     Attributes:
         name: relative to the folder it was found under, with forward slashes.
-        path: absolute, links resolved: the file's identity.
+        path: absolute, with links resolved; the file's identity.
     """
 
     name: str
@@ -38,7 +38,7 @@ class AudioFile(NamedTuple):
 
 @dataclass
 class Listing:
-    """What :func:`list_audio` found, sorted by name."""
+    """The result of :func:`list_audio`, sorted by name."""
 
     files: list[AudioFile] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
@@ -46,10 +46,10 @@ class Listing:
 
 
 def list_audio(folder: Path) -> Listing:
-    """Every audio file under a folder, hidden ones left out, links followed once.
+    """Every audio file under a folder, except hidden ones; links are followed once.
 
     Raises:
-        UserError: the folder is not there or cannot be listed.
+        UserError: the folder does not exist or cannot be listed.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder of audio files; name an existing one")
@@ -57,7 +57,7 @@ def list_audio(folder: Path) -> Listing:
     listing, visited = Listing(), set[str]()
     folders: deque[tuple[str, str]] = deque([(root, "")])
     links: deque[tuple[str, str]] = deque()
-    # Linked folders come last, so that a file's name does not depend on where a link to it happens to sort.
+    # Linked folders come last, so that a file's name does not depend on the name of a link to it.
     while folders or links:
         real, prefix = folders.popleft() if folders else links.popleft()
         if real in visited:
@@ -77,7 +77,7 @@ def list_audio(folder: Path) -> Listing:
 
 
 def visible_entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What lies in a folder, by name, hidden entries left out; nothing if there is no such folder.
+    """The entries of a folder, by name, except hidden ones; empty if there is no such folder.
 
     Raises:
         UserError: the folder cannot be listed.
@@ -94,7 +94,7 @@ def visible_entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def is_audio(name: str) -> bool:
-    """Whether a file name ends like audio, in any case."""
+    """Whether a file name has an audio extension, ignoring case."""
     return name.lower().endswith(AUDIO_EXTENSIONS)
 
 
@@ -104,12 +104,12 @@ def has_audio(folder: Path) -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file name is one that tools leave behind, such as ``._x.wav`` or ``.DS_Store``."""
+    """Whether a file name is hidden, such as ``._x.wav`` or ``.DS_Store``, which some tools create."""
     return name.startswith(".")
 
 
 def printable(name: str) -> str:
-    """A file name fit for a message or a table: bytes that are not UTF-8 are spelled out."""
+    """A file name for a message or a table, with bytes that are not UTF-8 escaped."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -122,7 +122,7 @@ def _entries(real: str, prefix: str, folder: Path, listing: Listing) -> list[os.
             raise UserError(f"cannot list {folder}: {error.strerror or error}") from None
         listing.warnings.append(f"cannot list {folder / prefix}: {error.strerror or error}; it is left out")
         return []
-    # Disk order is arbitrary, and the first of two links to a folder is the one that names its files.
+    # Sorted, because disk order is arbitrary and the first of two links to a folder names its files.
     return sorted(visible, key=lambda entry: entry.name)
 
 
@@ -163,7 +163,7 @@ def _is_utf8(name: str) -> bool:
 
 
 def _folded(name: str) -> str:
-    """What two spellings of one name share: macOS decomposes accents, Windows ignores case."""
+    """A normal form of a name: macOS decomposes accents, Windows ignores case."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
@@ -175,7 +175,7 @@ def _grouped(items: Iterable[_T], key: Callable[[_T], str]) -> dict[str, list[_T
 
 
 class FileIndex:
-    """Finds the files of a listing by the bare names of label files, wherever beneath the folder they lie."""
+    """Finds the files of a listing, in any subfolder, by their bare names in label files."""
 
     def __init__(self, files: Iterable[AudioFile]) -> None:
         self._files = list(files)
@@ -185,10 +185,10 @@ class FileIndex:
         self._by_folded_base: dict[str, list[AudioFile]] = {}
 
     def locate(self, name: str) -> AudioFile:
-        """The file a row means: exact path, then exact name, then both without case and Unicode form.
+        """Find the file of a row by exact path, then by name, then by both ignoring case and Unicode form.
 
         Returns:
-            The file with ``name`` as the row spells it: rows and predictions are matched by it.
+            The file, with ``name`` in the spelling of the row, by which rows and predictions are matched.
 
         Raises:
             RowProblem: there is no such file, or several share the name.
@@ -212,11 +212,11 @@ class FileIndex:
 class AudioRoot:
     """Finds files by relative path beneath a root that no path may leave.
 
-    Folders are resolved and listed once each, so that a row costs a dictionary look-up.
+    Each folder is resolved and listed once, so a row takes a dictionary look-up.
 
     Args:
-        root: the folder nothing may escape; names are relative to it.
-        base: what relative paths start from; defaults to the root.
+        root: the folder that paths must not leave; names are relative to it.
+        base: base of relative paths; default: the root.
     """
 
     def __init__(self, root: Path, base: Path | None = None) -> None:
@@ -235,7 +235,7 @@ class AudioRoot:
         try:
             return self._locate(name)
         except RowProblem:
-            # Written on Windows: try the other separator, but blame the path as it was given.
+            # Written on Windows: try the other separator, but report the error for the given path.
             if "\\" in name:
                 return self._locate(name.replace("\\", "/"))
             raise
@@ -259,7 +259,7 @@ class AudioRoot:
     def _open(self, directory: str) -> _Folder:
         for form in (directory, *(unicodedata.normalize(form, directory) for form in ("NFC", "NFD"))):
             real = os.path.realpath(os.path.join(self._base, form))
-            # Nothing outside the root is looked at, not even to say whether it exists.
+            # Nothing outside the root is accessed, not even to check whether it exists.
             if not self._holds(real) or os.path.isdir(real):
                 break
         return _Folder.open(real) if self._holds(real) else _Folder(real, {})
@@ -288,10 +288,10 @@ class _Folder:
             return cls(real, {})
 
     def match(self, name: str) -> str:
-        """The entry a name means.
+        """The entry with a name.
 
         Raises:
-            RowProblem: none, or several that differ in case or Unicode form only.
+            RowProblem: there is none, or there are several that differ only in case or Unicode form.
         """
         if name in self.entries:
             return name
