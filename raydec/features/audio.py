@@ -1,8 +1,8 @@
-"""Decode any speech file to one channel at one rate; every failure names the file and says why.
+"""Decodes any speech file to one channel at one rate; every error names the file and the reason.
 
 Files are decoded, averaged over channels and resampled in blocks, so that memory does not grow with their
-length unless all samples are asked for. soxr (HQ) resamples: in blocks it gives the very samples that it
-gives for the whole. Nothing here normalises the level.
+length, unless all samples are requested. They are resampled with soxr (HQ), which gives the same samples in
+blocks as for the whole. The level is not normalised here.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from raydec.features.levels import LevelMeter, Levels
 
 SAMPLE_RATE = 16_000
 _MIN_RATE_HZ, _MAX_RATE_HZ = 1_000, 1_000_000
-# Float files may hold integers up to 32 bits unscaled; anything beyond is damage, not loudness.
+# Float files may hold unscaled integers of up to 32 bits; larger values mean that the file is damaged.
 _MAX_PEAK = 2.0**31
 # 60 dB: channels that cancel this well in the mean are copies of opposite sign.
 _CANCELLED = 1e-3
-# Recordings up to this long are decoded once and kept; longer ones are decoded again when they are read.
+# Recordings up to this length are decoded once and kept; longer ones are decoded again for every reading.
 _KEPT_S = 120.0
 _CANCEL_WARNING = "the channels cancel each other; the louder one was used alone"
 
@@ -38,10 +38,10 @@ _Samples = Float32[np.ndarray, "_"]
 
 @runtime_checkable
 class BlockResampler(Protocol):
-    """Resamples one channel that comes in blocks; together they give what the whole would give."""
+    """Resamples one channel in blocks, with the same result as for the whole."""
 
     def resample_chunk(self, x: _Samples, last: bool = False) -> _Samples:
-        """What can be given after the next block; everything that is left after the last."""
+        """Add a block; returns the output that is ready, after the last block all that remains."""
         ...
 
 
@@ -58,8 +58,8 @@ class DecodedAudio:
     """One decoded file.
 
     Attributes:
-        samples: one channel at the rate asked for, as loud as in the file.
-        warnings: what is odd about the file although it was kept.
+        samples: one channel at the requested rate, at the level of the file.
+        warnings: about problems that did not lead to an error.
     """
 
     samples: _Samples
@@ -68,13 +68,13 @@ class DecodedAudio:
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording that has been read once, whatever its length; reading it again takes little memory.
+    """A recording that has been read once and can be read again, in little memory whatever its length.
 
     Attributes:
         path: the file.
         sample_rate: of its samples in Hz.
         levels: number, extremes and mean of its samples.
-        warnings: what is odd about the file although it can be used. ``levels.warnings()`` has more.
+        warnings: about problems that did not lead to an error; see also ``levels.warnings()``.
     """
 
     path: str
@@ -90,10 +90,10 @@ class Recording:
         return self._kept is not None
 
     def blocks(self) -> Iterator[_Samples]:
-        """Its samples in blocks of no fixed length: one channel, as loud as in the file.
+        """Its samples in blocks of varying length: one channel, at the level of the file.
 
         Raises:
-            AudioError: the file cannot be read any more.
+            AudioError: the file can no longer be read.
         """
         return iter(self._kept) if self._kept is not None else self._way.blocks(_Heard())
 
@@ -101,7 +101,7 @@ class Recording:
         """All of its samples. Four bytes each: 230 MB per hour at 16 kHz.
 
         Raises:
-            AudioError: the file cannot be read any more, or has become longer.
+            AudioError: the file can no longer be read, or has become longer.
         """
         samples, place = np.empty(self.levels.num_samples, np.float32), 0
         for block in self.blocks():
@@ -119,15 +119,15 @@ def measure_audio(
     *,
     resampler: ResamplerFactory = soxr_resampler,
 ) -> Recording:
-    """Read a recording once, in blocks, and keep what is known of it; short ones are kept whole.
+    """Read a recording once, in blocks, and measure it; the samples of short recordings are kept.
 
-    The channels' mean is taken; where it cancels (two channels of opposite sign) the louder channel is.
+    The result is the mean of the channels; if it cancels (two channels of opposite sign), the louder channel.
 
     Args:
         path: the file.
-        sample_rate: wanted, in Hz.
-        segment: the part of it that is meant: what comes out is what a file with only that part would give.
-        resampler: makes the resampler.
+        sample_rate: requested rate in Hz.
+        segment: the part to read; the result is that of a file with only this part.
+        resampler: creates the resampler.
 
     Raises:
         AudioError: missing, not audio, empty, silent, NaN or infinite samples, or an impossible peak.
@@ -136,7 +136,7 @@ def measure_audio(
     _refuse_non_files(name)
     way = _Way(name, sample_rate, segment, resampler)
     heard, levels, kept = _listen(way)
-    if heard.failure:  # and with it the whole block it fell into: once more, to lose as little as possible
+    if heard.failure:  # the whole block was lost: read again in small blocks, to lose as little as possible
         way = replace(way, block_frames=FINE_BLOCK_FRAMES)
         heard, levels, kept = _listen(way)
     heard.check(name, segment)
@@ -177,13 +177,13 @@ def prepare_waveform(
     *,
     name: str = "the waveform",
 ) -> Float32[np.ndarray, " resampled"]:
-    """Check, mix down and resample samples that are in memory already, as :func:`load_audio` does a file.
+    """Check, mix down and resample samples in memory, like :func:`load_audio` for a file.
 
     Args:
         samples: one channel, or one column per channel; any level, any number type.
         sample_rate_in: their rate in Hz.
-        sample_rate: the rate wanted in Hz.
-        name: what error messages call them.
+        sample_rate: requested rate in Hz.
+        name: their name in error messages.
 
     Raises:
         AudioError: no samples, silence, NaN or infinite samples, or an impossible rate or peak.
@@ -206,7 +206,7 @@ def prepare_waveform(
 
 @dataclass
 class _Heard:
-    """What one pass over a recording's own samples has found."""
+    """Measurements of one pass over a recording's original samples."""
 
     rate: int = 0
     num_frames: int = 0
@@ -218,7 +218,7 @@ class _Heard:
     warning: str | None = None
 
     def mix(self, block: Float32[np.ndarray, "frame channel"], channel: int | None) -> _Samples:
-        """Take note of a block, and give its mean over channels, or one of them."""
+        """Measure a block, and return its mean over channels, or one of its channels."""
         self.num_frames += len(block)
         self.num_values += block.size
         self.num_bad += int(block.size - np.isfinite(block).sum())
@@ -231,7 +231,7 @@ class _Heard:
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether the mean has to be given up because the channels cancel."""
+        """Whether the channels cancel, so that their mean cannot be used."""
         return not self.mean_peak > _CANCELLED * self.peaks.max()
 
     @property
@@ -240,24 +240,26 @@ class _Heard:
         return int(self.peaks.argmax())
 
     def check(self, name: str, segment: Segment) -> None:
-        """Refuse samples of which nothing can be made."""
+        """Refuse unusable samples."""
         if not self.num_values and self.failure:
             raise AudioError(name, self.failure)
         if not self.num_values and segment.start_s:
-            raise AudioError(name, f"the segment starts at {segment.start_s:g} s, where it has ended already")
+            raise AudioError(
+                name, f"the segment starts at {segment.start_s:g} s, after the end of the recording"
+            )
         if not self.num_values:
             raise AudioError(name, "holds no samples")
         if self.num_bad:
             raise AudioError(name, f"{self.num_bad} of {self.num_values} samples are NaN or infinite")
         if self.peaks.max() > _MAX_PEAK:
-            raise AudioError(name, f"a peak of {self.peaks.max():.3g} is no sound; the file is damaged")
+            raise AudioError(name, f"an impossible peak of {self.peaks.max():.3g}; the file is damaged")
         if self.peaks.max() == 0:
             raise AudioError(name, "silent: every sample is zero")
 
 
 @dataclass(frozen=True)
 class _Way:
-    """How a recording is read: enough to read it again, to the same samples."""
+    """Parameters for reading a recording, so that it can be read again with the same result."""
 
     name: str
     sample_rate: int
@@ -282,7 +284,7 @@ class _Way:
 
 
 def _listen(way: _Way) -> tuple[_Heard, Levels, tuple[_Samples, ...] | None]:
-    """Read a recording: what was heard, the levels of its samples, and the samples themselves if few."""
+    """Read a recording; returns measurements, the levels of its samples, and the samples if it is short."""
     heard, meter = _Heard(), LevelMeter(way.sample_rate)
     kept: list[_Samples] | None = []
     for block in way.blocks(heard):

@@ -1,7 +1,7 @@
-"""What the headers of audio files promise: where the samples begin and how many bytes of them there are.
+"""Reads position and length of the samples from the headers of audio files.
 
-libsndfile clips a promised length to the file without a word, so a file cut short looks like a short one; and
-it takes a length that was never written (0) for an empty recording. Both are found here.
+libsndfile silently clips the length in a header to the size of the file, so it does not detect truncated
+files; and if a recorder never wrote the length (0), it reads an empty recording. Both are detected here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-# Writers that cannot seek back leave 0xFFFFFFFF, 0x7FFFFFFF or 0x7FFFF000 where the length should be.
+# Writers that cannot seek write 0xFFFFFFFF, 0x7FFFFFFF or 0x7FFFF000 as the length.
 _STREAMED_LENGTH = 0x7FFFF000
 _OGG_PAGE = 65_307  # bytes, at most
 _W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
@@ -24,12 +24,12 @@ class SampleData:
     """The bytes of samples in a container.
 
     Attributes:
-        start: where they begin in the file.
-        available: bytes from there to the end of the file.
-        promised: bytes that the header promises; None where it leaves the length open.
-        field: where the length is written.
-        layout: how it is written, for :mod:`struct`.
-        extra: what the written length counts besides the samples.
+        start: offset of the samples in the file.
+        available: number of bytes from there to the end of the file.
+        promised: number of bytes according to the header; None if it gives no length.
+        field: offset of the length field.
+        layout: format of the length field, for :mod:`struct`.
+        extra: number of further bytes that the length includes.
     """
 
     start: int
@@ -41,7 +41,7 @@ class SampleData:
 
     @property
     def share(self) -> float:
-        """How much of the promised data is there, at most 1."""
+        """Share of the promised bytes that the file has, at most 1."""
         return min(1.0, self.available / self.promised) if self.promised else 1.0
 
 
@@ -73,7 +73,7 @@ def with_length(file: BinaryIO) -> io.RawIOBase | None:
 
 
 def ogg_end_missing(file: BinaryIO) -> bool:
-    """Whether a file in Ogg pages lacks the page that ends its stream, or part of it."""
+    """Whether an Ogg file lacks the last page of its stream, or part of it."""
     file.seek(0)
     if file.read(4) != b"OggS":
         return False
@@ -127,7 +127,7 @@ def _form(file: BinaryIO, size: int) -> SampleData | None:
 def _caf(file: BinaryIO, size: int) -> SampleData | None:
     for name, length, start in _chunks(file, 8, size, ">4sq", align=1):
         if name == b"data":  # its content begins with a count of edits
-            # A recorder that never came back leaves -1, which libsndfile does not read.
+            # An unfinished recording has the length -1, which libsndfile does not read.
             promised = max(length - 4, 0)
             return SampleData(start + 4, max(size - start - 4, 0), promised, start - 8, ">q", 4)
         if length < 0:
@@ -177,12 +177,12 @@ def _nist(file: BinaryIO, size: int) -> SampleData | None:
     except (IndexError, KeyError, ValueError):
         return None
     if values.get(b"sample_coding", b"pcm") not in (b"pcm", b"ulaw", b"alaw"):
-        return None  # compressed: the number of bytes says nothing
+        return None  # compressed, so the number of bytes is unknown
     return SampleData(start, max(size - start, 0), promised or None, 0, "")
 
 
 def _is_chunks(file: BinaryIO, data: SampleData) -> bool:
-    """Whether what follows the header is further chunks, so that the recording is empty indeed."""
+    """Whether the header is followed by other chunks, so that the recording is really empty."""
     if data.layout not in ("<I", ">I"):
         return False
     size, end = data.start + data.available, data.start
@@ -194,7 +194,7 @@ def _is_chunks(file: BinaryIO, data: SampleData) -> bool:
 
 
 class _Patched(io.RawIOBase):
-    """A file of which a few bytes read otherwise."""
+    """A file of which a few bytes are replaced when it is read."""
 
     def __init__(self, file: BinaryIO, place: int, content: bytes) -> None:
         self._file, self._place, self._content = file, place, content

@@ -1,8 +1,9 @@
-"""Decoders: a file, or a segment of one, as blocks of samples of all its channels at its own rate.
+"""Decoders: they read a file, or a segment of one, as blocks of samples of all channels at its own rate.
 
-libsndfile (soundfile) recognises the format by content, so an MP3 named ``.wav`` decodes. What it does not
-decode is left to FFmpeg where PyAV is installed (the extra ``ffmpeg``). PyAV and not torchcodec, because its
-wheels bring FFmpeg along; torchcodec wants FFmpeg from the system, and a version of its own for each torch.
+libsndfile (soundfile) recognises formats by content, so an MP3 named ``.wav`` can be decoded. Other formats
+are decoded with FFmpeg if PyAV is installed (the extra ``ffmpeg``). PyAV is used instead of torchcodec,
+because its wheels include FFmpeg; torchcodec needs FFmpeg from the system, and a specific version for each
+torch.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from raydec.features.containers import find_samples, ogg_end_missing, with_lengt
 from raydec.features.file_kinds import FileKind, ffmpeg_is_installed, file_kind
 
 BLOCK_FRAMES, FINE_BLOCK_FRAMES = 1 << 14, 1 << 8
-# libsndfile gives a length past all reason when the header leaves it open.
+# libsndfile gives a huge length if the header has none.
 _OPEN_LENGTH = 1 << 62
-# Lossy decoders carry over from frame to frame, so that they have to start a little earlier.
+# Lossy decoders depend on previous frames, so they have to start a little earlier.
 _LOSSY = ("MP3", "OPUS")
-# Headers that are wrong by a few bytes, and MP3 lengths, which are estimates, are not worth a warning.
+# No warning for headers that are wrong by a few bytes, and for MP3 lengths, which are estimates.
 _WHOLE = 0.99
 _NO_LENGTH = "its header gives no length: the recorder never finished it; it was read to the end"
 
@@ -38,18 +39,18 @@ class Decoder(Protocol):
 
     Attributes:
         rate: sample rate of the file in Hz.
-        failure: what stopped the decoder early, once :meth:`blocks` has ended; None if nothing did.
+        failure: the error that stopped :meth:`blocks` early; None if there was none.
     """
 
     rate: int
     failure: str | None
 
     def blocks(self) -> Iterator[Block]:
-        """The samples of the segment, from its beginning; to be called once."""
+        """The samples of the segment, from its start; may be called only once."""
         ...
 
     def warning(self, num_frames: int) -> str | None:
-        """What is odd about the file, when this many frames of its segment could be decoded."""
+        """A warning about the file, given the number of frames of the segment that could be decoded."""
         ...
 
 
@@ -60,10 +61,10 @@ def open_decoder(name: str, segment: Segment, block_frames: int = BLOCK_FRAMES) 
     Args:
         name: the file.
         segment: the part of it to decode.
-        block_frames: frames per block, at most.
+        block_frames: maximal number of frames per block.
 
     Raises:
-        AudioError: it cannot be read, or is nothing that can be decoded here; the message says what it is.
+        AudioError: it cannot be read, or its format cannot be decoded here; the message names the format.
     """
     with _opened(name) as file:
         kind, why_not = None, ""
@@ -75,7 +76,7 @@ def open_decoder(name: str, segment: Segment, block_frames: int = BLOCK_FRAMES) 
             why_not = _why_not(kind, error)
             if kind is None or not (kind.by_ffmpeg and ffmpeg_is_installed()):
                 raise AudioError(name, why_not) from None
-        except (TypeError, ValueError):  # soundfile wants to be told the rate of *.raw
+        except (TypeError, ValueError):  # soundfile needs the rate of *.raw as an argument
             raise AudioError(name, _why_not(file_kind(name), None)) from None
         if kind is not None:
             with _ffmpeg_decoder(name, segment, why_not if not kind.name else "") as decoder:
@@ -95,7 +96,7 @@ def _opened(name: str) -> Iterator[BinaryIO]:
 
 
 def explain(error: soundfile.LibsndfileError) -> str:
-    """The reason of libsndfile, in a table's words."""
+    """The reason of libsndfile, as text for a table."""
     message = error.error_string.strip().rstrip(".").removeprefix("Error : ")
     return f"cannot be decoded: {message}"
 
@@ -127,7 +128,7 @@ class _SoundFileDecoder:
         self._block_frames, self._is_patched = block_frames, is_patched
         self._num_promised = sound.frames if 0 < sound.frames < _OPEN_LENGTH else 0
 
-    # In blocks, because a damaged header may promise terabytes and a damaged tail must not cost the rest.
+    # In blocks, because a damaged header may promise terabytes, and a damaged end must not lose the rest.
     def blocks(self) -> Iterator[Block]:
         first, end = self._segment.frames(self.rate)
         try:
@@ -164,7 +165,7 @@ class _SoundFileDecoder:
         is_lossy = self._sound.format in _LOSSY or self._sound.subtype in _LOSSY
         run_up = min(first, self.rate) if is_lossy else 0
         if self._sound.seekable():
-            # A file that ends before the segment starts has no block to give.
+            # Clipped, for a file that ends before the segment starts.
             self._sound.seek(min(first - run_up, max(self._sound.frames, 0)))
             left = run_up
         else:
@@ -175,7 +176,7 @@ class _SoundFileDecoder:
 
 @contextmanager
 def _ffmpeg_decoder(name: str, segment: Segment, why_not: str) -> Iterator[Decoder]:
-    """Args: ``why_not`` is libsndfile's reason, where it says more than FFmpeg's."""
+    """Args: ``why_not`` is libsndfile's reason, if it is more informative than FFmpeg's."""
     import av
 
     try:
@@ -189,7 +190,7 @@ def _ffmpeg_decoder(name: str, segment: Segment, why_not: str) -> Iterator[Decod
 
 
 class _FfmpegDecoder:
-    """Decodes with FFmpeg; a segment is reached by decoding what comes before it, so that it is exact."""
+    """Decodes with FFmpeg, always from the start of the file, so that segments are exact."""
 
     def __init__(self, container: Any, segment: Segment) -> None:
         self._container, self._segment = container, segment
@@ -213,7 +214,7 @@ class _FfmpegDecoder:
             return _short_segment(self._segment, num_frames / self.rate) or self.failure
         duration_s = self._duration_s()
         share = num_frames / self.rate / duration_s if duration_s else 1.0
-        # Durations are rounded, and padding at both ends may count: half a second is no cut.
+        # Durations are rounded and may include padding at both ends, so half a second does not count.
         if share < _WHOLE and duration_s - num_frames / self.rate > 0.5:
             return f"cut short: {share:.0%} of the promised samples are there"
         return self.failure

@@ -1,4 +1,4 @@
-"""What a file is, told by its first bytes: so that a message can say what to do with it."""
+"""Recognises the kind of a file by its first bytes, so that error messages can give a remedy."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class FileKind:
 
 
 _SHARED = FileKind("", True)
-# What begins like this; the first that fits counts.
+# By the first bytes of a file; the first match is used.
 _BEGINNINGS: tuple[tuple[bytes, FileKind], ...] = (
     (b"version https://git-lfs", FileKind("a Git LFS pointer", False, "fetch it with 'git lfs pull'")),
     (b"\x1a\x45\xdf\xa3", FileKind("a WebM or Matroska file", True)),
@@ -60,7 +60,7 @@ _RAW = FileKind("headerless raw samples of unknown rate", True, "convert them to
 
 
 def file_kind(path: str) -> FileKind | None:
-    """What a file is, if it is nothing that soundfile decodes and its first bytes say so.
+    """The kind of a file that soundfile does not decode, by its first bytes; None if unknown.
 
     Raises:
         OSError: the file cannot be read.

@@ -173,7 +173,7 @@ b.wav,9,10,3,train
     store = make_store(corpus, tmp_path / "store")
     assert [place[0] for place in places(store)] == ["b.wav[3.5-4.5]"]
     skipped = (store.path / "skipped.csv").read_text()
-    assert 'b.wav[9-10],"the segment starts at 9 s, where it has ended already"' in skipped
+    assert 'b.wav[9-10],"the segment starts at 9 s, after the end of the recording"' in skipped
     warnings = (store.path / "warnings.csv").read_text()
     assert 'b.wav[3.5-4.5],"the segment ends at 4.5 s, the recording at 4.00 s"' in warnings
 

@@ -206,7 +206,7 @@ def test_impossible_peaks_are_damage_and_unscaled_integers_are_not(tmp_path: Pat
     np.testing.assert_allclose(load_audio(tmp_path / "int.wav") / 2.0**31, samples, rtol=1e-6)
     samples[50] = 1e29
     soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
-    assert reason(tmp_path / "a.wav") == "a peak of 1e+29 is no sound; the file is damaged"
+    assert reason(tmp_path / "a.wav") == "an impossible peak of 1e+29; the file is damaged"
 
 
 @pytest.mark.parametrize(("channels", "rate"), [(1, RATE), (2, 44_100)])

@@ -107,7 +107,7 @@ def test_a_segment_of_an_mp3_is_exact_to_what_nobody_hears(tmp_path: Path) -> No
 
 def test_segments_that_the_recording_does_not_have(tmp_path: Path) -> None:
     path = stereo(tmp_path / "a.wav", RATE, 2.0)
-    with pytest.raises(AudioError, match=r"the segment starts at 3\.5 s, where it has ended already"):
+    with pytest.raises(AudioError, match=r"the segment starts at 3\.5 s, after the end of the recording"):
         load_audio(path, segment=Segment(3.5, 4.0))
     recording = measure_audio(path, segment=Segment(1.5, 2.5))
     assert recording.levels.num_samples == RATE // 2
