@@ -55,7 +55,12 @@ class DataConfig(Section):
         None, description="feature store made by raydec.prepare; unset: demo corpus"
     )
     attributes: tuple[Attribute, ...] = Field(
-        ("arousal", "dominance", "valence"), min_length=1, description="emotional attributes to learn"
+        ("arousal", "dominance", "valence"), description="emotional attributes to learn; [] for none"
+    )
+    emotions: tuple[str, ...] = Field(
+        (),
+        description="emotion classes to learn, as the corpus spells them, or all: every class of the "
+        "training splits but X (no agreement)",
     )
     unlabeled_utterances: int | None = Field(
         None, ge=0, description="unlabeled utterances to use; 0: fully supervised, unset: all"
@@ -199,6 +204,10 @@ class LossConfig(Section):
 
     cluster_weight: float = Field(1.0, ge=0, description="weight of cross-entropy on pseudo-labels")
     emotion_weight: float = Field(1.0, ge=0, description="weight of 1 - CCC")
+    class_weight: float = Field(1.0, ge=0, description="weight of cross-entropy on emotion classes")
+    balance_classes: bool = Field(
+        False, description="weigh emotion classes inversely to their number of training utterances"
+    )
     reconstruction_weight: float = Field(1.0, ge=0, description="weight of the autoencoder's squared error")
     kl_weight: float = Field(1e-3, ge=0, description="weight of the VAE's divergence")
     triplet_weight: float = Field(1.0, ge=0, description="weight of the triplet loss, model.temporal=triplet")
@@ -279,6 +288,16 @@ class Config(Section):
     def _consistent(self) -> Config:
         if len(set(self.data.attributes)) != len(self.data.attributes):
             raise ValueError(f"data.attributes names an attribute twice: {', '.join(self.data.attributes)}")
+        if len(set(self.data.emotions)) != len(self.data.emotions):
+            raise ValueError(f"data.emotions names a class twice: {', '.join(self.data.emotions)}")
+        if not self.data.attributes and not self.data.emotions:
+            raise ValueError(
+                "data.attributes and data.emotions are both empty; name an attribute, or at least two classes"
+            )
+        if len(self.data.emotions) == 1 and self.data.emotions != ("all",):
+            raise ValueError(
+                f"data.emotions={self.data.emotions[0]}: one class is nothing to tell apart; name two, or all"
+            )
         if self.model.kind != "deepemocluster" and self.model.temporal == "triplet":
             raise ValueError("model.temporal=triplet needs model.kind=deepemocluster")
         return self

@@ -36,9 +36,10 @@ def _write_onnx(model: Path, file: Path) -> None:
     with waiting("exporting"):
         written = export_onnx(saved, file)
     note(f"wrote {file} ({written.num_bytes / 1e6:.1f} MB), outputs per chunk:")
+    columns = {"scores": saved.attributes}
+    columns |= {f"{group}_probabilities": classes for group, classes in saved.outputs.classes.items()}
     for name, width in written.outputs.items():
-        columns = f" ({', '.join(saved.attributes)})" if name == "scores" else ""
-        note(f"  {name} [{width}]{columns}")
+        note(f"  {name} [{width}]" + (f" ({', '.join(columns[name])})" if name in columns else ""))
     note(f"largest difference from PyTorch: {written.largest_difference:.1g}")
 
 

@@ -37,6 +37,7 @@ def small_model(centroids: bool = True, **changes: Any) -> SavedModel:
         numbers = tuple(float(seed + i + 1) for i in range(len(attributes)))
         spec = NetworkSpec(attributes, 5, settings.model_dump(mode="json"), numbers, numbers)
         networks.append((spec, network))
+    networks = changes.pop("networks", networks)
     rng = np.random.default_rng(0)
     width = networks[0][1].embedding_dim
     content = {
@@ -53,3 +54,12 @@ def small_model(centroids: bool = True, **changes: Any) -> SavedModel:
 def speech(seconds: float = 2.0, rate: int = 16_000) -> np.ndarray:
     time = np.arange(int(seconds * rate)) / rate
     return (np.sin(2 * np.pi * 200 * time) * np.sin(9 * time) * 0.5).astype(np.float32)
+
+
+def small_classifier(attributes: tuple[str, ...] = ("arousal",), **changes: Any) -> SavedModel:
+    """One network that tells three emotion classes apart, beside attributes."""
+    settings, network = small_network(len(attributes) + 3, 7)
+    scale = (2.0,) * len(attributes)
+    classes = {"emotion": ("A", "H", "N")}
+    spec = NetworkSpec(attributes, 5, settings.model_dump(mode="json"), scale, scale, classes)
+    return small_model(networks=[(spec, network)], **changes)

@@ -23,8 +23,9 @@ def evaluate_parser() -> Parser:
     """The command line."""
     parser = Parser(
         prog="python -m raydec.evaluate",
-        description="Score a model on labeled splits of a feature store: CCC per attribute with a 95% "
-        "interval over speakers, how clusters relate to emotion, and scores by speaker and duration.",
+        description="Score a model on labeled splits of a feature store: CCC per attribute, or macro-F1 of "
+        "classes, with a 95% interval over speakers, how clusters relate to emotion, and scores by speaker "
+        "and duration.",
     )
     parser.add_argument("model", type=Path, metavar="MODEL_DIR", help="a model directory, or hf:owner/name")
     parser.add_argument("store", type=Path, metavar="STORE_DIR", help="a feature store")
@@ -66,10 +67,14 @@ def _resamples(text: str) -> int:
 
 def print_evaluation(evaluation: Evaluation) -> None:
     """Print the tables, and notes on how to read them."""
+    from raydec.evaluation.class_output import class_rows
     from raydec.evaluation.output import comparison_rows, result_rows
 
     subject = evaluation.model.run or evaluation.model.path
-    print_table(f"{subject} on {evaluation.corpus}", *result_rows(evaluation))
+    if any(split.attributes for split in evaluation.splits):
+        print_table(f"{subject} on {evaluation.corpus}", *result_rows(evaluation))
+    if any(split.classes for split in evaluation.splits):
+        print_table(f"classes of {subject} on {evaluation.corpus}", *class_rows(evaluation))
     if evaluation.against is not None:
         print_table(f"against {evaluation.against.path}", *comparison_rows(evaluation))
     for split in evaluation.splits:

@@ -59,20 +59,31 @@ def _lines(folder: RunFolder) -> list[str]:
     return (folder.read(METRICS_FILE) or "").splitlines()
 
 
+def _score_columns(config: Config) -> dict[str, str]:
+    """Metrics that people read first, by the head of their column."""
+    columns = {name: f"ccc_{name}" for name in config.data.attributes}
+    return columns | ({"macro-F1": "f1_emotion", "UAR": "uar_emotion"} if config.data.emotions else {})
+
+
+def _title(config: Config) -> str:
+    return f"  {'CCC' if config.data.attributes else 'scores'} on {config.data.validation_name}: "
+
+
 def _header(config: Config) -> str:
-    attributes = " ".join(f"{name[:9]:>9}" for name in config.data.attributes)
+    names = " ".join(f"{name[:9]:>9}" for name in _score_columns(config))
     return (
-        f"{'epoch':>9}  CCC on {config.data.validation_name}: {attributes}   "
+        f"{'epoch':>9}{_title(config)}{names}   "
         f"{'loss':>7} {'NMI':>5} {'empty':>5} {'largest':>7}  {'kmeans':>7} {'epoch':>7} {'chunks/s':>8}"
     )
 
 
 def _row(metrics: Mapping[str, Any], config: Config) -> str:
-    scores = " ".join(f"{metrics[f'valid/ccc_{name}']:9.4f}" for name in config.data.attributes)
-    indent = " " * (len(f"  CCC on {config.data.validation_name}: "))
+    scores = " ".join(f"{metrics[f'valid/{name}']:9.4f}" for name in _score_columns(config).values())
+    indent = " " * len(_title(config))
+    loss = metrics.get("train/loss_emotion", metrics.get("train/loss_class"))
     return (
         f"{metrics['epoch']:>4}/{config.training.epochs:<4}{indent}{scores}   "
-        f"{_number(metrics.get('train/loss_emotion'), '7.4f')} "
+        f"{_number(loss, '7.4f')} "
         f"{_number(metrics.get('cluster/nmi_previous'), '5.2f')} "
         f"{_number(metrics.get('cluster/empty'), '5.0f')} "
         f"{_number(metrics.get('cluster/largest_share'), '7.2f')}  "
@@ -87,7 +98,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def print_result(result: RunResult) -> None:
-    """The CCC table, and the paths of what was written."""
+    """The scores of each split, and the paths of what was written."""
     config = result.config
     if result.already_finished:
         note(f"run {config.name} had already finished; its results:")
@@ -97,15 +108,19 @@ def print_result(result: RunResult) -> None:
             f"{config.training.patience} epochs without a better score (training.patience)"
         )
     corpus = " on the synthetic demo corpus" if result.summary.get("synthetic") else ""
-    title = f"CCC of {config.name}{corpus}, best epoch {result.summary['best_epoch']}"
+    measure = "CCC" if config.data.attributes else "Scores"
+    title = f"{measure} of {config.name}{corpus}, best epoch {result.summary['best_epoch']}"
     table = Table(title=title, title_justify="left")
     table.add_column("split")
     table.add_column("utterances", justify="right")
-    for attribute in config.data.attributes:
-        table.add_column(attribute, justify="right")
-    for split, scores in result.summary["ccc"].items():
+    columns = _score_columns(config)
+    for name in columns:
+        table.add_column(name, justify="right")
+    for split, ccc in result.summary["ccc"].items():
+        scores = {f"ccc_{name}": value for name, value in ccc.items()}
+        scores |= result.summary.get("classes", {}).get(split, {})
         count = str(result.summary["num_utterances"][split])
-        table.add_row(split, count, *(f"{scores[name]:.4f}" for name in config.data.attributes))
+        table.add_row(split, count, *(f"{scores[metric]:.4f}" for metric in columns.values()))
     out.print(table)
     out.print(f"run directory   {result.folder}", markup=False)
     out.print(f"model           {result.folder / MODEL_FOLDER}", markup=False)

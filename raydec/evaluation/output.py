@@ -3,7 +3,7 @@
 The JSON document, ``schema_version`` 1 (a key may be added without a new version; none changes or goes)::
 
     {"schema_version": 1, "raydec_version": ...,
-     "model":   {"path", "sha256", "run" (null: unknown), "attributes"},
+     "model":   {"path", "sha256", "run" (null: unknown), "attributes", "classes": {GROUP: [names]}},
      "against": the same of the other model, or null,
      "store":   {"path", "corpus", "synthetic"},
      "seed", "num_resamples",
@@ -16,14 +16,18 @@ The JSON document, ``schema_version`` 1 (a key may be added without a new versio
             "dependency": {"eta_squared", "epsilon_squared", "p_value", "within_speakers"} or null,
             "against": {"ccc" (the other's), "difference" (this less the other), "low", "high", "p_value",
                         "unit", "num_units"} or null}},
+        "classes": {GROUP: {
+            "classes": [names], "f1": ESTIMATE, "uar": ESTIMATE, "unit", "num_units", "num_utterances",
+            "confusion": [[count]] (rows are the true classes), "recall": {NAME: recall or null}}},
         "emotion": {"mutual_information_nats", "normalized", "num_utterances"} or null,
         "speakers":  [{"speaker" (null: unknown), "num_utterances", "scores": SCORES}],
         "durations": [{"from_s", "to_s" (null: open), "num_utterances", "scores": SCORES}],
         "notes": [sentences]}}}
 
 SCORES is ``{ATTRIBUTE: {"num_utterances", "ccc" (null for fewer than two), "mean_error", "rmse"}}``. Errors
-are predictions less labels, in the scale of the labels. Utterances count if they have a label for at least
-one attribute of the model, and for an attribute if they have its label.
+are predictions less labels, in the scale of the labels. ESTIMATE is ``{"value", "low", "high"}``. ``f1`` is
+macro-F1, ``uar`` unweighted average recall, both over the classes that the split has. Utterances count if
+they have a label for something that the model predicts, and for an attribute if they have its label.
 """
 
 from __future__ import annotations
@@ -35,6 +39,8 @@ from pathlib import Path
 from typing import Any
 
 from raydec.errors import UserError
+from raydec.evaluation.class_output import CLASS_METHOD, class_document, class_rows, confusion_section
+from raydec.evaluation.formatting import interval, markdown_table, number, p_value_text
 from raydec.evaluation.result import (
     AttributeResult,
     Comparison,
@@ -128,18 +134,23 @@ def evaluation_markdown(evaluation: Evaluation) -> str:
         f"{TITLE} of {subject} on {evaluation.corpus}\n",
         f"- model: `{evaluation.model.path}` (sha256 {evaluation.model.sha256[:16]})\n"
         f"- feature store: `{evaluation.store}` ({corpus})",
-        _markdown_table(*result_rows(evaluation)),
     ]
+    if any(split.attributes for split in evaluation.splits):
+        sections.append(markdown_table(*result_rows(evaluation)))
+    if any(split.classes for split in evaluation.splits):
+        sections.append(markdown_table(*class_rows(evaluation)))
     if evaluation.against is not None:
         sections += [
             f"## Against `{evaluation.against.path}`\n\nDifferences are this model's CCC less the other's; "
             "both are scored on the same resamples.",
-            _markdown_table(*comparison_rows(evaluation)),
+            markdown_table(*comparison_rows(evaluation)),
         ]
     sections += [section for split in evaluation.splits for section in _split_sections(split)]
     units = {result.estimate.unit for split in evaluation.splits for result in split.attributes.values()}
+    units |= {result.scores.unit for split in evaluation.splits for result in split.classes.values()}
     unit = " or ".join(f"{unit}s" for unit in sorted(units))
-    sections.append(_METHOD.format(unit=unit, num=evaluation.num_resamples, seed=evaluation.seed))
+    method = _METHOD + (CLASS_METHOD if evaluation.model.classes else "")
+    sections.append(method.format(unit=unit, num=evaluation.num_resamples, seed=evaluation.seed))
     return "\n\n".join(section.strip("\n") for section in sections) + "\n"
 
 
@@ -154,12 +165,12 @@ def result_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
                 split.split,
                 name,
                 str(estimate.num_utterances),
-                _number(estimate.ccc),
-                _interval(estimate.low, estimate.high),
+                number(estimate.ccc),
+                interval(estimate.low, estimate.high),
                 f"{estimate.num_units} {estimate.unit}s",
-                "–" if dependency is None else _number(dependency.eta_squared),
-                "–" if dependency is None else _number(dependency.epsilon_squared),
-                "–" if dependency is None else _p_value(dependency.p_value, evaluation.num_resamples),
+                "–" if dependency is None else number(dependency.eta_squared),
+                "–" if dependency is None else number(dependency.epsilon_squared),
+                "–" if dependency is None else p_value_text(dependency.p_value, evaluation.num_resamples),
             ]
         )
     return header, rows
@@ -177,11 +188,11 @@ def comparison_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]
             [
                 split.split,
                 name,
-                _number(result.estimate.ccc),
-                _number(comparison.ccc),
+                number(result.estimate.ccc),
+                number(comparison.ccc),
                 f"{round(difference.difference, 4) + 0.0:+.4f}",
-                _interval(difference.low, difference.high),
-                _p_value(difference.p_value, evaluation.num_resamples),
+                interval(difference.low, difference.high),
+                p_value_text(difference.p_value, evaluation.num_resamples),
             ]
         )
     return header, rows
@@ -198,6 +209,7 @@ def _split_document(split: SplitResult) -> dict[str, Any]:
         "duration_s": split.duration_s,
         "clusters_used": split.clusters_used,
         "attributes": {name: _attribute_document(result) for name, result in split.attributes.items()},
+        "classes": {group: class_document(result) for group, result in split.classes.items()},
         "emotion": None if split.emotion is None else asdict(split.emotion),
         "speakers": [{"speaker": group.key, **_group_document(group)} for group in split.speakers],
         "durations": [
@@ -248,7 +260,10 @@ def _split_sections(split: SplitResult) -> list[str]:
             f"(normalised: {split.emotion.normalized:.4f}) over {split.emotion.num_utterances} utterances."
         )
     sections += [f"Note: {note}." for note in split.notes]
+    sections += [confusion_section(group, result) for group, result in split.classes.items()]
     names = list(split.attributes)
+    if not names:
+        return sections
     durations = [(_range_name(group), group) for group in split.durations]
     sections += ["### By duration", _group_table("duration", durations, names)]
     most = sorted(split.speakers, key=lambda group: -group.num_utterances)[:_MAX_SPEAKERS]
@@ -267,11 +282,11 @@ def _group_table(kind: str, groups: Sequence[tuple[str, Group]], attributes: Seq
         row = [label, str(group.num_utterances)]
         for name in attributes:
             score = group.scores.get(name)
-            row.append("–" if score is None or score.ccc is None else _number(score.ccc))
+            row.append("–" if score is None or score.ccc is None else number(score.ccc))
             row.append("–" if score is None else f"{score.mean_error:+.2f} ± {score.rmse:.2f}")
         rows.append(row)
     legend = "Errors are the mean of prediction less label ± the root mean square."
-    return f"{_markdown_table(header, rows)}\n\n{legend}"
+    return f"{markdown_table(header, rows)}\n\n{legend}"
 
 
 def _range_name(group: Group) -> str:
@@ -281,27 +296,3 @@ def _range_name(group: Group) -> str:
 
 def _speaker_name(group: Group) -> str:
     return "unknown" if group.key is None else str(group.key)
-
-
-def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
-
-
-def _number(value: float) -> str:
-    # Without the minus of what rounds to zero.
-    return f"{round(value, 4) + 0.0:.4f}"
-
-
-def _interval(low: float, high: float) -> str:
-    return f"{_number(low)} to {_number(high)}"
-
-
-def _p_value(p_value: float, num_resamples: int) -> str:
-    """A p-value; those as small as the number of resamples allows are written as a bound."""
-    smallest = 2 / (num_resamples + 1)
-    return f"≤ {smallest:.2g}" if p_value <= smallest else f"{p_value:.2g}"

@@ -8,6 +8,7 @@ from raydec.evaluation.statistics import (
     CccDifference,
     CccEstimate,
 )
+from raydec.learning.classification import ClassScores
 from raydec.learning.dependency import Dependency, EmotionInformation
 
 
@@ -20,12 +21,14 @@ class ModelIdentity:
         sha256: of the files that decide its predictions.
         run: the run it came from, if it says so.
         attributes: what it predicts.
+        classes: and which classes it tells apart, by group.
     """
 
     path: str
     sha256: str
     run: str | None
     attributes: tuple[str, ...]
+    classes: dict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,19 @@ class AttributeResult:
     rmse: float
     dependency: Dependency | None
     comparison: Comparison | None
+
+
+@dataclass(frozen=True, eq=False)
+class ClassResult:
+    """One group of classes on one split.
+
+    Attributes:
+        classes: in the order of the confusion matrix.
+        scores: macro-F1, unweighted average recall and the confusion matrix.
+    """
+
+    classes: tuple[str, ...]
+    scores: ClassScores
 
 
 @dataclass(frozen=True)
@@ -98,10 +114,11 @@ class SplitResult:
 
     Attributes:
         split: its name.
-        num_utterances: with a label for at least one attribute of the model; only they are looked at.
+        num_utterances: with a label for something that the model predicts; only they are looked at.
         num_speakers: known speakers among them.
         duration_s: of all of them.
         attributes: results of each attribute that the model predicts and the split labels.
+        classes: results of each group of classes that the model tells apart and the split labels.
         clusters_used: clusters that have an utterance; None for a model without clusters.
         emotion: what the clusters say about the emotion class; None without clusters or classes.
         speakers: by name, utterances of unknown speakers last.
@@ -114,6 +131,7 @@ class SplitResult:
     num_speakers: int
     duration_s: float
     attributes: dict[str, AttributeResult]
+    classes: dict[str, ClassResult]
     clusters_used: int | None
     emotion: EmotionInformation | None
     speakers: tuple[Group, ...]

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float64, Int64
 
-from raydec.config import ATTRIBUTES
 from raydec.errors import UserError
+from raydec.evaluation.classes import class_results
 from raydec.evaluation.result import (
     AttributeResult,
     Comparison,
@@ -26,6 +26,7 @@ from raydec.evaluation.result import (
     ModelIdentity,
     SplitResult,
 )
+from raydec.evaluation.split_choice import choose_splits
 from raydec.evaluation.statistics import (
     bootstrap_ccc,
     compare_ccc,
@@ -35,7 +36,8 @@ from raydec.inference.prediction import Predictions, Predictor, load, model_fing
 from raydec.learning.ccc import concordance
 from raydec.learning.dependency import EmotionInformation, cluster_dependency, emotion_information
 from raydec.learning.randomness import generator_for
-from raydec.splits import canonical_split, joint_name
+from raydec.model.outputs import Outputs
+from raydec.splits import joint_name
 
 DURATION_EDGES_S = (0.0, 1.0, 2.0, 4.0, 6.0, 8.0, 11.0)
 """Where bins of utterance duration begin. Below 1 s an utterance is repeated to fill a chunk, above 11 s its
@@ -76,9 +78,9 @@ def evaluate(
     predictor = load(model)
     opened = FeatureStore.open(store, predictor.saved.front_end)
     other = None if against is None else _load_comparable(against, predictor, opened)
-    names = choose_splits(opened, predictor.attributes, splits)
+    names = choose_splits(opened, predictor.outputs, splits)
     predictors = [predictor] if other is None else [predictor, other]
-    total = len(predictors) * sum(len(opened.rows(name, predictor.attributes)) for name in names)
+    total = len(predictors) * sum(len(predictor.outputs.labeled_rows(opened, name)) for name in names)
     steps = _Steps(progress, total)
     scored = (_score_split(opened, name, predictors, steps) for name in names)
     return Evaluation(
@@ -91,35 +93,6 @@ def evaluate(
         num_resamples=num_resamples,
         splits=tuple(_split_result(opened, one, seed, num_resamples) for one in scored),
     )
-
-
-def choose_splits(
-    store: FeatureStore, attributes: Sequence[str], names: Sequence[str] | None = None
-) -> tuple[str, ...]:
-    """The splits to evaluate, canonical and without repetition; see :func:`evaluate`.
-
-    Raises:
-        UserError: a split is missing or has no label for these attributes.
-    """
-    usable = [name for name in store.splits if len(store.rows(name, attributes))]
-    if names is None:
-        tests = tuple(name for name in usable if name.startswith("test"))
-        if not tests and "validation" not in usable:
-            raise UserError(
-                f"{store.path} has no test or validation split with labels for {', '.join(attributes)}; "
-                f"{_what_is_labeled(store)}; name a split with --split"
-            )
-        return tests or ("validation",)
-    chosen = tuple(dict.fromkeys(canonical_split(name) for name in names))
-    for name in chosen:
-        if name not in store.splits:
-            raise UserError(f"{store.path} has no split {name!r}; its splits are {', '.join(store.splits)}")
-        if name not in usable:
-            raise UserError(
-                f"split {name!r} of {store.path} has no labels for what the model predicts "
-                f"({', '.join(attributes)}); {_what_is_labeled(store)}"
-            )
-    return chosen
 
 
 class _Steps:
@@ -140,8 +113,8 @@ def _load_comparable(path: str | Path, predictor: Predictor, store: FeatureStore
     other = load(path)
     if not set(other.attributes) & set(predictor.attributes):
         raise UserError(
-            f"--against {path}: it predicts {', '.join(other.attributes)}, the evaluated model "
-            f"{', '.join(predictor.attributes)}; there is nothing to compare"
+            f"--against {path}: it predicts {other.outputs.label}, the evaluated model "
+            f"{predictor.outputs.label}; there is nothing to compare"
         )
     differences = store.front_end.differences(other.saved.front_end)
     if differences:
@@ -154,19 +127,12 @@ def _load_comparable(path: str | Path, predictor: Predictor, store: FeatureStore
 def _identity(path: str | Path, predictor: Predictor) -> ModelIdentity:
     run = predictor.saved.extra.get("run")
     return ModelIdentity(
-        str(path), model_fingerprint(path), run if isinstance(run, str) else None, predictor.attributes
+        str(path),
+        model_fingerprint(path),
+        run if isinstance(run, str) else None,
+        predictor.attributes,
+        predictor.outputs.classes,
     )
-
-
-def _what_is_labeled(store: FeatureStore) -> str:
-    """The labels that a store has, for a message."""
-    found = []
-    for split in store.splits:
-        table = store.utterances.take(store.rows(split))
-        labeled = [name for name in ATTRIBUTES if table[name].null_count < len(table)]
-        if labeled:
-            found.append(f"{split} ({', '.join(labeled)})")
-    return "labeled splits are " + ", ".join(found) if found else "no split has labels"
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,6 +142,8 @@ class _Scored:
     split: str
     table: pa.Table
     labels: dict[str, Float64[np.ndarray, " utterance"]]
+    outputs: Outputs
+    everything: Float64[np.ndarray, "utterance output"]
     scores: dict[str, Float64[np.ndarray, " utterance"]]
     clusters: Int64[np.ndarray, " utterance"] | None
     other_scores: dict[str, Float64[np.ndarray, " utterance"]]
@@ -189,11 +157,11 @@ class _Scored:
 
 def _score_split(store: FeatureStore, split: str, predictors: Sequence[Predictor], steps: _Steps) -> _Scored:
     first = predictors[0]
-    rows = store.rows(split, first.attributes)
+    rows = first.outputs.labeled_rows(store, split)
     table = store.utterances.take(rows)
     results = [_predict(predictor, store, rows, steps) for predictor in predictors]
     scores = [
-        dict(zip(predictor.attributes, result.scores.T, strict=True))
+        dict(zip(predictor.outputs.names, result.scores.T, strict=True))
         for predictor, result in zip(predictors, results, strict=True)
     ]
     labels = {name: table[name].to_numpy().astype(np.float64) for name in first.attributes}
@@ -203,6 +171,8 @@ def _score_split(store: FeatureStore, split: str, predictors: Sequence[Predictor
         split,
         table,
         labels,
+        first.outputs,
+        results[0].scores,
         scores[0],
         results[0].clusters,
         other_scores,
@@ -234,6 +204,9 @@ def _split_result(store: FeatureStore, scored: _Scored, seed: int, num_resamples
         num_speakers=len(set(scored.speakers) - {None}),
         duration_s=float(pc.sum(table["duration_s"]).as_py()),
         attributes=attributes,
+        classes=class_results(
+            scored.outputs, scored.split, table, scored.everything, scored.speakers, seed, num_resamples
+        ),
         clusters_used=None if clusters is None else len(np.unique(clusters)),
         emotion=_emotion(table, clusters),
         speakers=_by_speaker(scored),

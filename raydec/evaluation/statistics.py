@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64
 
 from raydec.learning.ccc import concordance
-from raydec.learning.randomness import repeat_blocks
+from raydec.learning.resampling import draw_units, percentile_interval, resampling_units
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,7 @@ def bootstrap_ccc(
 ) -> CccEstimate:
     """CCC over utterances with a percentile interval of the bootstrap over speakers.
 
-    Utterances of one speaker resemble each other; drawing whole speakers keeps that, where drawing utterances
-    would make the interval too narrow. An utterance of an unknown speaker is a unit of its own. Where fewer
-    than two speakers are known, utterances are drawn.
+    What is drawn where speakers are unknown: see :func:`raydec.learning.resampling.resampling_units`.
 
     Args:
         prediction: one score per utterance.
@@ -96,13 +94,13 @@ def bootstrap_mean_ccc(
     Every resample of speakers scores all seeds. Arguments as for :func:`bootstrap_ccc`.
     """
     labeled = ~np.isnan(target)
-    units, unit = _units(speakers, labeled)
+    units, unit = resampling_units(speakers, labeled)
     sums = _sums_by_seed(predictions, target, labeled, units)
     num_units = len(sums[0])
     resampled = np.concatenate(
-        [_mean_ccc(counts, sums) for counts in _resamples(num_units, num_resamples, rng)]
+        [_mean_ccc(counts, sums) for counts in draw_units(num_units, num_resamples, rng)]
     )
-    low, high = _interval(resampled, level)
+    low, high = percentile_interval(resampled, level)
     mean = float(np.mean([concordance(scores, target) for scores in predictions]))
     return CccEstimate(mean, low, high, unit, num_units, int(labeled.sum()))
 
@@ -149,34 +147,20 @@ def compare_mean_ccc(
 ) -> CccDifference:
     """As :func:`compare_ccc`, of two models' mean CCC over their seeds; they may have different numbers."""
     labeled = ~np.isnan(target)
-    units, unit = _units(speakers, labeled)
+    units, unit = resampling_units(speakers, labeled)
     sums = [_sums_by_seed(scores, target, labeled, units) for scores in (first, second)]
     num_units = len(sums[0][0])
     differences = np.concatenate(
         [
             _mean_ccc(counts, sums[0]) - _mean_ccc(counts, sums[1])
-            for counts in _resamples(num_units, num_resamples, rng)
+            for counts in draw_units(num_units, num_resamples, rng)
         ]
     )
     tail = 1 + min(int((differences <= 0).sum()), int((differences >= 0).sum()))
-    low, high = _interval(differences, level)
+    low, high = percentile_interval(differences, level)
     means = [float(np.mean([concordance(one, target) for one in scores])) for scores in (first, second)]
     p_value = min(1.0, max(2 * tail / (num_resamples + 1), 2.0 ** (1 - num_units)))
     return CccDifference(means[0] - means[1], low, high, p_value, unit, num_units)
-
-
-def _units(
-    speakers: Sequence[str | None] | np.ndarray | None, labeled: np.ndarray
-) -> tuple[Int64[np.ndarray, "row"], str]:
-    """The unit of each labeled utterance, numbered from 0, and what a unit is."""
-    num_rows = int(labeled.sum())
-    names = [] if speakers is None else [name for name, keep in zip(speakers, labeled, strict=True) if keep]
-    known = sorted({name for name in names if name is not None})
-    if len(known) < 2:
-        return np.arange(num_rows), "utterance"
-    number = {name: unit for unit, name in enumerate(known)}
-    alone = iter(range(len(known), len(known) + num_rows))
-    return np.array([next(alone) if name is None else number[name] for name in names]), "speaker"
 
 
 def _unit_sums(
@@ -214,14 +198,3 @@ def _ccc_of_sums(sums: Float64[np.ndarray, "resample 6"]) -> Float64[np.ndarray,
     x, y, xx, yy, xy = (sums[:, 1:] / count[:, None]).T
     denominator = (xx - x * x) + (yy - y * y) + (x - y) ** 2
     return np.where(denominator > 0, 2 * (xy - x * y) / np.where(denominator > 0, denominator, 1), 0.0)
-
-
-def _resamples(num_units: int, num_resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """How often each unit is drawn, [resample, unit], in blocks."""
-    for count in repeat_blocks(num_resamples, num_units):
-        yield rng.multinomial(num_units, np.full(num_units, 1 / num_units), size=count).astype(np.float64)
-
-
-def _interval(values: Float64[np.ndarray, "resample"], level: float) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)

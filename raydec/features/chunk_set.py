@@ -129,8 +129,10 @@ class ChunkSet:
 
     def labels(self, attributes: Sequence[str]) -> Float64[np.ndarray, "utterance attribute"]:
         """Labels in the corpus's scale; NaN if missing."""
-        columns = [self._table[attribute].to_numpy() for attribute in attributes]
-        return np.stack(columns, axis=1).astype(np.float64)
+        labels = np.empty((self.num_utterances, len(attributes)))
+        for column, attribute in enumerate(attributes):
+            labels[:, column] = self._table[attribute].to_numpy()
+        return labels
 
     def speakers(self) -> list[str | None]:
         """Speaker of each utterance; None if unknown."""

@@ -1,11 +1,11 @@
-"""Predict emotional attributes and clusters of recordings with a trained model."""
+"""Predict emotional attributes, emotion classes and clusters of recordings with a trained model."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from raydec.learning.dependency import most_frequent_clusters
 from raydec.model.directory import CENTROIDS_FILE, CONFIG_FILE, WEIGHTS_FILE, load_model
 from raydec.model.folding import folded
 from raydec.model.hub import local_model
+from raydec.model.network import joined
 from raydec.model.saved import SavedModel
 
 # Utterances per forward pass. The number is fixed, and short batches are filled up, so that a prediction
@@ -35,18 +36,27 @@ _UTTERANCES_IN_MEMORY = 256
 
 @dataclass(frozen=True)
 class Prediction(Mapping[str, float]):
-    """What a model says of one recording: a mapping from attribute to score.
+    """What a model says of one recording: a mapping from the name of an output to its number.
 
     Attributes:
-        scores: per attribute, in the scale of the training labels.
+        scores: per attribute, in the scale of the training labels, and per class its probability, under
+            names such as ``emotion_A``.
         cluster: most frequent cluster of its chunks; None for a model without clusters.
+        probabilities: of each class, by group: ``{"emotion": {"A": 0.7, "N": 0.3}}``; empty for a model
+            without classes.
     """
 
     scores: dict[str, float]
     cluster: int | None
+    probabilities: dict[str, dict[str, float]] = field(default_factory=dict)
 
-    def __getitem__(self, attribute: str) -> float:
-        return self.scores[attribute]
+    @property
+    def classes(self) -> dict[str, str]:
+        """The most probable class of each group."""
+        return {group: max(found, key=found.__getitem__) for group, found in self.probabilities.items()}
+
+    def __getitem__(self, name: str) -> float:
+        return self.scores[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.scores)
@@ -60,7 +70,7 @@ class Predictions:
     """What a model says of many utterances.
 
     Attributes:
-        scores: in the scale of the training labels.
+        scores: attributes in the scale of the training labels, then probabilities of classes.
         clusters: most frequent cluster of each utterance's chunks, the lowest number on ties; None for a
             model without clusters.
         embeddings: mean over each utterance's chunks of what K-means sees, the first network's; None unless
@@ -69,7 +79,7 @@ class Predictions:
             for, and for a model without centroids.
     """
 
-    scores: Float64[np.ndarray, "utterance attribute"]
+    scores: Float64[np.ndarray, "utterance output"]
     clusters: Int64[np.ndarray, " utterance"] | None
     embeddings: Float32[np.ndarray, "utterance d"] | None = None
     distances: Float32[np.ndarray, "utterance cluster"] | None = None
@@ -103,23 +113,26 @@ class Predictor:
 
     Attributes:
         saved: the model.
-        attributes: what it predicts, in the order of its scores.
+        outputs: what it predicts, in the order of its scores.
     """
 
     def __init__(self, saved: SavedModel, device: torch.device) -> None:
         self.saved = saved
-        self.attributes = saved.attributes
+        self.outputs = saved.outputs
         self._device = device
         self._networks = [folded(network.to(device)) for _, network in saved.networks]
         self._normalizer = FrameNormalizer(
             saved.feature_mean, saved.feature_std, saved.chunks.scale, saved.chunks.clip
         )
-        self._label_mean = np.array([value for spec, _ in saved.networks for value in spec.label_mean])
-        self._label_std = np.array([value for spec, _ in saved.networks for value in spec.label_std])
         self._centroids = None
         if saved.centroids is not None:
             # A copy: in a Ray worker the array is a view of shared memory, which may not be written to.
             self._centroids = torch.tensor(saved.centroids, dtype=torch.float64, device=device)
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The attributes that it predicts."""
+        return self.outputs.attributes
 
     @property
     def embedding_dim(self) -> int:
@@ -162,8 +175,9 @@ class Predictor:
         else:
             waveform = prepare_waveform(audio, sample_rate, wanted_rate)
         result = self.predict_frames([self.saved.front_end.frames(waveform)])
-        scores = dict(zip(self.attributes, result.scores[0].tolist(), strict=True))
-        return Prediction(scores, None if result.clusters is None else int(result.clusters[0]))
+        scores = dict(zip(self.outputs.names, result.scores[0].tolist(), strict=True))
+        cluster = None if result.clusters is None else int(result.clusters[0])
+        return Prediction(scores, cluster, self.outputs.by_class(result.scores[0]))
 
     def load_audio(self, path: str | Path) -> Float32[np.ndarray, " sample"]:
         """Decode a file to mono samples at the model's rate, by the model's resampler.
@@ -182,7 +196,7 @@ class Predictor:
             frames: of each utterance.
             details: give embeddings and distances too.
         """
-        outputs = _Outputs.room_for(len(frames), len(self.attributes))
+        outputs = _Room.for_utterances(len(frames), len(self.outputs))
         if details:
             outputs.embeddings = np.empty((len(frames), self.embedding_dim), np.float32)
             if self.num_centroids is not None:
@@ -224,7 +238,7 @@ class Predictor:
     def _chunks(self, frames: Float[Tensor, "frame width"]) -> Float[Tensor, "chunk m width"]:
         return cut(self._normalizer.normalize(frames), self.saved.chunks)
 
-    def _run(self, items: list[tuple[int, Tensor]], per_pass: int, outputs: _Outputs) -> None:
+    def _run(self, items: list[tuple[int, Tensor]], per_pass: int, outputs: _Room) -> None:
         """Predict utterances of one chunk length and write the results where they belong."""
         indices = [i for i, _ in items]
         filling = [torch.zeros_like(items[0][1])] * (per_pass - len(items))
@@ -235,8 +249,8 @@ class Predictor:
         def by_utterance(values: Tensor) -> Tensor:
             return values.view(-1, num_chunks, *values.shape[1:])[:count]
 
-        scores = by_utterance(emotion.double()).mean(dim=1).cpu().numpy()
-        outputs.scores[indices] = scores * self._label_std + self._label_mean
+        scores = by_utterance(emotion).mean(dim=1).cpu().numpy()
+        outputs.scores[indices] = self.outputs.in_label_scale(scores)
         # The nearest centroid; for a model without centroids the cluster head's choice.
         closeness = logits if distances is None else -distances
         if closeness is not None:
@@ -254,14 +268,15 @@ class Predictor:
     def _forward(
         self, chunks: Float[Tensor, "chunk frame width"]
     ) -> tuple[
-        Float[Tensor, "chunk attribute"],
+        Float[Tensor, "chunk output"],
         Float[Tensor, "chunk d"],
         Float64[Tensor, "chunk cluster"] | None,
         Float[Tensor, "chunk cluster"] | None,
     ]:
-        """Normalised scores, and of the first network embeddings, distances to centroids, cluster logits."""
+        """What is averaged to scores; of the first network embeddings, distances to centroids, logits."""
         outputs = [network(chunks) for network in self._networks]
-        emotion = torch.cat([output.emotion for output in outputs], dim=1)
+        specs = [spec.outputs for spec, _ in self.saved.networks]
+        emotion = joined([output.emotion.double() for output in outputs], specs)
         embedding, distances = outputs[0].embedding, None
         if self._centroids is not None:
             distances = torch.cdist(embedding.double(), self._centroids)
@@ -269,7 +284,7 @@ class Predictor:
 
 
 @dataclass
-class _Outputs:
+class _Room:
     """Room for what is predicted, filled pass by pass."""
 
     scores: np.ndarray
@@ -278,8 +293,8 @@ class _Outputs:
     distances: np.ndarray | None = None
 
     @classmethod
-    def room_for(cls, count: int, num_attributes: int) -> _Outputs:
-        return cls(np.empty((count, num_attributes)), np.empty(count, np.int64))
+    def for_utterances(cls, count: int, num_outputs: int) -> _Room:
+        return cls(np.empty((count, num_outputs)), np.empty(count, np.int64))
 
 
 def decode_for(saved: SavedModel, path: str | Path) -> Float32[np.ndarray, " sample"]:

@@ -75,12 +75,19 @@ class CpuClock:
 
 
 def result_schema(predictor: Predictor, options: RowOptions = WHOLE_FILES) -> pa.Schema:
-    """Columns of rows: file, start, end, one per attribute, cluster, those asked for, error."""
+    """Columns of rows: file, start, end, one per attribute, classes, cluster, those asked for, error.
+
+    A group of classes has a column of its name for the most probable class, and one per class for its
+    probability.
+    """
+    outputs = predictor.outputs
     columns = [
         ("file", pa.string()),
         ("start", pa.float64()),
         ("end", pa.float64()),
-        *((name, pa.float64()) for name in predictor.attributes),
+        *((name, pa.float64()) for name in outputs.attributes),
+        *((group, pa.string()) for group in outputs.classes),
+        *((name, pa.float64()) for name in outputs.names[len(outputs.attributes) :]),
         ("cluster", pa.int64()),
     ]
     if options.embeddings:
@@ -132,8 +139,12 @@ def score_spectrograms(
 
 
 def _scores(predictor: Predictor, result: Predictions, i: int, options: RowOptions) -> dict[str, Any]:
-    scores = result.scores[i] if options.clip is None else np.clip(result.scores[i], *options.clip)
-    row: dict[str, Any] = dict(zip(predictor.attributes, scores.tolist(), strict=True))
+    outputs, scores = predictor.outputs, result.scores[i].copy()
+    if options.clip is not None:
+        numbers = slice(len(outputs.attributes))
+        scores[numbers] = np.clip(scores[numbers], *options.clip)
+    row: dict[str, Any] = dict(zip(outputs.names, scores.tolist(), strict=True))
+    row |= {group: max(found, key=found.__getitem__) for group, found in outputs.by_class(scores).items()}
     row["cluster"] = None if result.clusters is None else int(result.clusters[i])
     row["embedding"] = None if result.embeddings is None else result.embeddings[i]
     row["cluster_distances"] = None if result.distances is None else result.distances[i]

@@ -7,6 +7,8 @@ batch, which merge over workers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -57,6 +59,58 @@ class CccLoss:
     def loss(self, statistics: CccMoments) -> Float64[Tensor, ""]:
         """See :func:`emotion_loss`."""
         return emotion_loss(statistics, self._kind)
+
+
+@dataclass(frozen=True)
+class CrossEntropySums:
+    """A weighted sum of cross-entropies, and the sum of the weights.
+
+    Attributes:
+        loss: the sum over labeled chunks.
+        weight: what to divide it by.
+    """
+
+    loss: Float64[Tensor, ""]
+    weight: Float64[Tensor, ""]
+
+    def merge(self, other: CrossEntropySums) -> CrossEntropySums:
+        """The sums over both sets of chunks."""
+        return CrossEntropySums(self.loss + other.loss, self.weight + other.weight)
+
+    def stack(self) -> Float64[Tensor, "2"]:
+        """Both sums as one tensor."""
+        return torch.stack([self.loss, self.weight])
+
+    @classmethod
+    def unstack(cls, stacked: Float64[Tensor, "2"]) -> CrossEntropySums:
+        """The inverse of :meth:`stack`."""
+        return cls(*stacked.unbind(0))
+
+
+class CrossEntropyLoss:
+    """The mean cross-entropy over labeled chunks, weighted by class, a :class:`Criterion`.
+
+    Args:
+        class_weights: factor on the loss of each class's chunks; the mean divides by their sum.
+    """
+
+    def __init__(self, class_weights: Sequence[float]) -> None:
+        self._class_weights = torch.tensor(class_weights, dtype=torch.float64)
+
+    def statistics(
+        self, output: Float[Tensor, "chunk class"], labels: Float[Tensor, "chunk 1"]
+    ) -> CrossEntropySums:
+        """See :class:`Criterion`; ``output`` holds logits, ``labels`` the number of the class."""
+        known = ~labels[:, 0].isnan()
+        # Without picking rows: how many there are would have to be read from the device.
+        numbers = torch.where(known, labels[:, 0], 0).long()
+        weights = self._class_weights.to(output.device)[numbers] * known
+        losses = F.cross_entropy(output, numbers, reduction="none").double()
+        return CrossEntropySums((losses * weights).sum(), weights.sum())
+
+    def loss(self, statistics: CrossEntropySums) -> Float64[Tensor, ""]:
+        """See :class:`Criterion`."""
+        return statistics.loss / torch.where(statistics.weight > 0, statistics.weight, 1)
 
 
 def emotion_loss(moments: CccMoments, kind: CccKind = "exact") -> Float64[Tensor, ""]:

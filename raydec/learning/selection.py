@@ -100,12 +100,12 @@ def select_rows(config: Config, store: FeatureStore) -> SelectedRows:
 def _labeled_rows(store: FeatureStore, splits: Sequence[str], targets: Targets, key: str) -> np.ndarray:
     """Labeled rows of some splits, in the store's order; none of the splits may be without any."""
     for split in splits:
-        if not len(targets.labeled_rows(store, [split])):
+        if not len(targets.outputs.labeled_rows(store, [split])):
             raise UserError(
                 f"{key}={split}: store {store.path} has no utterance of that split labeled for "
-                f"{targets.label}; its splits are {', '.join(store.splits)}"
+                f"{targets.outputs.label}; its splits are {', '.join(store.splits)}"
             )
-    return targets.labeled_rows(store, splits)
+    return targets.outputs.labeled_rows(store, splits)
 
 
 def _unlabeled_rows(config: Config, pool: np.ndarray) -> np.ndarray:
@@ -128,5 +128,5 @@ def _test_rows(config: Config, store: FeatureStore, targets: Targets) -> dict[st
         return {split: _labeled_rows(store, [split], targets, "data.test_split") for split in data.test_split}
     used = (*data.train_split, *data.validation_split)
     free = [split for split in store.splits if split.startswith("test") and split not in used]
-    named = {split: targets.labeled_rows(store, [split]) for split in free}
+    named = {split: targets.outputs.labeled_rows(store, [split]) for split in free}
     return {split: rows for split, rows in named.items() if len(rows)}

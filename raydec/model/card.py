@@ -28,13 +28,15 @@ def model_card(config: Mapping[str, Any]) -> str:
     """
     extra = config["extra"]
     attributes = [name for network in config["networks"] for name in network["attributes"]]
+    groups = {group: names for network in config["networks"] for group, names in _classes(network).items()}
+    predicted = [*attributes, *(f"{group} ({_listing(names)})" for group, names in groups.items())]
     sections = [
         "---\nlibrary_name: raydec\ntags:\n- speech-emotion-recognition\n- deep-clustering\n---\n",
         f"# {extra.get('run') or 'raydec model'}\n",
-        f"Predicts {_listing(attributes)} of recorded speech from mel-spectrograms, in chunks of about a "
+        f"Predicts {_listing(predicted)} of recorded speech from mel-spectrograms, in chunks of about a "
         "second, with [raydec](https://github.com/raydec/raydec).\n",
         _SYNTHETIC_WARNING if extra.get("synthetic") else "",
-        _scores_section(attributes, extra.get("scores")),
+        _scores_section(attributes, groups, extra.get("scores")),
         _use_section(),
         _network_section(config),
         _origin_section(extra),
@@ -43,17 +45,45 @@ def model_card(config: Mapping[str, Any]) -> str:
     return "\n".join(section for section in sections if section)
 
 
+def _classes(network: Mapping[str, Any]) -> Mapping[str, Iterable[str]]:
+    """Groups of classes that a network tells apart; older models have none."""
+    return network.get("classes", {})
+
+
 def _scores_section(
-    attributes: Iterable[str], scores: Mapping[str, Mapping[str, float | None]] | None
+    attributes: Iterable[str],
+    groups: Iterable[str],
+    scores: Mapping[str, Mapping[str, float | None]] | None,
 ) -> str:
     if not scores:
         return "## Scores\n\nNot measured.\n"
-    names = list(attributes)
-    lines = ["## Scores\n", "Concordance correlation coefficient (CCC) over utterances.\n"]
-    lines.append(_table_row(["split", *names]) + "\n" + _table_row(["---"] * (len(names) + 1)))
-    for split, by_attribute in scores.items():
-        lines.append(_table_row([split, *(_number(by_attribute.get(name)) for name in names)]))
+    lines = ["## Scores\n"]
+    if names := list(attributes):
+        lines.append("Concordance correlation coefficient (CCC) over utterances.\n")
+        lines += _header(names)
+        lines += [
+            _table_row([split, *(_number(found.get(name)) for name in names)])
+            for split, found in scores.items()
+        ]
+    for group in groups:
+        measures = {"macro-F1": f"f1_{group}", "unweighted average recall": f"uar_{group}"}
+        lines.append(f"\nClasses ({group}) over utterances, with 95% intervals over speakers.\n")
+        lines += _header(measures)
+        lines += [
+            _table_row([split, *(_with_interval(found, key) for key in measures.values())])
+            for split, found in scores.items()
+        ]
     return "\n".join(lines) + "\n"
+
+
+def _header(names: Iterable[str]) -> list[str]:
+    cells = ["split", *names]
+    return [_table_row(cells), _table_row(["---"] * len(cells))]
+
+
+def _with_interval(scores: Mapping[str, float | None], key: str) -> str:
+    value, low, high = (_number(scores.get(key + end)) for end in ("", "_low", "_high"))
+    return f"{value} ({low} to {high})"
 
 
 def _use_section() -> str:
@@ -72,9 +102,10 @@ def _network_section(config: Mapping[str, Any]) -> str:
     for network in config["networks"]:
         model = network["model"]
         means, stds = (_listing(map(_number, network[key])) for key in ("label_mean", "label_std"))
+        scale = f"; label mean {means}, standard deviation {stds}" if network["attributes"] else ""
         lines.append(
-            f"- {_listing(network['attributes'])}: {model['kind']}, temporal layer {model['temporal']}, "
-            f"{network['num_clusters']} clusters; label mean {means}, standard deviation {stds}"
+            f"- {_listing([*network['attributes'], *_classes(network)])}: {model['kind']}, temporal layer "
+            f"{model['temporal']}, {network['num_clusters']} clusters{scale}"
         )
     lines.append(
         f"- input: {chunks['num_chunks']} chunks of {chunks['chunk_frames']} frames, mel {chunks['scale']}, "

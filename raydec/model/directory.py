@@ -160,8 +160,7 @@ def _config_dict(saved: SavedModel) -> dict[str, Any]:
 
 def _network_entry(spec: NetworkSpec) -> dict[str, Any]:
     """One network of ``config.json``; without classes, older versions of raydec can read it."""
-    entry = asdict(spec)
-    return entry if spec.classes else {key: value for key, value in entry.items() if key != "classes"}
+    return {key: value for key, value in asdict(spec).items() if key != "classes" or value}
 
 
 def _plain(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -227,6 +227,17 @@ def activated(emotion: Float[Tensor, "*batch output"], outputs: Outputs) -> Floa
     numbers = emotion[..., : len(outputs.attributes)]
     probabilities = [emotion[..., columns].softmax(dim=-1) for columns in outputs.groups.values()]
     return torch.cat([numbers, *probabilities], dim=-1)
+
+
+def joined(
+    emotions: Sequence[Float[Tensor, "chunk _"]], outputs: Sequence[Outputs]
+) -> Float[Tensor, "chunk output"]:
+    """What several networks say of the same chunks: the attributes of all, then all probabilities."""
+    active = [activated(*pair) for pair in zip(emotions, outputs, strict=True)]
+    cuts = [len(own.attributes) for own in outputs]
+    numbers = [values[:, :cut] for values, cut in zip(active, cuts, strict=True)]
+    classes = [values[:, cut:] for values, cut in zip(active, cuts, strict=True)]
+    return torch.cat([part for part in numbers + classes if part.shape[1]], dim=1)
 
 
 def _initialize_module(module: nn.Module, generator: torch.Generator) -> None:

@@ -5,7 +5,10 @@ The file's metadata repeats how, so that it can be used alone: ``attributes``, `
 ``feature_mean`` and ``feature_std`` are JSON. Outputs, all float32 with one row per chunk:
 
 - ``scores`` ``[chunk, attribute]``: every attribute in the scale of its training labels, in the order of the
-  metadata's ``attributes``. The score of an utterance is the mean over its chunks.
+  metadata's ``attributes``. The score of an utterance is the mean over its chunks. Left out of models that
+  predict classes only.
+- ``emotion_probabilities`` ``[chunk, class]``: only of models that predict classes, in the order of the
+  metadata's ``classes``. The probability for an utterance is the mean over its chunks.
 - ``embedding`` ``[chunk, d]``: what K-means sees. A chunk's cluster is the nearest row of the model
   directory's ``centroids.npy``, by the embedding of the first network.
 - ``cluster_logits`` ``[chunk, cluster]``: only of networks that have a cluster head.
@@ -36,11 +39,13 @@ from torch import Tensor, nn
 from raydec.errors import UserError
 from raydec.files.atomic import publish, temporary_file
 from raydec.model.folding import folded
-from raydec.model.saved import NetworkSpec, SavedModel
+from raydec.model.network import joined
+from raydec.model.saved import SavedModel
 from raydec.version import __version__
 
 REQUIREMENTS = ("onnx", "onnxruntime", "onnxscript")
 INPUT, SCORES, EMBEDDING, CLUSTER_LOGITS = "chunks", "scores", "embedding", "cluster_logits"
+PROBABILITIES = "_probabilities"
 TOLERANCE = 1e-4
 """How far an output may be from PyTorch's; for all but the scores, times the output's largest magnitude where
 that exceeds 1. Embeddings reach 1000, where float32 itself is no more exact than 1e-4."""
@@ -64,23 +69,23 @@ class OnnxExport:
 class _Graph(nn.Module):
     """What is exported: the networks of a model side by side, scores in the scale of the labels."""
 
-    label_mean: Tensor
-    label_std: Tensor
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, saved: SavedModel) -> None:
         super().__init__()
         self.networks = nn.ModuleList([folded(network) for _, network in saved.networks])
-        specs = [spec for spec, _ in saved.networks]
-        for name in ("label_mean", "label_std"):
-            self.register_buffer(
-                name, torch.tensor([value for spec in specs for value in getattr(spec, name)])
-            )
+        self._specs = [spec.outputs for spec, _ in saved.networks]
+        self._columns = _predicted(saved)
+        self.register_buffer("mean", torch.from_numpy(saved.outputs.mean).float())
+        self.register_buffer("std", torch.from_numpy(saved.outputs.std).float())
 
     def forward(self, chunks: Float[Tensor, "chunk frame width"]) -> tuple[Tensor, ...]:
         outputs = [network(chunks) for network in self.networks]
-        scores = torch.cat([output.emotion for output in outputs], dim=1) * self.label_std + self.label_mean
+        scores = joined([output.emotion for output in outputs], self._specs) * self.std + self.mean
+        predicted = (scores[:, columns] for columns in self._columns.values())
         others = [(output.embedding, output.cluster_logits) for output in outputs]
-        return (scores, *(tensor for pair in others for tensor in pair if tensor is not None))
+        return (*predicted, *(tensor for pair in others for tensor in pair if tensor is not None))
 
 
 def require_onnx() -> None:
@@ -123,12 +128,19 @@ def export_onnx(saved: SavedModel, path: str | Path) -> OnnxExport:
     return OnnxExport(outputs, difference, len(content))
 
 
+def _predicted(saved: SavedModel) -> dict[str, slice]:
+    """Outputs that hold predictions, and their columns among everything that the model predicts."""
+    outputs = saved.outputs
+    scores = {SCORES: slice(len(outputs.attributes))} if outputs.attributes else {}
+    return scores | {group + PROBABILITIES: columns for group, columns in outputs.groups.items()}
+
+
 def output_names(saved: SavedModel) -> list[str]:
     """Names of the outputs, in order."""
     alone = len(saved.networks) == 1
-    names = [SCORES]
+    names = [*_predicted(saved)]
     for spec, network in saved.networks:
-        suffix = "" if alone else "_" + "_".join(spec.attributes)
+        suffix = "" if alone else "_" + "_".join([*spec.attributes, *spec.classes])
         names += [EMBEDDING + suffix, *([CLUSTER_LOGITS + suffix] if network.has_cluster_head else [])]
     return names
 
@@ -199,6 +211,7 @@ def _frame_counts(saved: SavedModel) -> list[int]:
 def _metadata(saved: SavedModel) -> dict[str, str]:
     documents = {
         "attributes": saved.attributes,
+        **({"classes": saved.outputs.classes} if saved.outputs.classes else {}),
         "front_end": saved.front_end.name,
         "features": saved.front_end.to_dict(),
         "chunks": asdict(saved.chunks),
@@ -245,24 +258,23 @@ def _torch_outputs(
     saved: SavedModel, chunks: Float32[Tensor, "chunk frame width"]
 ) -> Mapping[str, np.ndarray]:
     """The networks' own outputs: neither folded nor traced, de-normalised in float64."""
-    scores, others = [], []
-    for spec, network in saved.networks:
+    emotions, others = [], []
+    for _, network in saved.networks:
         output = network(chunks)
-        scores.append(_in_label_scale(spec, output.emotion))
+        emotions.append(output.emotion.double())
         others += [output.embedding, *([output.cluster_logits] if network.has_cluster_head else [])]
-    values = [np.concatenate(scores, axis=1), *(tensor.numpy() for tensor in others)]
-    return dict(zip(output_names(saved), values, strict=True))
-
-
-def _in_label_scale(spec: NetworkSpec, emotion: Float[Tensor, "chunk attribute"]) -> np.ndarray:
-    return emotion.double().numpy() * np.array(spec.label_std) + np.array(spec.label_mean)
+    found = joined(emotions, [spec.outputs for spec, _ in saved.networks]).numpy()
+    predicted = saved.outputs.in_label_scale(found)
+    values = [predicted[:, columns] for columns in _predicted(saved).values()]
+    return dict(zip(output_names(saved), [*values, *(tensor.numpy() for tensor in others)], strict=True))
 
 
 def _difference(name: str, found: np.ndarray, wanted: np.ndarray) -> float:
     """Largest difference of an element, as :data:`TOLERANCE` counts it."""
     if found.shape != wanted.shape:
         raise RuntimeError(f"ONNX output {name} is {list(found.shape)}, PyTorch's is {list(wanted.shape)}")
-    magnitude = 1.0 if name == SCORES else max(1.0, float(np.abs(wanted).max()))
+    is_prediction = name == SCORES or name.endswith(PROBABILITIES)
+    magnitude = 1.0 if is_prediction else max(1.0, float(np.abs(wanted).max()))
     return float(np.abs(found - wanted).max()) / magnitude
 
 

@@ -6,10 +6,15 @@ knows two kinds of outputs, so a new target of either kind changes nothing there
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float64
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Bool, Float64, Int64
+
+from raydec.features.store import FeatureStore
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,34 @@ class Outputs:
     ) -> Float64[np.ndarray, "*batch output"]:
         """Undo the normalisation of the numbers; probabilities stay as they are."""
         return values * self.std + self.mean
+
+    def labeled(self, table: pa.Table) -> Bool[np.ndarray, " utterance"]:
+        """Which rows of an utterance table have a label for at least one attribute or group of classes."""
+        numbers = [pc.is_valid(table[name]).to_numpy() for name in self.attributes]
+        classes = [self.class_numbers(table, group) >= 0 for group in self.classes]
+        return np.logical_or.reduce([*numbers, *classes])
+
+    def class_numbers(self, table: pa.Table, group: str) -> Int64[np.ndarray, " utterance"]:
+        """The place of each row's class in a group; -1 for no class, and for one that is not in the group."""
+        places = pc.index_in(table[group], pa.array(self.classes[group], pa.string()))
+        return pc.fill_null(places, -1).to_numpy().astype(np.int64)
+
+    @property
+    def label(self) -> str:
+        """What is predicted, in words for a message."""
+        return ", ".join([*self.attributes, *(f"{g} ({', '.join(c)})" for g, c in self.classes.items())])
+
+    def by_class(self, values: Float64[np.ndarray, " output"]) -> dict[str, dict[str, float]]:
+        """The probability of each class, by group, out of what was predicted for one utterance."""
+        return {
+            group: dict(zip(self.classes[group], values[columns].tolist(), strict=True))
+            for group, columns in self.groups.items()
+        }
+
+    def labeled_rows(self, store: FeatureStore, splits: str | Sequence[str]) -> Int64[np.ndarray, " row"]:
+        """Rows of one split or several that :meth:`labeled` holds for, in the store's order."""
+        rows = store.rows(split=splits)
+        return rows[self.labeled(store.utterances.take(rows))]
 
     def merge(self, other: Outputs) -> Outputs:
         """The outputs of both, side by side; the numbers of both come first."""

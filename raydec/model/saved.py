@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -65,6 +66,11 @@ class SavedModel:
     centroids: Float[np.ndarray, "cluster d"] | None = None
     resampler: Literal["soxr", "kaiser"] = "soxr"
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def outputs(self) -> Outputs:
+        """What all networks predict together."""
+        return functools.reduce(Outputs.merge, (spec.outputs for spec, _ in self.networks))
 
     @property
     def attributes(self) -> tuple[str, ...]:

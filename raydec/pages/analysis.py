@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from raydec.evaluation.scoring import choose_splits
+from raydec.evaluation.classes import class_results
+from raydec.evaluation.result import ClassResult
+from raydec.evaluation.split_choice import choose_splits
 from raydec.evaluation.statistics import (
     CccEstimate,
     bootstrap_ccc,
@@ -34,6 +36,7 @@ class Analysis:
         run: the run.
         view: the split shown in detail, with embeddings.
         estimates: CCC by split and attribute, of labeled attributes only.
+        classes: scores of classes, by split and group.
         dependencies: dependency of each attribute on the utterances' clusters; empty without clusters.
         emotion: mutual information of emotion class and cluster; None without clusters or classes.
     """
@@ -41,6 +44,7 @@ class Analysis:
     run: FinishedRun
     view: SplitView
     estimates: dict[str, dict[str, CccEstimate]]
+    classes: dict[str, dict[str, ClassResult]]
     dependencies: dict[str, Dependency]
     emotion: EmotionInformation | None
 
@@ -66,7 +70,7 @@ def analyse(
     run = open_run(Path(run_dir), None if store is None else Path(store))
     looked_at = run.scored_splits[min(1, len(run.scored_splits) - 1)]
     if split is not None:
-        (looked_at,) = choose_splits(run.store, run.attributes, [split])
+        (looked_at,) = choose_splits(run.store, run.outputs, [split])
     names = list(dict.fromkeys((*run.scored_splits, looked_at)))
     total = sum(len(run.rows(name)) for name in names)
     done = 0
@@ -77,15 +81,15 @@ def analyse(
         if progress is not None:
             progress(done, total)
 
-    estimates, looked = {}, None
+    estimates, classes, looked = {}, {}, None
     for name in names:
         num_chunks = len(run.rows(name)) * run.saved.chunks.num_chunks
         keep = choose_chunks(num_chunks, SEED) if name == looked_at else None
         view = score_split(run, name, keep=keep, progress=advance)
-        estimates[name] = _estimates(view)
+        estimates[name], classes[name] = _estimates(view), _classes(view)
         looked = view if name == looked_at else looked
     assert looked is not None
-    return Analysis(run, looked, estimates, _dependencies(looked), _emotion(looked))
+    return Analysis(run, looked, estimates, classes, _dependencies(looked), _emotion(looked))
 
 
 def _estimates(view: SplitView) -> dict[str, CccEstimate]:
@@ -99,6 +103,11 @@ def _estimates(view: SplitView) -> dict[str, CccEstimate]:
         )
         for column, name in labeled_columns(view)
     }
+
+
+def _classes(view: SplitView) -> dict[str, ClassResult]:
+    speakers = view.column("speaker")
+    return class_results(view.outputs, view.split, view.table, view.scores, speakers, SEED, NUM_RESAMPLES)
 
 
 def _dependencies(view: SplitView) -> dict[str, Dependency]:

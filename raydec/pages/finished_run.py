@@ -26,6 +26,7 @@ from raydec.learning.dependency import most_frequent_clusters
 from raydec.learning.inference import predict_utterances
 from raydec.learning.worker import LocalWorker
 from raydec.model.directory import load_model
+from raydec.model.outputs import Outputs
 from raydec.model.saved import SavedModel
 from raydec.runs.run_folder import (
     CONFIG_FILE,
@@ -71,9 +72,14 @@ class FinishedRun:
         return self.config.name or self.folder.name
 
     @property
+    def outputs(self) -> Outputs:
+        """What the model predicts."""
+        return self.saved.outputs
+
+    @property
     def attributes(self) -> tuple[str, ...]:
         """The attributes that the model predicts."""
-        return self.saved.attributes
+        return self.outputs.attributes
 
     @property
     def trains_clusters(self) -> bool:
@@ -87,7 +93,7 @@ class FinishedRun:
 
     def rows(self, split: str) -> Int64[np.ndarray, " utterance"]:
         """Labeled rows of the store in a split, or in several by their joint name."""
-        return self.store.rows(parts_of(split), self.attributes)
+        return self.outputs.labeled_rows(self.store, parts_of(split))
 
     @property
     def scored_splits(self) -> tuple[str, ...]:
@@ -95,9 +101,9 @@ class FinishedRun:
         names = dict.fromkeys((self.validation_split, *self.summary["ccc"]))
         return tuple(names)
 
-    def recorded_ccc(self, split: str) -> dict[str, float] | None:
-        """The CCC that the run recorded for a split, by attribute; None if it did not score the split."""
-        return self.summary["ccc"].get(split)
+    def recorded_scores(self, split: str) -> dict[str, float]:
+        """The scores that the run recorded for a split: CCC by attribute, and ``f1_emotion`` and so on."""
+        return self.summary["ccc"].get(split, {}) | self.summary.get("classes", {}).get(split, {})
 
 
 def open_run(folder: Path, store: Path | None = None) -> FinishedRun:
@@ -191,9 +197,9 @@ class SplitView:
     Attributes:
         split: its name.
         table: their rows of the store.
-        attributes: the predicted attributes.
-        labels: in the corpus's scale, NaN if missing.
-        scores: in the same scale.
+        outputs: what is predicted.
+        labels: of the attributes, in the corpus's scale, NaN if missing.
+        scores: attributes in the same scale, then probabilities of classes.
         num_chunks: per utterance.
         kept: numbers of the chunks whose embeddings were kept, ordered by utterance.
         embeddings: of those chunks.
@@ -203,9 +209,9 @@ class SplitView:
 
     split: str
     table: pa.Table
-    attributes: tuple[str, ...]
+    outputs: Outputs
     labels: Float64[np.ndarray, "utterance attribute"]
-    scores: Float64[np.ndarray, "utterance attribute"]
+    scores: Float64[np.ndarray, "utterance output"]
     num_chunks: int
     kept: Int64[np.ndarray, " kept"]
     embeddings: Float32[np.ndarray, "kept dim"]
@@ -215,6 +221,11 @@ class SplitView:
     def __len__(self) -> int:
         """Number of utterances."""
         return len(self.labels)
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The attributes that are predicted."""
+        return self.outputs.attributes
 
     @property
     def clusters(self) -> Int64[np.ndarray, " utterance"] | None:
@@ -237,7 +248,7 @@ def score_split(
     keep: Int64[np.ndarray, " kept"] | None = None,
     progress: Progress | None = None,
 ) -> SplitView:
-    """Predict all utterances of a split that have a label for the run's attributes.
+    """Predict all utterances of a split that have a label for something that the run learned.
 
     Args:
         run: the run.
@@ -259,7 +270,7 @@ def score_split(
     return SplitView(
         split=split,
         table=run.store.utterances.take(rows),
-        attributes=run.attributes,
+        outputs=run.outputs,
         labels=_chunk_set(run, rows).labels(run.attributes),
         scores=np.concatenate(scores),
         num_chunks=num_chunks,

@@ -90,7 +90,8 @@ def nearest_table(view: SplitView, chunks: list[NearChunk], *, with_audio: bool)
 
 
 def _row(view: SplitView, near: NearChunk, known: list[str]) -> list[str]:
-    pairs = zip(view.labels[near.utterance], view.scores[near.utterance], strict=True)
+    scores = view.scores[near.utterance, : len(view.attributes)]
+    pairs = zip(view.labels[near.utterance], scores, strict=True)
     swatch = Markup('<span class="swatch" style="background:{}"></span>{}')
     return [
         swatch.format(series_color(near.cluster), near.cluster),

@@ -10,6 +10,7 @@ import numpy as np
 from raydec.errors import UserError
 from raydec.files.atomic import write_text
 from raydec.pages.analysis import NUM_RESAMPLES, SEED, Analysis, labeled_columns
+from raydec.pages.class_blocks import class_curves, class_table, confusion_matrix
 from raydec.pages.cluster_map import cluster_map
 from raydec.pages.figures import (
     ccc_intervals,
@@ -18,9 +19,9 @@ from raydec.pages.figures import (
     emotion_by_cluster,
     predicted_against_true,
 )
-from raydec.pages.finished_run import FinishedRun
-from raydec.pages.html_page import Block, Section, Tile, render_page
+from raydec.pages.html_page import Block, Section, render_page
 from raydec.pages.nearest import nearest_chunks, nearest_table
+from raydec.pages.run_head import notices, num_clusters, subtitle, tiles
 from raydec.pages.tables import (
     ccc_table,
     confusion_table,
@@ -44,15 +45,7 @@ from raydec.splits import joint_name
 from raydec.version import __version__
 
 REPORT_FILE = "report.html"
-# CCC on another processor differs in the sixth digit; a larger difference means other data or another model.
-_CCC_TOLERANCE = 1e-3
 _MANY_CLUSTERS = 16
-_KINDS = {
-    "deepemocluster": "DeepEmoCluster",
-    "regressor": "CNN regressor",
-    "autoencoder": "autoencoder",
-    "vae": "variational autoencoder",
-}
 
 
 def write_report(analysis: Analysis, out: str | Path | None = None, *, audio: bool = False) -> Path:
@@ -102,11 +95,15 @@ def report_path(run_dir: str | Path, out: str | Path | None = None) -> Path:
 def report_html(analysis: Analysis, *, audio: bool = False) -> str:
     """The report as one HTML document; the same analysis gives the same document."""
     run = analysis.run
-    sections = [_training(analysis), _scores(analysis)]
+    sections = [_training(analysis)]
+    if run.attributes:
+        sections.append(_scores(analysis))
+    if run.outputs.classes:
+        sections.append(_classes(analysis))
     if analysis.view.chunk_clusters is not None:
         sections.append(_clusters(analysis))
     sections.append(_map(analysis))
-    if analysis.dependencies:
+    if analysis.dependencies or analysis.emotion is not None:
         sections.append(_emotion_by_cluster(analysis))
     if analysis.view.distances is not None:
         sections.append(_nearest(analysis, audio))
@@ -114,90 +111,38 @@ def report_html(analysis: Analysis, *, audio: bool = False) -> str:
     return render_page(
         f"Run {run.name}",
         sections,
-        subtitle=_subtitle(run),
-        notices=_notices(analysis, audio),
-        tiles=_tiles(analysis),
+        subtitle=subtitle(run),
+        notices=notices(analysis, audio),
+        tiles=tiles(analysis),
         footer=f"Made by raydec {__version__}. This file is self-contained and loads nothing from elsewhere.",
     )
-
-
-def _subtitle(run: FinishedRun) -> str:
-    spec = run.saved.networks[0][0]
-    kind = _KINDS.get(run.config.model.kind, run.config.model.kind)
-    clusters = f" with {spec.num_clusters} clusters" if run.trains_clusters else ""
-    temporal = run.config.model.temporal
-    layer = "" if temporal == "none" else f", temporal layer {temporal}"
-    return (
-        f"{kind}{clusters}{layer}, trained for {', '.join(run.attributes)} on {run.store.corpus_name}, "
-        f"{run.summary['epochs']} epochs"
-    )
-
-
-def _notices(analysis: Analysis, audio: bool) -> list[str]:
-    run, view = analysis.run, analysis.view
-    notices = []
-    if run.store.synthetic:
-        notices.append(
-            f"SYNTHETIC speech: the corpus ({run.store.corpus_name}) was made by a program. These numbers "
-            "show that the software runs; they say nothing about human speech."
-        )
-    if view.split in run.config.data.train_split:
-        notices.append(f"Split {view.split} was trained on: these results do not carry over to new speech.")
-    if audio:
-        notices.append(
-            "This file contains recorded speech. Check the licence of the corpus before you pass it on."
-        )
-    return notices + _differences(analysis)
-
-
-def _differences(analysis: Analysis) -> list[str]:
-    found = [
-        f"{split} {name} {estimate.ccc:.4f} instead of {recorded[name]:.4f}"
-        for split, estimates in analysis.estimates.items()
-        if (recorded := analysis.run.recorded_ccc(split)) is not None
-        for name, estimate in estimates.items()
-        if abs(estimate.ccc - recorded[name]) > _CCC_TOLERANCE
-    ]
-    if not found:
-        return []
-    return [
-        f"The model does not reproduce the CCC that the run recorded: {'; '.join(found)}. The feature store "
-        "or the model may have changed since."
-    ]
-
-
-def _tiles(analysis: Analysis) -> list[Tile]:
-    run, view = analysis.run, analysis.view
-    tiles = [
-        Tile(
-            f"CCC {name}, {view.split}",
-            f"{estimate.ccc:.3f}",
-            f"95% from {estimate.low:.3f} to {estimate.high:.3f}",
-        )
-        for name, estimate in analysis.estimates[view.split].items()
-    ]
-    best, epochs = run.summary["best_epoch"], run.summary["epochs"]
-    mean = run.history[best - 1]["valid/ccc"]
-    tiles.append(Tile("Best epoch", f"{best} of {epochs}", f"mean validation CCC {mean:.3f}"))
-    if view.chunk_clusters is not None:
-        used = len(np.unique(view.chunk_clusters))
-        num_clusters = _num_clusters(analysis)
-        tiles.append(Tile("Clusters used", f"{used} of {num_clusters}", f"by chunks of {view.split}"))
-    return tiles
-
-
-def _num_clusters(analysis: Analysis) -> int:
-    centroids = analysis.run.saved.centroids
-    return analysis.run.saved.networks[0][0].num_clusters if centroids is None else len(centroids)
 
 
 def _training(analysis: Analysis) -> Section:
     run = analysis.run
     best = run.summary["best_epoch"]
+    curves: list[Block] = [loss_curves(run.history, best)]
+    if run.attributes:
+        curves.append(validation_curves(run.history, run.attributes, best))
+    curves += [class_curves(run.history, group, best) for group in run.outputs.classes]
     return Section(
         "Training",
         "Training losses, and the score on utterances that were not trained on.",
-        [[loss_curves(run.history, best), validation_curves(run.history, run.attributes, best)]],
+        [curves],
+    )
+
+
+def _classes(analysis: Analysis) -> Section:
+    split = analysis.view.split
+    matrices: list[Block] = [
+        confusion_matrix(group, result, split) for group, result in analysis.classes[split].items()
+    ]
+    return Section(
+        "Classes",
+        "How well emotion classes are told apart. Macro-F1 and unweighted average recall (UAR) give every "
+        "class the same weight, however rare it is: guessing among n classes has a UAR of 1/n."
+        f"{_shared_speakers(analysis)}",
+        [[class_table(analysis.classes), *matrices]],
     )
 
 
@@ -248,7 +193,7 @@ def _clusters(analysis: Analysis) -> Section:
     run, view = analysis.run, analysis.view
     assert view.chunk_clusters is not None
     best = run.summary["best_epoch"]
-    sizes = cluster_sizes(view.chunk_clusters, _num_clusters(analysis), view.split)
+    sizes = cluster_sizes(view.chunk_clusters, num_clusters(analysis), view.split)
     if not run.trains_clusters:
         return Section(
             "Clusters",
@@ -256,13 +201,12 @@ def _clusters(analysis: Analysis) -> Section:
             "comparison with models that cluster.",
             [[sizes]],
         )
-    over_epochs: list[Block] = [
-        agreement_curves(run.history, best),
-        dependency_curves(run.history, run.attributes, best),
-    ]
+    over_epochs: list[Block] = [agreement_curves(run.history, best)]
+    if run.attributes:
+        over_epochs.append(dependency_curves(run.history, run.attributes, best))
     if (drift := drift_curve(run.sizes, best)) is not None:
         over_epochs.append(drift)
-    balance: list[Block] = [empty_clusters(run.history, _num_clusters(analysis), best), sizes]
+    balance: list[Block] = [empty_clusters(run.history, num_clusters(analysis), best), sizes]
     if run.sizes:
         balance.insert(1, sizes_by_epoch(run.sizes, same_clusters=run.config.head_mode == "align"))
     return Section(

@@ -26,9 +26,9 @@ def loss_curves(history: History, best_epoch: int) -> Plot:
                 name = _LOSS_NAMES.get(base.removeprefix("train/loss_"), base.removeprefix("train/loss_"))
                 name = f"{name}, {stage} stage" if base + "_unlabeled" in keys else name
                 figure.add_trace(
-                    _line(history, base + suffix, name, series_color(number), dashed=bool(suffix))
+                    epoch_line(history, base + suffix, name, series_color(number), dashed=bool(suffix))
                 )
-    _epoch_layout(figure, "loss, mean over steps", best_epoch)
+    epoch_layout(figure, "loss, mean over steps", best_epoch)
     return Plot(
         "losses",
         "Training losses",
@@ -41,6 +41,7 @@ def loss_curves(history: History, best_epoch: int) -> Plot:
 
 _LOSS_NAMES = {
     "emotion": "emotion (1 − CCC)",
+    "class": "classes (cross-entropy)",
     "cluster": "cluster (cross-entropy)",
     "reconstruction": "reconstruction",
     "triplet": "triplet",
@@ -51,10 +52,10 @@ def validation_curves(history: History, attributes: Sequence[str], best_epoch: i
     """CCC on the validation split by epoch."""
     figure = go.Figure()
     for name in attributes:
-        figure.add_trace(_line(history, f"valid/ccc_{name}", name, ATTRIBUTE_COLORS.get(name)))
+        figure.add_trace(epoch_line(history, f"valid/ccc_{name}", name, ATTRIBUTE_COLORS.get(name)))
     if len(attributes) > 1:
-        figure.add_trace(_line(history, "valid/ccc", "mean", "var(--muted)", dashed=True))
-    _epoch_layout(figure, "CCC", best_epoch)
+        figure.add_trace(epoch_line(history, "valid/ccc", "mean", "var(--muted)", dashed=True))
+    epoch_layout(figure, "CCC", best_epoch)
     best = history[best_epoch - 1]["valid/ccc"]
     return Plot(
         "validation",
@@ -76,9 +77,9 @@ def agreement_curves(history: History, best_epoch: int) -> Plot:
             if key + suffix in keys:
                 label = f"{name}, {stage}" if key + "_unlabeled" in keys else name
                 figure.add_trace(
-                    _line(history, key + suffix, label, series_color(color), dashed=bool(suffix))
+                    epoch_line(history, key + suffix, label, series_color(color), dashed=bool(suffix))
                 )
-    _epoch_layout(figure, "share", best_epoch)
+    epoch_layout(figure, "share", best_epoch)
     figure.update_layout(yaxis={"range": [0, 1.02]})
     return Plot(
         "agreement",
@@ -98,9 +99,9 @@ def empty_clusters(history: History, num_clusters: int, best_epoch: int) -> Plot
     for number, (suffix, stage) in enumerate(_STAGES.items()):
         if f"cluster/empty{suffix}" in keys:
             key, color = f"cluster/empty{suffix}", series_color(number)
-            figure.add_trace(_line(history, key, stage, color, dashed=bool(suffix)))
+            figure.add_trace(epoch_line(history, key, stage, color, dashed=bool(suffix)))
     worst = int(_largest(history, keys))
-    _epoch_layout(figure, "empty clusters", best_epoch)
+    epoch_layout(figure, "empty clusters", best_epoch)
     figure.update_layout(yaxis={"range": [-0.05 * max(1, worst), max(1, worst) * 1.05], **_tick_step(worst)})
     return Plot(
         "empty",
@@ -117,8 +118,8 @@ def dependency_curves(history: History, attributes: Sequence[str], best_epoch: i
     """Eta squared on the validation split, by epoch."""
     figure = go.Figure()
     for name in attributes:
-        figure.add_trace(_line(history, f"cluster/eta2_{name}", name, ATTRIBUTE_COLORS.get(name)))
-    _epoch_layout(figure, "η², by utterance", best_epoch)
+        figure.add_trace(epoch_line(history, f"cluster/eta2_{name}", name, ATTRIBUTE_COLORS.get(name)))
+    epoch_layout(figure, "η², by utterance", best_epoch)
     figure.update_layout(yaxis={"rangemode": "tozero"})
     return Plot(
         "dependency",
@@ -140,8 +141,8 @@ def drift_curve(sizes: History, best_epoch: int) -> Plot | None:
     having = [epoch for epoch in sizes if epoch.get("drift") is not None]
     if not having:
         return None
-    figure = go.Figure(_line(having, "drift", "drift", series_color(0)))
-    _epoch_layout(figure, "distance moved / spread", best_epoch)
+    figure = go.Figure(epoch_line(having, "drift", "drift", series_color(0)))
+    epoch_layout(figure, "distance moved / spread", best_epoch)
     figure.update_layout(yaxis={"rangemode": "tozero"})
     last = having[-1]["drift"]
     return Plot(
@@ -204,7 +205,10 @@ def sizes_by_epoch(sizes: History, *, same_clusters: bool) -> Plot:
     )
 
 
-def _line(history: History, key: str, name: str, color: str | None, *, dashed: bool = False) -> go.Scatter:
+def epoch_line(
+    history: History, key: str, name: str, color: str | None, *, dashed: bool = False
+) -> go.Scatter:
+    """One metric by epoch."""
     return go.Scatter(
         x=_epochs(history),
         y=[epoch.get(key) for epoch in history],
@@ -217,7 +221,8 @@ def _line(history: History, key: str, name: str, color: str | None, *, dashed: b
     )
 
 
-def _epoch_layout(figure: go.Figure, y_title: str, best_epoch: int) -> None:
+def epoch_layout(figure: go.Figure, y_title: str, best_epoch: int) -> None:
+    """Axes of a chart over epochs, with a line at the best one."""
     epochs = [x for trace in figure.data for x in trace.x]
     figure.update_layout(
         xaxis={"title": {"text": "epoch"}, **_tick_step(max(epochs, default=1))},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ from raydec.learning.member import Member
 from raydec.learning.training import SplitScores
 from raydec.model.directory import NetworkSpec, SavedModel, save_model
 from raydec.model.network import Network
+from raydec.model.outputs import Outputs
 from raydec.runs.run_events import RunEvents, centroid_drift
 from raydec.runs.run_folder import (
     MEMBERS_FILE,
@@ -129,6 +130,7 @@ class RunRecorder:
         named = {f"{split}/{name}": metrics[name] for split, metrics in by_split.items() for name in metrics}
         self._events.finish(named)
         self._trackers.finish(named)
+        classes = {split: _of_classes(metrics) for split, metrics in by_split.items()}
         summary = {
             "finished": True,
             "epochs": state.epoch,
@@ -137,6 +139,7 @@ class RunRecorder:
             "synthetic": self._store.synthetic,
             "splits": self._splits(),
             "ccc": {split: _ccc(metrics) for split, metrics in by_split.items()},
+            **({"classes": classes} if any(classes.values()) else {}),
             "dependency": {
                 split: {name: dataclasses.asdict(found) for name, found in result.dependency.items()}
                 for split, result in scores.items()
@@ -181,9 +184,8 @@ class RunRecorder:
         for result in scores.values():
             rows = self._store.utterances.take(result.rows)
             part = rows.select(["utterance_id", "speaker", "split"])
-            for column, name in enumerate(self._data.targets.outputs.attributes):
-                part = part.append_column(name, pa.array(rows[name].to_numpy()))
-                part = part.append_column(f"{name}_predicted", pa.array(result.predictions[:, column]))
+            for name, values in _prediction_columns(self._data.targets.outputs, rows, result.predictions):
+                part = part.append_column(name, values)
             parts.append(part)
         return pa.concat_tables(parts)
 
@@ -217,7 +219,7 @@ class RunRecorder:
                 "label_range": self._store.label_range,
                 "best_epoch": state.best_epoch,
                 "splits": self._splits(),
-                "scores": {split: _ccc(found) for split, found in metrics.items()},
+                "scores": {split: _ccc(found) | _of_classes(found) for split, found in metrics.items()},
                 "raydec_version": __version__,
             },
         )
@@ -226,3 +228,23 @@ class RunRecorder:
 def _ccc(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
     """CCC by attribute, out of a split's metrics."""
     return {name.removeprefix("ccc_"): value for name, value in metrics.items() if name.startswith("ccc_")}
+
+
+def _of_classes(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
+    """The other metrics of a split: how well classes are told apart."""
+    return {name: value for name, value in metrics.items() if not name.startswith("ccc_")}
+
+
+def _prediction_columns(
+    outputs: Outputs, rows: pa.Table, predictions: np.ndarray
+) -> Iterator[tuple[str, pa.Array | pa.ChunkedArray]]:
+    """Labels and predictions of each attribute; of each group of classes also the probabilities."""
+    for column, name in enumerate(outputs.attributes):
+        yield name, pa.array(rows[name].to_numpy())
+        yield f"{name}_predicted", pa.array(predictions[:, column])
+    for group, columns in outputs.groups.items():
+        classes = pa.array(outputs.classes[group], pa.string())
+        yield group, rows[group]
+        yield f"{group}_predicted", classes.take(pa.array(predictions[:, columns].argmax(axis=1)))
+        for name, column in zip(outputs.classes[group], range(columns.start, columns.stop), strict=True):
+            yield f"{group}_{name}", pa.array(predictions[:, column])

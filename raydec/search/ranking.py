@@ -56,6 +56,7 @@ class RunOutcome:
         best_epoch: the epoch whose model is kept, from 1.
         train_s: seconds that the epochs took.
         ccc: CCC by split, then by attribute, if finished.
+        classes: scores of classes by split, if finished and they are learned.
         test_splits: the test splits among them, which were not used to select anything.
         problem: reason of the failure, in one line.
     """
@@ -70,9 +71,16 @@ class RunOutcome:
     best_epoch: int | None = None
     train_s: float = 0.0
     ccc: dict[str, dict[str, float]] | None = None
+    classes: dict[str, dict[str, float]] | None = None
     test_splits: tuple[str, ...] = ()
     problem: str | None = None
     fold: str | None = None
+
+    def test_score(self, split: str) -> float:
+        """The CCC averaged over attributes; of a run that learned classes only, their macro-F1."""
+        if ccc := (self.ccc or {})[split]:
+            return math.fsum(ccc.values()) / len(ccc)
+        return (self.classes or {})[split]["f1_emotion"]
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,7 @@ class RankedSetting:
         setting: dotted config key to value.
         state: the worst of its runs' states.
         score: mean over the seeds that have a score.
-        test: by test split, the CCC averaged over attributes, over the seeds that finished.
+        test: by test split, :meth:`RunOutcome.test_score` over the seeds that finished.
         epochs: epochs trained, over all seeds.
         train_s: training time in seconds, over all seeds.
         runs: one per seed.
@@ -155,11 +163,9 @@ def _summarize(runs: Sequence[RunOutcome]) -> RankedSetting:
     by_split: dict[str, list[float]] = {}
     for run in runs:
         for split in run.test_splits:
-            ccc = (run.ccc or {})[split]
             # Folds are not test sets of their own: one number stands for all of them.
-            by_split.setdefault(split if run.fold is None else ALL_FOLDS, []).append(
-                math.fsum(ccc.values()) / len(ccc)
-            )
+            name = split if run.fold is None else ALL_FOLDS
+            by_split.setdefault(name, []).append(run.test_score(split))
     return RankedSetting(
         rank=0,
         number=runs[0].number,
@@ -208,7 +214,8 @@ def table(
     """
     names = short_names(keys)
     splits = list(dict.fromkeys(split for entry in ranking for split in entry.test))
-    header = ["#", *(names[key] for key in keys), metric, *(f"{split} CCC" for split in splits)]
+    measure = "macro-F1" if _learns_classes_only(ranking) else "CCC"
+    header = ["#", *(names[key] for key in keys), metric, *(f"{split} {measure}" for split in splits)]
     rows = []
     for entry in ranking:
         score = "-" if entry.score is None else str(entry.score)
@@ -217,6 +224,11 @@ def table(
         counts = [str(len(entry.runs)), str(entry.epochs), f"{entry.train_s:.0f} s", _state(entry)]
         rows.append([str(entry.rank), *values, score, *tests, *counts])
     return [*header, "seeds", "epochs", "time", "state"], rows
+
+
+def _learns_classes_only(ranking: Sequence[RankedSetting]) -> bool:
+    finished = [run for entry in ranking for run in entry.runs if run.ccc is not None]
+    return bool(finished) and not any(ccc for run in finished for ccc in (run.ccc or {}).values())
 
 
 def _state(entry: RankedSetting) -> str:
@@ -248,7 +260,8 @@ def to_csv(ranking: Sequence[RankedSetting], keys: Sequence[str]) -> str:
     """CSV with one row per setting; numbers in full precision, with intervals in separate columns."""
     splits = list(dict.fromkeys(split for entry in ranking for split in entry.test))
     columns = ["rank", "number", "state", *keys, "score", "score_low", "score_high", "num_scores"]
-    columns += [f"{split}_ccc{end}" for split in splits for end in ("", "_low", "_high")]
+    measure = "f1" if _learns_classes_only(ranking) else "ccc"
+    columns += [f"{split}_{measure}{end}" for split in splits for end in ("", "_low", "_high")]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*columns, "num_seeds", "epochs", "train_s"])

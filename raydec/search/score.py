@@ -6,8 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-SELECTION_METRIC = "valid/ccc"
-"""The metric by which a run keeps its best epoch, whatever ``search.metric`` is."""
+from raydec.learning.targets.registry import KINDS
+
+SELECTION_METRICS = tuple(f"valid/{kind.selection}" for kind in KINDS)
+"""A run keeps its best epoch by the first of these metrics that it has, whatever ``search.metric`` is."""
 
 History = Sequence[Mapping[str, float | int | None]]
 """The lines of a run's ``metrics.jsonl``."""
@@ -71,5 +73,5 @@ def trial_curve(histories: Sequence[History], metric: str) -> Curve:
 
 
 def _selected_by(line: Mapping[str, float | int | None]) -> float:
-    value = line.get(SELECTION_METRIC)
+    value = next((line[name] for name in SELECTION_METRICS if name in line), None)
     return -math.inf if value is None or math.isnan(value) else float(value)

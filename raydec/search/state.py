@@ -177,7 +177,12 @@ def _outcome(study: Study, entry: Entry, seed: int, fold: str | None, run: str) 
     state = _state(entry, summary is not None, scored is not None)
     outcome = RunOutcome(run, entry.number, entry.setting, seed, state, fold=fold)
     if summary is not None:
-        outcome = replace(outcome, ccc=summary["ccc"], test_splits=tuple(summary["splits"]["test"]))
+        outcome = replace(
+            outcome,
+            ccc=summary["ccc"],
+            classes=summary.get("classes"),
+            test_splits=tuple(summary["splits"]["test"]),
+        )
     if state == "failed":
         outcome = replace(outcome, problem=entry.problem)
     if scored is None:

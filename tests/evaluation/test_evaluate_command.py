@@ -52,14 +52,15 @@ def test_json_has_the_documented_keys(folder: Path, capsys: pytest.CaptureFixtur
         *("seed", "num_resamples", "ccc", "splits"),
     }
     assert (document["schema_version"], document["seed"], document["num_resamples"]) == (1, 3, 100)
-    assert document["model"].keys() == document["against"].keys() == {"path", "sha256", "run", "attributes"}
+    identity = {"path", "sha256", "run", "attributes", "classes"}
+    assert document["model"].keys() == document["against"].keys() == identity
     assert document["model"]["attributes"] == ["arousal", "valence", "dominance"]
     assert document["store"] == {"path": "store", "corpus": "tiny", "synthetic": False}
     assert document["ccc"].keys() == document["splits"].keys() == {"test1"}
     split = document["splits"]["test1"]
     assert split.keys() == {
         *("num_utterances", "num_speakers", "duration_s", "clusters_used", "attributes"),
-        *("emotion", "speakers", "durations", "notes"),
+        *("classes", "emotion", "speakers", "durations", "notes"),
     }
     (attribute,) = split["attributes"].values()
     assert attribute.keys() == {
@@ -67,7 +68,9 @@ def test_json_has_the_documented_keys(folder: Path, capsys: pytest.CaptureFixtur
         *("mean_error", "rmse", "dependency", "against"),
     }
     assert attribute["ccc"] == document["ccc"]["test1"]["arousal"]
-    assert attribute["dependency"].keys() == {"eta_squared", "p_value"}
+    assert attribute["dependency"].keys() == {
+        *("eta_squared", "epsilon_squared", "p_value", "within_speakers")
+    }
     assert attribute["against"].keys() == {
         *("ccc", "difference", "low", "high", "p_value", "unit", "num_units")
     }
@@ -106,7 +109,7 @@ def test_markdown_tables_have_as_many_cells_as_columns(folder: Path) -> None:
         for before, width in zip([0, *widths], widths, strict=False)
         if width and before not in (0, width)
     ]
-    assert runs == [] and max(widths) == 9
+    assert runs == [] and max(widths) == 10
     document = json.loads((folder / "t.json").read_text(encoding="utf-8"))
     assert f"| {document['ccc']['test1']['arousal']:.4f} |" in text
 

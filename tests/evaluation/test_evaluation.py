@@ -18,7 +18,8 @@ from scipy import stats
 from raydec.config import Config
 from raydec.errors import UserError
 from raydec.evaluation.result import SplitResult
-from raydec.evaluation.scoring import choose_splits, evaluate
+from raydec.evaluation.scoring import evaluate
+from raydec.evaluation.split_choice import choose_splits
 from raydec.experiment import resolve, train_run
 from raydec.features.chunk_set import normalizer_of
 from raydec.features.chunking import chunk_utterance
@@ -26,6 +27,7 @@ from raydec.features.mel_front_end import MelFrontEnd
 from raydec.features.normalization import FrameNormalizer
 from raydec.features.store import FeatureStore
 from raydec.model.directory import save_model
+from raydec.model.outputs import Outputs
 from raydec.model.saved import SavedModel
 
 SECONDS = (0.4, 0.9, 1.3, 2.4, 4.6)
@@ -285,19 +287,22 @@ def test_progress_counts_every_prediction(model_dir: Path, store: FeatureStore) 
 
 
 def test_splits_default_to_labeled_tests_then_validation(store: FeatureStore) -> None:
-    assert choose_splits(store, ["arousal"]) == ("test1", "test2")
-    assert choose_splits(store, ["valence"]) == ("test1",)
-    assert choose_splits(store, ["arousal"], ["Development", "TEST 2", "valid"]) == ("validation", "test2")
+    assert choose_splits(store, Outputs(("arousal",))) == ("test1", "test2")
+    assert choose_splits(store, Outputs(("valence",))) == ("test1",)
+    assert choose_splits(store, Outputs(("arousal",)), ["Development", "TEST 2", "valid"]) == (
+        "validation",
+        "test2",
+    )
     with pytest.raises(UserError, match="has no test or validation split with labels for dominance"):
-        choose_splits(store, ["dominance"])
+        choose_splits(store, Outputs(("dominance",)))
     with pytest.raises(UserError, match=r"no split 'test3'; its splits are train, validation, test1, test2"):
-        choose_splits(store, ["arousal"], ["test3"])
+        choose_splits(store, Outputs(("arousal",)), ["test3"])
     with pytest.raises(
         UserError, match=r"'test2' of .* \(valence\); labeled .*train \(arousal, valence\), .*"
     ):
-        choose_splits(store, ["valence"], ["test2"])
+        choose_splits(store, Outputs(("valence",)), ["test2"])
     with pytest.raises(UserError, match=r"'unlabeled' of .* has no labels"):
-        choose_splits(store, ["arousal"], ["Unlabeled"])
+        choose_splits(store, Outputs(("arousal",)), ["Unlabeled"])
 
 
 def test_models_that_do_not_fit_are_refused_by_name(

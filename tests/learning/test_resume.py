@@ -18,12 +18,12 @@ class Killed(BaseException):
     """Simulates the end of the process."""
 
 
-def config(store: Path, folder: Path, name: str, **training: object) -> Config:
+def config(store: Path, folder: Path, name: str, classes: bool = False, **training: object) -> Config:
     return config_from_dict(
         {
             "name": name,
             "output_dir": str(folder),
-            "data": {"store": str(store)},
+            "data": {"store": str(store), **({"attributes": [], "emotions": "all"} if classes else {})},
             "model": {"channels": [2, 2, 4, 4, 4, 4, 4], "embedding_dim": 8},
             "training": {"epochs": 3, "batch_utterances": 4, "recipe": "modern", **training},
             "clustering": {"num_clusters": 3},
@@ -43,12 +43,20 @@ def numbers(folder: Path) -> list[dict]:
     return [{k: v for k, v in line.items() if not k.startswith(("time/", "throughput/"))} for line in lines]
 
 
-@pytest.mark.parametrize("recipe", ["modern", "reference"])
-@pytest.mark.parametrize("epoch", [1, 2])
+@pytest.mark.parametrize(
+    ("epoch", "options"),
+    [
+        (1, {"recipe": "modern"}),
+        (2, {"recipe": "modern"}),
+        (1, {"recipe": "reference"}),
+        (2, {"recipe": "reference"}),
+        (1, {"recipe": "modern", "classes": True}),
+    ],
+)
 def test_a_run_cut_off_after_any_epoch_ends_the_same(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int, recipe: str
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int, options: dict
 ) -> None:
-    whole = train_run(config(store, tmp_path, "whole", recipe=recipe))
+    whole = train_run(config(store, tmp_path, "whole", **options))
     checkpoint = Training._checkpoint
 
     def cut_off(self: Training, state: object, metrics: object) -> None:
@@ -58,9 +66,9 @@ def test_a_run_cut_off_after_any_epoch_ends_the_same(
 
     monkeypatch.setattr(Training, "_checkpoint", cut_off)
     with pytest.raises(Killed):
-        train_run(config(store, tmp_path, "cut", recipe=recipe))
+        train_run(config(store, tmp_path, "cut", **options))
     monkeypatch.undo()
-    resumed = train_run(config(store, tmp_path, "cut", recipe=recipe))
+    resumed = train_run(config(store, tmp_path, "cut", **options))
 
     assert resumed.summary == whole.summary
     assert numbers(resumed.folder) == numbers(whole.folder)
@@ -74,7 +82,7 @@ def test_a_run_cut_off_after_any_epoch_ends_the_same(
         load_state(run.folder / "checkpoints" / "epoch-00003").network for run in (resumed, whole)
     )
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert train_run(config(store, tmp_path, "cut", recipe=recipe)).already_finished
+    assert train_run(config(store, tmp_path, "cut", **options)).already_finished
 
 
 def test_a_run_that_was_taken_over_stops_and_leaves_the_other_alone(

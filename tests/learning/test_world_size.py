@@ -25,15 +25,15 @@ class StepLog(NullRecorder):
         self.steps.append(dict(record))
 
 
-def settings(store: Path, **model: object) -> dict:
+def settings(store: Path, emotions: tuple[str, ...] = (), **model: object) -> dict:
     return {
-        "data": {"store": str(store), "attributes": ["arousal", "valence"]},
+        "data": {"store": str(store), "attributes": ["arousal", "valence"], "emotions": emotions},
         "model": {"channels": [4, 4, 8, 8, 8, 8, 8], "embedding_dim": 16, **model},
         # 3 utterances: the batches do not split evenly over two workers.
         "training": {"epochs": 1, "batch_utterances": 3, "recipe": "reference"},
         "clustering": {"num_clusters": 3},
         "features": {"scale": "log"},
-        "loss": {"kl_weight": 1.0},
+        "loss": {"kl_weight": 1.0, "balance_classes": True},
     }
 
 
@@ -51,6 +51,7 @@ VARIANTS: list[dict] = [
     {"temporal": "triplet"},
     {"temporal": "cnn"},
     {"kind": "vae"},
+    {"emotions": ("all",)},
 ]
 
 
@@ -78,7 +79,7 @@ def group_folder(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "number", range(len(VARIANTS)), ids=lambda n: "-".join(VARIANTS[n].values()) or "published"
+    "number", range(len(VARIANTS)), ids=lambda n: "-".join(map(str, VARIANTS[n].values())) or "published"
 )
 def test_two_workers_walk_the_path_of_one(store: Path, group_folder: Path, number: int) -> None:
     one_steps, one_weights = train(LocalWorker(), config_from_dict(settings(store, **VARIANTS[number])))

@@ -74,14 +74,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def write_material(place: Path) -> None:
     """The README's corpus, recordings without labels, and a corpus in the layout of MSP-Podcast."""
-    header = "file,arousal,dominance,valence,speaker,split"
+    header = "file,arousal,dominance,valence,emotion,speaker,split"
     rows, msp_rows = [], []
     for number in range(30):
         split = ("train", "validation", "test")[number % 3]
         scores = [f"{1 + (number * step) % 6}.5" for step in (1, 5, 7)]
         write_voice(place / "my_corpus" / f"{number:04d}.wav", number)
         write_voice(place / "msp" / "Audios" / f"MSP-PODCAST_{number:04d}_0001.wav", number)
-        rows.append(",".join([f"{number:04d}.wav", *scores, f"{split}{number % 4}", split]))
+        emotion = "AHNS"[number // 3 % 4]
+        rows.append(",".join([f"{number:04d}.wav", *scores, emotion, f"{split}{number % 4}", split]))
         msp_split = {"train": "Train", "validation": "Development", "test": "Test1"}[split]
         msp_rows.append(f"MSP-PODCAST_{number:04d}_0001.wav,N,{','.join(scores)},{number},Male,{msp_split}")
     (place / "my_corpus" / "labels.csv").write_text("\n".join([header, *rows]) + "\n")

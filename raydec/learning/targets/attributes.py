@@ -6,10 +6,9 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Float64
+from jaxtyping import Float64
 
 from raydec.config import Config
-from raydec.corpus.table import labeled_mask
 from raydec.errors import UserError
 from raydec.features.store import FeatureStore
 from raydec.learning.targets.protocol import TargetKind
@@ -33,15 +32,10 @@ class AttributesTarget:
 
     def __init__(self, outputs: Outputs, loss_weight: float = 1.0, ccc_kind: Kind = "exact") -> None:
         self.outputs = outputs
-        self.label = ", ".join(outputs.attributes)
         self.num_columns = len(outputs)
         self.loss_weight = loss_weight
         self.metrics = _metrics(outputs.attributes)
         self._ccc_kind: Kind = ccc_kind
-
-    def labeled(self, table: pa.Table) -> Bool[np.ndarray, " utterance"]:
-        """Rows with a label for at least one attribute."""
-        return labeled_mask(table, self.outputs.attributes).to_numpy()
 
     def encode(self, table: pa.Table) -> Float64[np.ndarray, "utterance column"]:
         """Labels with mean 0 and standard deviation 1 over the training rows."""

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Float64
+from jaxtyping import Float64
 
 from raydec.config import Config
 from raydec.features.store import FeatureStore
@@ -24,24 +24,19 @@ class Target(Protocol):
     """Something that labels teach, fitted to the training rows of one store.
 
     Attributes:
-        label: what a row must be labeled for, in words for a message.
-        outputs: the columns of the network that are this target's, and what they mean.
+        outputs: the columns of the network that are this target's, what they mean, and so which utterances
+            are labeled.
         num_columns: columns of :meth:`encode`.
         loss_name: its loss is ``train/loss_<loss_name>`` in the metrics.
         loss_weight: factor on its loss.
         metrics: names of its validation metrics; they appear as ``valid/<name>``.
     """
 
-    label: str
     outputs: Outputs
     num_columns: int
     loss_name: str
     loss_weight: float
     metrics: tuple[str, ...]
-
-    def labeled(self, table: pa.Table) -> Bool[np.ndarray, " utterance"]:
-        """Which rows of an utterance table have this label, or a part of it."""
-        ...
 
     def encode(self, table: pa.Table) -> Float64[np.ndarray, "utterance column"]:
         """Labels as the loss takes them; NaN where an utterance has none."""

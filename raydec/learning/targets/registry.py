@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Float64
+from jaxtyping import Float64
 
 from raydec.config import Config
 from raydec.features.store import FeatureStore
-from raydec.learning.targets import attributes
+from raydec.learning.targets import attributes, emotions
 from raydec.learning.targets.protocol import Target, TargetKind
 from raydec.model.outputs import Outputs
 
-KINDS: tuple[TargetKind, ...] = (attributes.KIND,)
+KINDS: tuple[TargetKind, ...] = (attributes.KIND, emotions.KIND)
 """Every target, in the order of the network's outputs: those that predict numbers before those that predict
 classes. The first that a config asks for chooses the best epoch."""
 
@@ -34,11 +34,6 @@ class Targets:
     selection: str
 
     @property
-    def label(self) -> str:
-        """What an utterance must be labeled for, in words for a message."""
-        return " or ".join(target.label for target in self.members)
-
-    @property
     def metrics(self) -> tuple[str, ...]:
         """Names of the validation metrics of all targets."""
         return tuple(name for target in self.members for name in target.metrics)
@@ -47,15 +42,6 @@ class Targets:
     def outputs(self) -> Outputs:
         """All columns of the network's emotion branch."""
         return functools.reduce(Outputs.merge, (target.outputs for target in self.members))
-
-    def labeled(self, table: pa.Table) -> Bool[np.ndarray, " utterance"]:
-        """Which rows have a label for at least one target."""
-        return functools.reduce(np.logical_or, (target.labeled(table) for target in self.members))
-
-    def labeled_rows(self, store: FeatureStore, splits: Sequence[str]) -> np.ndarray:
-        """Rows of splits with a label for at least one target, in the store's order: int64 ``[row]``."""
-        rows = store.rows(split=splits)
-        return rows[self.labeled(store.utterances.take(rows))]
 
     def encode(self, table: pa.Table) -> Float64[np.ndarray, "utterance column"]:
         """The encoded labels of all targets side by side; NaN where an utterance has none."""
