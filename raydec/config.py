@@ -42,9 +42,9 @@ class Section(BaseModel):
 
 
 class FoldsConfig(Section):
-    """How labeled utterances are divided into folds."""
+    """Division of the labeled utterances into folds."""
 
-    by: str = Field("speaker", description="column of the store; utterances that share a value share a fold")
+    by: str = Field("speaker", description="column of the store; utterances with the same value share a fold")
     k: int | None = Field(None, ge=3, description="number of folds; unset: one for each value")
 
 
@@ -78,7 +78,7 @@ class DataConfig(Section):
 
     folds: FoldsConfig | None = Field(
         None,
-        description="divide the labeled utterances into fold0, fold1 ... to be named as splits, for example "
+        description="divide the labeled utterances into splits fold0, fold1 ..., for example "
         "{by: speaker, k: 5}; unset: the store's own splits",
     )
 
@@ -110,7 +110,7 @@ class DataConfig(Section):
 
 
 class FeatureConfig(Section):
-    """How stored frames become network input; what is unset, the store's front end decides."""
+    """Conversion of stored frames to network input; defaults are those of the store's front end."""
 
     scale: Literal["power", "log"] | None = Field(
         None,

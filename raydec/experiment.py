@@ -156,7 +156,7 @@ def search_run(
 
 
 def _fold_names(config: TuneConfig) -> tuple[str, ...]:
-    """The folds of a cross-validation, which only its store can tell."""
+    """The folds of a cross-validation, which depend on the store."""
     if config.search.folds is None:
         return ()
     from raydec.demo import demo_store

@@ -98,7 +98,7 @@ class RayClusterer:
         return ray.get(result), timings
 
     def _try(self, call: Callable[[], Any]) -> tuple[Any, Exception | None]:
-        # Anything else, for example embeddings that are not finite, would fail again.
+        # Other errors, for example non-finite embeddings, would only recur.
         try:
             return call(), None
         except (RayActorError, ObjectLostError, MissingSharesError) as error:

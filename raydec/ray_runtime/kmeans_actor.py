@@ -26,14 +26,14 @@ Round = tuple[int, int, str, int]
 
 
 class MissingSharesError(RuntimeError):
-    """A round lacks shares, as it does in an actor that was restarted in the middle of it."""
+    """A round lacks shares, because the actor was restarted during the round."""
 
 
 class KMeansActor:
-    """Joins the shares of a round, fits, and keeps the result until the next round.
+    """Concatenates the shares of a round, fits, and keeps the result until the next round.
 
     Args:
-        num_threads: of K-means on a CPU; None: as many as the machine has cores.
+        num_threads: threads of K-means on a CPU; default: the number of cores of the machine.
     """
 
     def __init__(self, num_threads: int | None = None) -> None:
@@ -42,7 +42,7 @@ class KMeansActor:
         from raydec.learning.clustering import fit_kmeans
 
         keep_freed_memory()
-        # The actor reserves no core: it works while the training workers wait for it.
+        # The actor uses the workers' cores, because the workers wait while it works.
         torch.set_num_threads(num_threads or os.cpu_count() or 1)
         self._fit_kmeans = fit_kmeans
         self._born = time.time()
@@ -73,11 +73,11 @@ class KMeansActor:
         seed: int,
         init: np.ndarray | None,
     ) -> tuple[list[ray.ObjectRef], dict[str, float]]:
-        """Fit once per round, whoever asks first; later callers get the same result.
+        """Fit at the first call of a round; later calls return the same result.
 
         Returns:
-            A list of one reference to a :class:`raydec.learning.clustering.KMeansResult`, which travels once
-            to each node however many workers it has; and seconds and numbers by name.
+            A list with one reference to a :class:`raydec.learning.clustering.KMeansResult`, so that the
+            result is sent only once to each node; and timings and diagnostics by name.
         """
         if key not in self._results:
             self._results[key] = self._fit(key, world_size, config, seed, init)

@@ -154,7 +154,7 @@ def _fit(
 
 
 def _threads_of(placement: Placement) -> int:
-    """Cores of a trial's workers, which wait while K-means runs; the other trials' are not free."""
+    """Number of cores of a trial's workers, which wait while K-means runs; other trials use the others."""
     most = placement.num_workers[1] if isinstance(placement.num_workers, tuple) else placement.num_workers
     return max(1, most * placement.cpus_per_worker)
 

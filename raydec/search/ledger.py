@@ -42,7 +42,7 @@ class Entry:
         number: of its setting, from 0.
         setting: dotted config key to value.
         seeds: the seeds it trains, one after another.
-        folds: the folds it tests with each seed; none: there are no folds.
+        folds: the folds that it tests with each seed; empty without cross-validation.
         state: its last known state.
         attempts: number of failures.
         wall_s: seconds from start to end, over all attempts that ended.

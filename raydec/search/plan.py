@@ -39,7 +39,7 @@ class SearchPlan:
         domains: searched key to its values.
         variants: maps of keys that go together, at least one (which may be empty).
         settings: settings to train for grid, random and pbt; empty for optuna, which draws them later.
-        folds: their names, where every setting is trained once per fold.
+        folds: names of the folds of a cross-validation, else empty.
         representatives: run configs that span the space; if they are valid, so is every trial.
     """
 
@@ -74,12 +74,12 @@ class SearchPlan:
 
     @property
     def run_configs(self) -> Iterator[Config]:
-        """The representatives, each with every fold."""
+        """The representative configs, each with every fold."""
         for config in self.representatives:
             yield from (self.with_fold(config, fold) for fold in self.folds or (None,))
 
     def with_fold(self, config: Config, fold: str | None) -> Config:
-        """The config of a run that tests a fold; as it is where there are none."""
+        """The config of a run that tests a fold; unchanged without folds."""
         folds = self.config.search.folds
         return config if fold is None or folds is None else with_fold(config, folds, self.folds, fold)
 
@@ -149,13 +149,13 @@ def _check_combination(config: TuneConfig) -> None:
 def _check_folds(config: TuneConfig) -> None:
     if config.search.scheduler != "none":
         raise UserError(
-            f"search.folds needs search.scheduler=none: {config.search.scheduler} would leave folds out"
+            f"search.folds needs search.scheduler=none, because {config.search.scheduler} may omit folds"
         )
     given = config.data
     default = DataConfig()
     for key in ("train_split", "validation_split", "test_split", "folds"):
         if getattr(given, key) != getattr(default, key):
-            raise UserError(f"search.folds decides what data.{key} is in each run; leave data.{key} unset")
+            raise UserError(f"search.folds sets data.{key} in each run; leave data.{key} unset")
 
 
 def _check_population(config: TuneConfig) -> None:

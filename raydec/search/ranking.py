@@ -14,7 +14,7 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 ALL_FOLDS = "folds"
-"""Stands for the test folds of a cross-validation; their mean CCC is not that of the pooled predictions."""
+"""Name of the mean over the test folds, which differs from the CCC of the pooled predictions."""
 
 TrialState = Literal["finished", "stopped", "failed", "unfinished"]
 
@@ -163,7 +163,7 @@ def _summarize(runs: Sequence[RunOutcome]) -> RankedSetting:
     by_split: dict[str, list[float]] = {}
     for run in runs:
         for split in run.test_splits:
-            # Folds are not test sets of their own: one number stands for all of them.
+            # Folds are not separate test sets, so they have a common entry.
             name = split if run.fold is None else ALL_FOLDS
             by_split.setdefault(name, []).append(run.test_score(split))
     return RankedSetting(

@@ -139,7 +139,7 @@ def test_folds_that_cannot_be_made_are_refused(
 @pytest.mark.parametrize(
     "override, problem",
     [
-        ("search.scheduler=asha", "asha would leave folds out"),
+        ("search.scheduler=asha", "asha may omit folds"),
         ("data.test_split=test1", r"leave data\.test_split unset"),
         ("search.folds={by: speaker, k: 2}", "greater than or equal to 3"),
     ],
