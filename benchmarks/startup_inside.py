@@ -84,7 +84,7 @@ def inside(arguments: list[str]) -> None:
 
 def run_here(config: Any, location: str) -> None:
     """Without Ray."""
-    from raydec.learning.clustering import LocalClusterer
+    from raydec.learning.clusterer import LocalClusterer
     from raydec.learning.host import prepare_host
     from raydec.learning.worker import LocalWorker
 

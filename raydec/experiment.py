@@ -66,10 +66,15 @@ def resolve(config: Config) -> Config:
     return _named(resolved, "demo" if config.data.store is None else Path(data.store or "").name)
 
 
-def train_run(config: Config) -> RunResult:
+def train_run(config: Config, clusterer: Callable[..., Any] | None = None) -> RunResult:
     """Train a resolved config to the end; an earlier attempt is resumed.
 
     Starts or joins Ray only if the run is not finished.
+
+    Args:
+        config: the run's settings.
+        clusterer: finds centroids instead of K-means, a :class:`raydec.learning.clusterer.CentroidFit`. It
+            is pickled for the processes of Ray, and not part of the settings: resume with the same one.
 
     Raises:
         UserError: the run's storage cannot be written, or is not shared by all nodes of the cluster; and see
@@ -83,7 +88,7 @@ def train_run(config: Config) -> RunResult:
         if config.ray.num_workers == 0:
             from raydec.runs.training_loop import train_here
 
-            train_here(config, folder.location, folder.claim)
+            train_here(config, folder.location, folder.claim, clusterer)
         else:
             from raydec.ray_runtime import fast_start
             from raydec.ray_runtime.session import start_ray
@@ -101,7 +106,8 @@ def train_run(config: Config) -> RunResult:
             from raydec.ray_runtime.shared_storage import check_shared
 
             check_shared(config, folder.location)
-            train_on_ray(config, functools.partial(train_on_worker, claim=folder.claim), folder.location)
+            loop = functools.partial(train_on_worker, claim=folder.claim)
+            train_on_ray(config, loop, folder.location, fit=clusterer)
         summary = finished_summary(folder)
         assert summary is not None, f"{folder.location} has no {SUMMARY_FILE} although training returned"
     assert config.name is not None

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Int, Int64
 
-from raydec.learning.clustering import ClusterAssignment
+from raydec.learning.clusterer import ClusterAssignment
 
 
 def normalized_mutual_information(a: Int[np.ndarray, "chunk"], b: Int[np.ndarray, "chunk"]) -> float:

@@ -12,20 +12,17 @@ differently, which can change the label of a row that is equally near to two cen
 from __future__ import annotations
 
 import logging
-import time
-from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float32, Int32, Int64
 
-from raydec.config import ClusteringConfig
 from raydec.errors import DivergedError, UserError
 from raydec.learning import kmeans
 from raydec.learning.randomness import generator_for
 from raydec.learning.row_blocks import RowBlocks
-from raydec.learning.worker import Worker, gather_rows
 
 Backend = Literal["auto", "cuml", "torch", "sklearn"]
 logger = logging.getLogger(__name__)
@@ -50,122 +47,6 @@ class KMeansResult:
     num_iterations: int
     sizes: Int64[np.ndarray, "cluster"]
     backend: str
-
-
-@dataclass(frozen=True)
-class ClusterAssignment:
-    """A K-means result over a whole set, identical on every worker.
-
-    Attributes:
-        labels: cluster of every chunk of the set, in chunk order.
-        centroids: one row per cluster.
-        inertia: sum of squared distances.
-        sizes: chunks per cluster.
-        num_iterations: number of updates of the centroids.
-        backend: the library that computed it.
-        timings: ``gather_s``, ``fit_s``, ``broadcast_s``.
-    """
-
-    labels: Int32[np.ndarray, "chunk"]
-    centroids: Float32[np.ndarray, "cluster dim"]
-    inertia: float
-    sizes: Int64[np.ndarray, "cluster"]
-    num_iterations: int
-    backend: str
-    timings: dict[str, float] = field(default_factory=dict)
-
-
-@runtime_checkable
-class Clusterer(Protocol):
-    """Clusters the embeddings of all workers."""
-
-    def assign(
-        self,
-        epoch: int,
-        stage: str,
-        embeddings: np.ndarray,
-        *,
-        num_clusters: int,
-        seed: int,
-        init: np.ndarray | None = None,
-    ) -> ClusterAssignment:
-        """Cluster a set; every worker calls it and gets the same result.
-
-        Args:
-            epoch: identifies the round, together with ``stage``.
-            stage: the set to cluster.
-            embeddings: this worker's contiguous share of the rows, [chunk, dim]; shares are in rank order.
-            num_clusters: K.
-            seed: of this round, different for every round.
-            init: initial centroids, [cluster, dim]; default: k-means++.
-        """
-        ...
-
-    def describe(self) -> dict[str, float]:
-        """Diagnostics of the last fit, logged as ``kmeans/...`` in the metrics."""
-        ...
-
-
-class LocalClusterer:
-    """K-means in the training processes: each gathers all rows and fits.
-
-    Args:
-        worker: of this process.
-        config: the clustering section.
-    """
-
-    def __init__(self, worker: Worker, config: ClusteringConfig) -> None:
-        self._worker = worker
-        self._config = config
-
-    def assign(
-        self,
-        epoch: int,
-        stage: str,
-        embeddings: np.ndarray,
-        *,
-        num_clusters: int,
-        seed: int,
-        init: np.ndarray | None = None,
-    ) -> ClusterAssignment:
-        """See :class:`Clusterer`."""
-        clock = [time.perf_counter()]
-        num_rows = int(self._worker.all_sum(torch.tensor([len(embeddings)]))[0])
-        everything = gather_rows(self._worker, embeddings, num_rows)
-        clock.append(time.perf_counter())
-        # Every worker fits, so that all workers fail together. All use the result of rank 0, because machines
-        # may round differently.
-        result = fit_kmeans(
-            everything,
-            num_clusters,
-            seed=seed,
-            init=init,
-            max_iterations=self._config.max_iterations,
-            tolerance=self._config.tolerance,
-            backend=self._config.backend,
-            max_fit_rows=self._config.max_fit_rows,
-            device=self._worker.device,
-        )
-        clock.append(time.perf_counter())
-        labels = self._worker.broadcast(torch.from_numpy(result.labels)).numpy()
-        centroids = self._worker.broadcast(torch.from_numpy(result.centroids)).numpy()
-        numbers = self._worker.broadcast(
-            torch.tensor([result.inertia, result.num_iterations], dtype=torch.float64)
-        )
-        clock.append(time.perf_counter())
-        return ClusterAssignment(
-            labels=labels,
-            centroids=centroids,
-            inertia=float(numbers[0]),
-            sizes=np.bincount(labels, minlength=num_clusters),
-            num_iterations=int(numbers[1]),
-            backend=result.backend,
-            timings=dict(zip(("gather_s", "fit_s", "broadcast_s"), np.diff(clock).tolist(), strict=True)),
-        )
-
-    def describe(self) -> dict[str, float]:
-        """No diagnostics, because K-means runs in this process."""
-        return {}
 
 
 def fit_kmeans(

@@ -14,7 +14,7 @@ from raydec.errors import DivergedError
 from raydec.features.chunk_set import ChunkSet
 from raydec.learning.alignment import align_labels, cluster_health, normalized_mutual_information
 from raydec.learning.checkpoint import RunState
-from raydec.learning.clustering import ClusterAssignment, Clusterer
+from raydec.learning.clusterer import ClusterAssignment, Clusterer, ClusteringTask
 from raydec.learning.data import TrainingData
 from raydec.learning.divergence import check_losses, check_weights, diverged
 from raydec.learning.inference import embed_share
@@ -145,14 +145,14 @@ class EpochRunner:
             )
         aligned = self._config.head_mode == "align"
         with self._timed("kmeans"):
-            assignment = self._clusterer.assign(
+            task = ClusteringTask(
                 epoch,
                 stage.name,
-                embeddings,
-                num_clusters=self._config.clustering.num_clusters,
+                self._config.clustering.num_clusters,
                 seed=integer_seed_for(self._config.seed, "kmeans", epoch, stage.name),
                 init=state.centroids if aligned else None,
             )
+            assignment = self._clusterer.assign(task, embeddings)
         for name, seconds in assignment.timings.items():
             self._clock[f"kmeans_{name.removesuffix('_s')}"] = (
                 self._clock.get(f"kmeans_{name.removesuffix('_s')}", 0.0) + seconds

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from raydec.config import ClusteringConfig
-from raydec.learning.clustering import ClusterAssignment, Clusterer, nearest_centroid, sample_rows
+from raydec.learning.clusterer import ClusterAssignment, Clusterer, ClusteringTask
+from raydec.learning.clustering import nearest_centroid, sample_rows
 from raydec.learning.worker import Worker, gather_rows
 
 
@@ -40,30 +41,21 @@ class SampledClusterer:
         self._worker = worker
         self._max_fit_rows = max_fit_rows
 
-    def assign(
-        self,
-        epoch: int,
-        stage: str,
-        embeddings: np.ndarray,
-        *,
-        num_clusters: int,
-        seed: int,
-        init: np.ndarray | None = None,
-    ) -> ClusterAssignment:
-        """See :class:`raydec.learning.clustering.Clusterer`."""
+    def assign(self, task: ClusteringTask, embeddings: np.ndarray) -> ClusterAssignment:
+        """See :class:`raydec.learning.clusterer.Clusterer`."""
         counts = self._worker.all_gather(torch.tensor([len(embeddings)])).flatten().tolist()
         num_rows, first = sum(counts), sum(counts[: self._worker.rank])
         fit_on = embeddings
         if num_rows > self._max_fit_rows:
-            picks = sample_rows(num_rows, self._max_fit_rows, seed) - first
+            picks = sample_rows(num_rows, self._max_fit_rows, task.seed) - first
             fit_on = embeddings[picks[(picks >= 0) & (picks < len(embeddings))]]
-        found = self._fitting.assign(epoch, stage, fit_on, num_clusters=num_clusters, seed=seed, init=init)
+        found = self._fitting.assign(task, fit_on)
         if fit_on is embeddings:
             return found
         return self._assign_all(embeddings, num_rows, found)
 
     def describe(self) -> dict[str, float]:
-        """See :class:`raydec.learning.clustering.Clusterer`."""
+        """See :class:`raydec.learning.clusterer.Clusterer`."""
         return self._fitting.describe()
 
     def _assign_all(

@@ -17,7 +17,8 @@ import torch
 from raydec.config import Config
 from raydec.features.chunk_set import ChunkSet
 from raydec.learning.checkpoint import RunState, load_state, save_state
-from raydec.learning.clustering import Clusterer, nearest_centroid
+from raydec.learning.clusterer import Clusterer, ClusteringTask
+from raydec.learning.clustering import nearest_centroid
 from raydec.learning.data import TrainingData
 from raydec.learning.dependency import (
     Dependency,
@@ -193,15 +194,15 @@ class Training:
         An epoch's own centroids are older than its weights: K-means comes first, training second. Baselines
         get centroids too, so that their embeddings can be looked at in the same way.
         """
-        assignment = self._clusterer.assign(
+        task = ClusteringTask(
             state.epoch,
             "final",
-            embed_share(self.network, self._data.labeled, self._worker),
-            num_clusters=self._config.clustering.num_clusters,
+            self._config.clustering.num_clusters,
             seed=integer_seed_for(self._config.seed, "kmeans", "final"),
             init=state.best_centroids,
         )
-        return assignment.centroids
+        embeddings = embed_share(self.network, self._data.labeled, self._worker)
+        return self._clusterer.assign(task, embeddings).centroids
 
     def _run_epoch(self, state: RunState) -> None:
         begun = time.perf_counter()

@@ -13,7 +13,7 @@ import torch
 from ray.exceptions import ObjectLostError, RayActorError
 
 from raydec.config import ClusteringConfig
-from raydec.learning.clustering import ClusterAssignment
+from raydec.learning.clusterer import ClusterAssignment, ClusteringTask
 from raydec.learning.worker import Worker
 from raydec.ray_runtime.kmeans_actor import MissingSharesError, Round
 
@@ -37,32 +37,23 @@ class RayClusterer:
         self._group = group
         self._last_actor: dict[str, float] = {}
 
-    def assign(
-        self,
-        epoch: int,
-        stage: str,
-        embeddings: np.ndarray,
-        *,
-        num_clusters: int,
-        seed: int,
-        init: np.ndarray | None = None,
-    ) -> ClusterAssignment:
-        """Cluster the embeddings of all workers; see :class:`raydec.learning.clustering.Clusterer`.
+    def assign(self, task: ClusteringTask, embeddings: np.ndarray) -> ClusterAssignment:
+        """Cluster the embeddings of all workers; see :class:`raydec.learning.clusterer.Clusterer`.
 
         Raises:
             RuntimeError: the actor could not be reached in several attempts.
         """
         begun = time.perf_counter()
         share = ray.put(embeddings)
-        config = self._config.model_copy(update={"num_clusters": num_clusters})
+        config = self._config.model_copy(update={"num_clusters": task.num_clusters})
         problem: Exception | None = None
         for attempt in range(ATTEMPTS):
-            key = (self._group, epoch, stage, attempt)
+            key = (self._group, task.epoch, task.stage, attempt)
             problem = self._try(functools.partial(self._submit, key, share))[1]
             if not self._all_well(problem):
                 self._wait(attempt)
                 continue
-            answer, problem = self._try(functools.partial(self._fit, key, config, seed, init))
+            answer, problem = self._try(functools.partial(self._fit, key, config, task.seed, task.init))
             if self._all_well(problem):
                 return self._assignment(answer, time.perf_counter() - begun)
             self._wait(attempt)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -34,17 +35,18 @@ class KMeansActor:
 
     Args:
         num_threads: threads of K-means on a CPU; default: the number of cores of the machine.
+        fit: a :class:`raydec.learning.clusterer.CentroidFit`; None: K-means.
     """
 
-    def __init__(self, num_threads: int | None = None) -> None:
+    def __init__(self, num_threads: int | None = None, fit: Callable[..., Any] | None = None) -> None:
         import torch
 
-        from raydec.learning.clustering import fit_kmeans
+        from raydec.learning.clusterer import fit_centroids
 
         keep_freed_memory()
         # The actor uses the workers' cores, because the workers wait while it works.
         torch.set_num_threads(num_threads or os.cpu_count() or 1)
-        self._fit_kmeans = fit_kmeans
+        self._fit_centroids = fit or fit_centroids
         self._born = time.time()
         self._shares: dict[Round, dict[int, list[ray.ObjectRef]]] = {}
         self._results: dict[Round, tuple[Any, dict[str, float]]] = {}
@@ -103,22 +105,18 @@ class KMeansActor:
         arrays = ray.get([shares[rank][0] for rank in range(world_size)])
         embeddings = arrays[0] if world_size == 1 else np.concatenate(arrays)
         gathered = time.perf_counter()
-        result = self._fit_kmeans(
-            embeddings,
-            config.num_clusters,
-            seed=seed,
-            init=init,
-            max_iterations=config.max_iterations,
-            tolerance=config.tolerance,
-            backend=config.backend,
-            max_fit_rows=config.max_fit_rows,
-        )
+        result = self._fit_centroids(embeddings, config, seed=seed, init=init)
         del self._shares[key]
         return ray.put(result), {"gather_s": gathered - begun, "fit_s": time.perf_counter() - gathered}
 
 
 def create_kmeans_actor(
-    name: str, *, num_gpus: float = 0.0, num_threads: int | None = None, timeout_s: float = 120.0
+    name: str,
+    *,
+    num_gpus: float = 0.0,
+    num_threads: int | None = None,
+    timeout_s: float = 120.0,
+    fit: Callable[..., Any] | None = None,
 ) -> Any:
     """Start the actor of one run, owned by the caller; with a GPU, wait until it is placed.
 
@@ -136,7 +134,7 @@ def create_kmeans_actor(
             max_restarts=-1,
             max_task_retries=0,
         )
-        .remote(num_threads)
+        .remote(num_threads, fit)
     )
     if num_gpus == 0:
         return actor

@@ -30,7 +30,7 @@ from raydec.ray_runtime.trainer import EndForGood, causes_of, fit_publicly
 
 TrainLoop = Callable[[Config, Any, Any, str], None]
 """The function that every worker runs. Its arguments are the config, a
-:class:`raydec.learning.worker.Worker`, a :class:`raydec.learning.clustering.Clusterer` and the run folder. It
+:class:`raydec.learning.worker.Worker`, a :class:`raydec.learning.clusterer.Clusterer` and the run folder. It
 must be importable without torch, like this module."""
 
 # Ray Train's limit for one attempt to start the workers, and its error, which has no public name.
@@ -72,6 +72,7 @@ def train_on_ray(
     *,
     placement: Placement | None = None,
     start: str | None = None,
+    fit: Callable[..., Any] | None = None,
 ) -> None:
     """Run ``loop`` on a group of Ray Train workers until it returns; Ray must be running.
 
@@ -86,6 +87,7 @@ def train_on_ray(
         placement: resources of the run, if it is one of several; None: those of ``config.ray``, from the
             whole cluster.
         start: checkpoint folder to start from while the run has no checkpoint of its own.
+        fit: finds centroids, a :class:`raydec.learning.clusterer.CentroidFit`; None: K-means.
 
     Raises:
         UserError: the run cannot be placed, or a worker raised it.
@@ -100,6 +102,7 @@ def train_on_ray(
         num_gpus=placement.actor_gpus if placement.use_gpu else 0.0,
         num_threads=None if is_whole_job else _threads_of(placement),
         timeout_s=config.ray.placement_timeout_s,
+        fit=fit,
     )
     # Ray Train fetches reports when it polls, and a worker waits if it is two reports ahead: with the default
     # interval, an epoch would take at least 2 s. A poll takes 2 ms of a core.

@@ -10,7 +10,7 @@ from raydec.config import Config
 from raydec.errors import UserError
 from raydec.features.store import FeatureStore
 from raydec.files.storage import is_uri, storage_explained
-from raydec.learning.clustering import Clusterer, LocalClusterer
+from raydec.learning.clusterer import CentroidFit, Clusterer, LocalClusterer
 from raydec.learning.data import TrainingData, select_data
 from raydec.learning.host import prepare_host
 from raydec.learning.selection import open_store
@@ -47,11 +47,13 @@ def train_loop(
         Training(config, data, worker, clusterer, recorder).run()
 
 
-def train_here(config: Config, location: str, claim: str | None = None) -> None:
-    """Train in this process, without Ray (``ray.num_workers=0``)."""
+def train_here(
+    config: Config, location: str, claim: str | None = None, fit: CentroidFit | None = None
+) -> None:
+    """Train in this process, without Ray (``ray.num_workers=0``); ``fit`` replaces K-means."""
     use_gpu = config.ray.use_gpu is True or (config.ray.use_gpu == "auto" and torch.cuda.is_available())
     prepare_host(config.ray.cpus_per_worker)
     if is_uri(location):
         raise UserError(f"storage_path={location}: ray.num_workers=0 only writes to local folders")
     worker = LocalWorker(Path(location), "cuda" if use_gpu else "cpu", config.training.keep_checkpoints)
-    train_loop(config, worker, LocalClusterer(worker, config.clustering), location, claim)
+    train_loop(config, worker, LocalClusterer(worker, config.clustering, fit), location, claim)

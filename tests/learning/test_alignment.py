@@ -16,7 +16,7 @@ from raydec.learning.alignment import (
     normalized_mutual_information,
     rename_clusters,
 )
-from raydec.learning.clustering import ClusterAssignment
+from raydec.learning.clusterer import ClusterAssignment
 
 pairs = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=40)
 

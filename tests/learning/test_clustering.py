@@ -15,13 +15,8 @@ from sklearn.metrics import adjusted_rand_score
 from raydec.config import ClusteringConfig
 from raydec.errors import DivergedError, UserError
 from raydec.learning import clustering, kmeans, row_blocks
-from raydec.learning.clustering import (
-    ClusterAssignment,
-    KMeansResult,
-    LocalClusterer,
-    fit_kmeans,
-    nearest_centroid,
-)
+from raydec.learning.clusterer import ClusterAssignment, ClusteringTask, LocalClusterer
+from raydec.learning.clustering import KMeansResult, fit_kmeans, nearest_centroid
 from raydec.learning.member import Member
 from raydec.learning.row_blocks import RowBlocks
 from raydec.learning.sampled_clustering import past_one_process
@@ -316,7 +311,7 @@ def test_gpu_finds_what_the_cpu_finds(backend: clustering.Backend) -> None:
 def test_local_clusterer_is_fit_kmeans() -> None:
     x = blobs()
     config = ClusteringConfig(num_clusters=6, max_iterations=9)
-    assignment = LocalClusterer(LocalWorker(), config).assign(0, "labeled", x, num_clusters=6, seed=4)
+    assignment = LocalClusterer(LocalWorker(), config).assign(ClusteringTask(0, "labeled", 6, 4), x)
     expected = fit_kmeans(x, 6, seed=4, max_iterations=9)
     for name in ("labels", "centroids", "sizes"):
         np.testing.assert_array_equal(getattr(assignment, name), getattr(expected, name))
@@ -371,7 +366,7 @@ def test_several_workers_get_what_one_gets(shares: list[int], max_fit_rows: int 
         fitting = LocalClusterer(worker, config.model_copy(update={"max_fit_rows": None}))
         clusterer = past_one_process(fitting, worker, config)
         share = x[bounds[rank] : bounds[rank + 1]]
-        return clusterer.assign(1, "labeled", share, num_clusters=6, seed=4, init=x[:6])
+        return clusterer.assign(ClusteringTask(1, "labeled", 6, 4, x[:6]), share)
 
     with ThreadPoolExecutor(len(shares)) as pool:
         for assignment in pool.map(run, range(len(shares))):

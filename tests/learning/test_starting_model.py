@@ -11,7 +11,7 @@ from stores import make_store
 from raydec.config import Config, load_config
 from raydec.errors import UserError
 from raydec.experiment import resolve, train_run
-from raydec.learning.clustering import LocalClusterer
+from raydec.learning.clusterer import LocalClusterer
 from raydec.learning.training import NullRecorder, Training
 from raydec.learning.worker import LocalWorker
 from raydec.model.directory import load_model

@@ -11,7 +11,7 @@ from stores import make_store
 
 from raydec.config import config_from_dict
 from raydec.learning import epoch
-from raydec.learning.clustering import LocalClusterer
+from raydec.learning.clusterer import LocalClusterer
 from raydec.learning.step import read_losses
 from raydec.learning.training import NullRecorder, Training
 from raydec.learning.worker import LocalWorker

@@ -11,7 +11,7 @@ import torch.multiprocessing as mp
 from stores import make_store
 
 from raydec.config import Config, config_from_dict
-from raydec.learning.clustering import LocalClusterer
+from raydec.learning.clusterer import LocalClusterer
 from raydec.learning.training import NullRecorder, Training
 from raydec.learning.worker import DistributedWorker, LocalWorker, Worker, gather_rows, share_of
 from raydec.runs.training_loop import open_data

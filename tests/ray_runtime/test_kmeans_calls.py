@@ -8,6 +8,7 @@ import ray
 import torch
 
 from raydec.config import ClusteringConfig
+from raydec.learning.clusterer import ClusteringTask
 from raydec.learning.clustering import KMeansResult
 from raydec.learning.worker import LocalWorker
 from raydec.placement import Placement
@@ -55,12 +56,12 @@ def puts(monkeypatch: pytest.MonkeyPatch) -> dict[ray.ObjectRef, object]:
 def assign(actor: KMeansActor) -> object:
     config = ClusteringConfig(num_clusters=2, backend="sklearn")
     rows = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
-    return RayClusterer(Calls(actor), LocalWorker(), config, 1).assign(0, "s", rows, num_clusters=2, seed=0)
+    return RayClusterer(Calls(actor), LocalWorker(), config, 1).assign(ClusteringTask(0, "s", 2, 0), rows)
 
 
 def failing(problem: Exception, times: int) -> KMeansActor:
     actor = KMeansActor(1)
-    fit, left = actor._fit_kmeans, [times]
+    fit, left = actor._fit_centroids, [times]
 
     def fail(*arguments: object, **options: object) -> object:
         if left[0]:
@@ -68,7 +69,7 @@ def failing(problem: Exception, times: int) -> KMeansActor:
             raise problem
         return fit(*arguments, **options)
 
-    actor._fit_kmeans = fail
+    actor._fit_centroids = fail
     return actor
 
 
@@ -116,3 +117,14 @@ def test_the_actor_of_a_trial_takes_the_threads_of_its_trial(puts: dict) -> None
         torch.set_num_threads(before)
     assert _threads_of(Placement(2, 4, False)) == 8
     assert _threads_of(Placement((1, 3), 2, False)) == 6
+
+
+def test_the_actor_fits_with_the_function_that_it_is_given(puts: dict) -> None:
+    def first_rows(embeddings: np.ndarray, config: ClusteringConfig, **_: object) -> KMeansResult:
+        labels = np.zeros(len(embeddings), np.int32)
+        return KMeansResult(embeddings[: config.num_clusters], labels, 0.0, 0, np.array([20, 0]), "rows")
+
+    found = assign(KMeansActor(1, first_rows))
+    assert found.backend == "rows"
+    rows = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    np.testing.assert_array_equal(found.centroids, rows[:2])
