@@ -13,7 +13,18 @@ from typing import NamedTuple, TypeVar
 from raydec.corpus.table import Skipped
 from raydec.errors import UserError
 
-AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aif", ".aiff", ".w64", ".au")
+# What libsndfile decodes; what FFmpeg does, where it is installed; and what has to be converted first.
+_DECODED = (
+    ".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".mp1",
+    ".aif", ".aiff", ".aifc", ".au", ".snd", ".sph", ".nist", ".caf", ".voc", ".8svx",
+)  # fmt: skip
+_DECODED_BY_FFMPEG = (
+    ".m4a", ".m4b", ".mp4", ".aac", ".3gp", ".3ga", ".amr", ".awb", ".webm", ".weba", ".mka", ".wma", ".ac3",
+    ".ape", ".wv", ".tta", ".spx", ".shn",
+)  # fmt: skip
+_HEADERLESS = (".raw", ".pcm", ".ul", ".al", ".vox", ".gsm")
+AUDIO_EXTENSIONS = (*_DECODED, *_DECODED_BY_FFMPEG, *_HEADERLESS)
+"""What names of audio files end with. All of them are taken; decoding says which cannot be used, and why."""
 
 _NOT_UTF8 = "its path is not valid UTF-8; rename it"
 

@@ -120,7 +120,7 @@ def _add_pool(reading: Reading, pool: Path) -> None:
     """Add a folder's audio as unlabeled utterances."""
     listing = list_audio(pool)
     if not listing.files:
-        raise UserError(f"no audio files (wav, flac, ogg, mp3, opus, aiff, w64, au) under {pool}")
+        raise UserError(f"no audio files (wav, flac, ogg, mp3, opus, m4a and others) under {pool}")
     reading.skipped += listing.skipped
     reading.warnings += listing.warnings
     taken = {record.path for record in reading.records}

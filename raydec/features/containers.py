@@ -64,9 +64,15 @@ def find_samples(file: BinaryIO) -> SampleData | None:
 
 
 def with_length(file: BinaryIO) -> io.RawIOBase | None:
-    """The same file with its length filled in, if the header has none although samples follow; else None."""
+    """The same file with the length that it has, if libsndfile would not read it otherwise; else None.
+
+    That is so where the header has none although samples follow, and for CAF files cut short.
+    """
     data = find_samples(file)
-    if data is None or data.promised != 0 or not data.available or _is_chunks(file, data):
+    if data is None or not data.available:
+        return None
+    is_cut_caf = data.layout == ">q" and data.share < 1
+    if not is_cut_caf and (data.promised != 0 or _is_chunks(file, data)):
         return None
     length = struct.pack(data.layout, data.available + data.extra)
     return _Patched(file, data.field, length)

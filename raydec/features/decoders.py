@@ -104,10 +104,9 @@ def explain(error: soundfile.LibsndfileError) -> str:
 def _why_not(kind: FileKind | None, error: soundfile.LibsndfileError | None) -> str:
     if kind is None or not kind.name:
         return explain(error) if error else "headerless raw samples of unknown rate; convert them to WAV"
-    remedy = kind.remedy
     if kind.by_ffmpeg and not ffmpeg_is_installed():
-        remedy += ", or install decoders for it: pip install 'raydec[ffmpeg]'"
-    return f"{kind.name}, not audio; {remedy}" if not kind.by_ffmpeg else f"{kind.name}; {remedy}"
+        return f"{kind.name}; {kind.remedy}, or install a decoder for it: pip install 'raydec[ffmpeg]'"
+    return f"{kind.name}; {kind.remedy}"
 
 
 class _SoundFileDecoder:
@@ -147,10 +146,10 @@ class _SoundFileDecoder:
     def warning(self, num_frames: int) -> str | None:
         if not self._segment.is_whole:
             return _short_segment(self._segment, num_frames / self.rate) or self.failure
-        if self._is_patched:
-            return _NO_LENGTH
         share = num_frames / self._num_promised if self._num_promised else 1.0
         data = find_samples(self._file)
+        if self._is_patched and data is not None and not data.promised:
+            return _NO_LENGTH
         if data is not None:
             share = min(share, data.share)
         if share < _WHOLE:

@@ -16,7 +16,7 @@ class FileKind:
     """A kind of file that soundfile does not decode.
 
     Attributes:
-        name: with its article: ``an MP4 (AAC) file``; empty for a container that libsndfile reads too,
+        name: with its article, ``an MP4 (AAC) file``; empty for a container that libsndfile reads too,
             so that its own reason says more.
         by_ffmpeg: whether FFmpeg decodes it.
         remedy: what to do, unless FFmpeg decodes it.
@@ -30,7 +30,10 @@ class FileKind:
 _SHARED = FileKind("", True)
 # By the first bytes of a file; the first match is used.
 _BEGINNINGS: tuple[tuple[bytes, FileKind], ...] = (
-    (b"version https://git-lfs", FileKind("a Git LFS pointer", False, "fetch it with 'git lfs pull'")),
+    (
+        b"version https://git-lfs",
+        FileKind("a Git LFS pointer, not the audio itself", False, "fetch it with 'git lfs pull'"),
+    ),
     (b"\x1a\x45\xdf\xa3", FileKind("a WebM or Matroska file", True)),
     (b"#!AMR", FileKind("an AMR file", True)),
     (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", FileKind("a Windows Media (WMA) file", True)),
@@ -48,15 +51,15 @@ _BEGINNINGS: tuple[tuple[bytes, FileKind], ...] = (
     (b"RIFF", _SHARED),
     (b"FORM", _SHARED),
     (b"caff", _SHARED),
-    (b"PK\x03\x04", FileKind("a ZIP archive", False, "unpack it")),
-    (b"\x1f\x8b", FileKind("a gzip archive", False, "unpack it")),
-    (b"Rar!", FileKind("a RAR archive", False, "unpack it")),
-    (b"7z\xbc\xaf\x27\x1c", FileKind("a 7z archive", False, "unpack it")),
-    (b"%PDF", FileKind("a PDF document", False, "name the audio instead")),
-    (b"\x89PNG", FileKind("a PNG image", False, "name the audio instead")),
-    (b"\xff\xd8\xff", FileKind("a JPEG image", False, "name the audio instead")),
+    (b"PK\x03\x04", FileKind("a ZIP archive, not audio", False, "unpack it")),
+    (b"\x1f\x8b", FileKind("a gzip archive, not audio", False, "unpack it")),
+    (b"Rar!", FileKind("a RAR archive, not audio", False, "unpack it")),
+    (b"7z\xbc\xaf\x27\x1c", FileKind("a 7z archive, not audio", False, "unpack it")),
+    (b"%PDF", FileKind("a PDF document, not audio", False, "name the audio instead")),
+    (b"\x89PNG", FileKind("a PNG image, not audio", False, "name the audio instead")),
+    (b"\xff\xd8\xff", FileKind("a JPEG image, not audio", False, "name the audio instead")),
 )
-_RAW = FileKind("headerless raw samples of unknown rate", True, "convert them to WAV")
+_RAW = FileKind("headerless raw samples of unknown rate", False, "convert them to WAV")
 
 
 def file_kind(path: str) -> FileKind | None:
@@ -89,12 +92,13 @@ def _mp4(brand: bytes) -> FileKind:
 def _text(head: bytes) -> FileKind | None:
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
-        return FileKind("an HTML page", False, _FETCH)
+        return FileKind("an HTML page, not audio", False, _FETCH)
     if start.startswith(b"<?xml"):
-        return FileKind("an HTML page" if b"<html" in start else "an XML document", False, _FETCH)
+        kind = "HTML page" if b"<html" in start else "XML document"
+        return FileKind(f"an {kind}, not audio", False, _FETCH)
     if start.startswith((b"{", b"[")) and _is_text(head):
-        return FileKind("JSON text", False, _FETCH)
-    return FileKind("a text file", False, "name the audio instead") if _is_text(head) else None
+        return FileKind("JSON text, not audio", False, _FETCH)
+    return FileKind("a text file, not audio", False, "name the audio instead") if _is_text(head) else None
 
 
 def _is_text(head: bytes) -> bool:
