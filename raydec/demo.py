@@ -7,6 +7,7 @@ from pathlib import Path
 from raydec.console.terminal import note, waiting
 from raydec.corpus.demo import DEMO_VERSION, write_demo_corpus
 from raydec.corpus.readers import read_corpus
+from raydec.files.locks import exclusive
 
 
 def demo_store(output_dir: Path) -> Path:
@@ -22,10 +23,12 @@ def demo_store(output_dir: Path) -> Path:
         "speech"
     )
     base = output_dir / f"synthetic-demo-v{DEMO_VERSION}"
-    with waiting("making the synthetic demo corpus"):
-        corpus_dir = write_demo_corpus(base / "corpus")
-    corpus = read_corpus(corpus_dir, unlabeled=[corpus_dir / "Unlabeled"])
-    store = base / "store"
-    with waiting("computing its features"):
-        prepare_store(corpus, store, num_workers=0, synthetic=True, quiet=True)
-    return store
+    base.mkdir(parents=True, exist_ok=True)
+    with exclusive(base, lambda: note("another process is making the demo corpus; waiting for it to end")):
+        with waiting("making the synthetic demo corpus"):
+            corpus_dir = write_demo_corpus(base / "corpus")
+        corpus = read_corpus(corpus_dir, unlabeled=[corpus_dir / "Unlabeled"])
+        store = base / "store"
+        with waiting("computing its features"):
+            prepare_store(corpus, store, num_workers=0, synthetic=True, quiet=True)
+        return store

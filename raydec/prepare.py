@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from raydec.console.arguments import Parser
 from raydec.console.terminal import err, note, out, progress_bar, run_entry_point
 from raydec.errors import UserError
+from raydec.files.locks import exclusive
 from raydec.verbosity import verbosity
 
 if TYPE_CHECKING:
@@ -90,14 +91,29 @@ def prepare_store(
             folder.
     """
     from raydec.features.mel_front_end import MelFrontEnd
-    from raydec.features.shards import finished_shard, plan_shards, write_shard
-    from raydec.features.store_writer import clear_folder, completed_store, finish_store, open_folder
-    from raydec.ray_runtime.prepare import run_shards
+    from raydec.features.store_writer import open_folder
 
     corpus = replace(corpus, synthetic=corpus.synthetic or synthetic)
     front_end = front_end or MelFrontEnd()
     folder = Path(folder).absolute()
     open_folder(folder)
+    with exclusive(folder, lambda: note(f"another process is preparing {folder}; waiting for it to end")):
+        return _prepare_alone(corpus, folder, front_end, num_workers, address, restart, quiet)
+
+
+def _prepare_alone(
+    corpus: Corpus,
+    folder: Path,
+    front_end: FrontEnd,
+    num_workers: int | None,
+    address: str | None,
+    restart: bool,
+    quiet: bool,
+) -> StoreSummary:
+    from raydec.features.shards import finished_shard, plan_shards, write_shard
+    from raydec.features.store_writer import clear_folder, completed_store, finish_store
+    from raydec.ray_runtime.prepare import run_shards
+
     if restart:
         clear_folder(folder)
     plans = plan_shards(corpus.table)

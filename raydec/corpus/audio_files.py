@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -26,6 +27,8 @@ _HEADERLESS = (".raw", ".pcm", ".ul", ".al", ".vox", ".gsm")
 AUDIO_EXTENSIONS = (*_DECODED, *_DECODED_BY_FFMPEG, *_HEADERLESS)
 """What names of audio files end with. All of them are taken; decoding says which cannot be used, and why."""
 
+# A drive or a network share of Windows.
+_FOREIGN = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _NOT_UTF8 = "its path is not valid UTF-8; rename it"
 
 _T = TypeVar("_T")
@@ -119,6 +122,17 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".")
 
 
+def similar_name(name: str, names: Iterable[str]) -> str | None:
+    """The audio file that a name which is not there may mean: another extension, or other leading zeros."""
+    wanted = _stem(name)
+    return min((other for other in names if is_audio(other) and _stem(other) == wanted), default=None)
+
+
+def _stem(name: str) -> str:
+    stem = os.path.splitext(name)[0] if is_audio(name) else name
+    return stem.casefold().lstrip("0") or "0"
+
+
 def printable(name: str) -> str:
     """A file name for a message or a table, with bytes that are not UTF-8 escaped."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
@@ -210,7 +224,9 @@ class FileIndex:
         if len(found) > 1:
             raise RowProblem(f"{len(found)} audio files have this name: {found[0].name}, {found[1].name}")
         if not found:
-            raise RowProblem("no audio file of this name")
+            similar = similar_name(_base(name.replace("\\", "/")), self._by_base)
+            hint = f"; there is {self._by_base[similar][0].name}" if similar else ""
+            raise RowProblem(f"no audio file of this name{hint}")
         return AudioFile(name, found[0].path)
 
     def _folded_matches(self, name: str) -> list[AudioFile]:
@@ -245,11 +261,29 @@ class AudioRoot:
             raise RowProblem("its path holds a NUL character")
         try:
             return self._locate(name)
-        except RowProblem:
+        except RowProblem as problem:
+            if _FOREIGN.match(name):
+                raise RowProblem(
+                    f"a path of another computer; make it relative to {self.root}{self._suffix_hint(name)}"
+                ) from None
             # Written on Windows: try the other separator, but report the error for the given path.
             if "\\" in name:
                 return self._locate(name.replace("\\", "/"))
+            if os.path.isabs(name) and (hint := self._suffix_hint(name)):
+                raise RowProblem(f"{problem}{hint}") from None
             raise
+
+    def _suffix_hint(self, name: str) -> str:
+        """The longest end of a path that is a file beneath the root, as a hint; empty if there is none."""
+        parts = name.replace("\\", "/").split("/")
+        for start in range(1, len(parts)):
+            suffix = "/".join(parts[start:])
+            try:
+                self._locate(suffix)
+            except RowProblem:
+                continue
+            return f", for example {suffix}"
+        return ""
 
     def _locate(self, name: str) -> AudioFile:
         directory, base = os.path.split(name)
@@ -310,7 +344,8 @@ class _Folder:
             self._by_folded = _grouped(self.entries, _folded)
         found = self._by_folded.get(_folded(name), [])
         if not found:
-            raise RowProblem("no audio file at this path")
+            similar = similar_name(name, self.entries)
+            raise RowProblem("no audio file at this path" + (f"; there is {similar}" if similar else ""))
         if len(found) > 1:
             raise RowProblem(f"{len(found)} audio files have this name: {found[0]}, {found[1]}")
         return found[0]

@@ -13,6 +13,8 @@ from raydec.corpus.table import Skipped
 from raydec.errors import UserError
 
 _DELIMITERS = (",", ";", "\t", "|")
+# Lines of titles and comments that a header may follow.
+_MAX_BEFORE = 20
 _NO_DELIMITER = "\x1f"
 
 
@@ -51,8 +53,12 @@ def read_text(path: Path) -> tuple[str, list[str]]:
         return raw.decode("latin-1"), [f"{path.name} is not valid UTF-8; it was read as Latin-1"]
 
 
-def read_lines(path: Path) -> TextLines:
-    """The lines of a delimited text file, with its header found.
+def read_lines(path: Path, is_header: Callable[[str], bool]) -> TextLines:
+    """The lines of a delimited text file, with its header found below any title or comments.
+
+    Args:
+        path: the file.
+        is_header: whether a line is the header, as far as can be said.
 
     Raises:
         UserError: the file cannot be read.
@@ -60,11 +66,15 @@ def read_lines(path: Path) -> TextLines:
     text, warnings = read_text(path)
     # Not str.splitlines, which also splits at characters that Latin-1 text may contain.
     lines = io.StringIO(text, newline=None).readlines()
-    for number, line in enumerate(lines, 1):
-        # Excel may write a first line that names the delimiter.
-        if line.strip() and not line.lower().startswith("sep="):
-            return TextLines(path, line, lines[number:], number, warnings)
-    return TextLines(path, None, [], len(lines), warnings)
+    # Excel may write a first line that names the delimiter.
+    content = [i for i, line in enumerate(lines) if line.strip() and not line.lower().startswith("sep=")]
+    if not content:
+        return TextLines(path, None, [], len(lines), warnings)
+    first = next((i for i in content if not lines[i].startswith("#")), content[0])
+    place = next((i for i in content[:_MAX_BEFORE] if is_header(lines[i])), first)
+    if place != content[0]:
+        warnings = [*warnings, f"{path.name}: the lines before line {place + 1}, its header, were not read"]
+    return TextLines(path, lines[place], lines[place + 1 :], place + 1, warnings)
 
 
 def find_delimiter(header: str, is_known: Callable[[str], bool]) -> str:

@@ -6,6 +6,7 @@ and punctuation in header names are ignored. :mod:`raydec.corpus.rows` interpret
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -100,7 +101,7 @@ def column_names(path: Path) -> set[str]:
     elif suffix == ".json":
         names = _keys(_json_objects(path)[0])
     else:
-        header = read_lines(path).header
+        header = read_lines(path, _is_header).header
         names = split_header(header, find_delimiter(header, _is_known)) if header else ()
     return {_normalised(name) for name in names}
 
@@ -155,7 +156,7 @@ def _check_header(
 
 
 def _read_delimited(path: Path) -> LabelFile:
-    text = read_lines(path)
+    text = read_lines(path, _is_header)
     if text.header is None:
         raise UserError(f"{path} is empty; it must have a header line and one row per audio file")
     delimiter = find_delimiter(text.header, _is_known)
@@ -164,6 +165,14 @@ def _read_delimited(path: Path) -> LabelFile:
     rows, numbers, skipped = split_rows(text, delimiter, len(header))
     columns = {name: [row[place] for row in rows] for name, place in fields.items()}
     return LabelFile(path, columns, numbers, "line", skipped, [*text.warnings, *warnings])
+
+
+def _is_header(line: str) -> bool:
+    try:
+        names = split_header(line, find_delimiter(line, _is_known))
+    except csv.Error:
+        return False
+    return any(_normalised(name) in _FILE_ALIASES for name in names)
 
 
 def _is_known(header: str) -> bool:

@@ -19,6 +19,8 @@ from raydec.splits import CANONICAL_SPLITS, canonical_split
 # In order of preference, if a folder has several tables.
 _KNOWN_STEMS = ("metadata", "manifest")
 _AUDIOFOLDER_STEM = "metadata"
+_SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
+_OTHER_TABLES = (*_SPREADSHEETS, ".json", ".feather", ".arrow", ".pkl", ".pickle", ".sav", ".dta", ".rds")
 _SPLIT_REMEDY = "add a column 'split' with the values train, validation, test or unlabeled"
 
 
@@ -66,6 +68,22 @@ def find_manifests(corpus_dir: Path) -> list[Path]:
         return tables
     folders = [*_folders(corpus_dir), *_folders(corpus_dir / "data")]
     return [path for folder in folders for path in _tables(folder) if path.stem.lower() == _AUDIOFOLDER_STEM]
+
+
+def unread_tables(corpus_dir: Path) -> list[str]:
+    """Tables of a corpus folder that were not read as labels, each with the reason and the remedy."""
+    found = []
+    for entry in visible_entries(corpus_dir):
+        name = entry.name.lower()
+        if not is_file(entry) or not name.endswith((*MANIFEST_SUFFIXES, *_OTHER_TABLES)):
+            continue
+        if name.endswith(_SPREADSHEETS):
+            found.append(f"{entry.name} is a spreadsheet; save it as CSV")
+        elif name.endswith(_OTHER_TABLES):
+            found.append(f"{entry.name} is of a kind that is not read; save it as CSV")
+        else:
+            found.append(f"{entry.name} has no column of file names; call one of its columns file")
+    return found
 
 
 def folder_split(file: AudioFile) -> str | None:

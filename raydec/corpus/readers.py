@@ -9,7 +9,7 @@ from typing import Literal
 
 from raydec.corpus.audio_files import AudioFile, has_audio, list_audio
 from raydec.corpus.demo import is_demo_corpus
-from raydec.corpus.manifest import find_manifests, read_manifest
+from raydec.corpus.manifest import find_manifests, read_manifest, unread_tables
 from raydec.corpus.msp_podcast import find_labels, has_label_folder, is_msp_podcast, read_msp_podcast
 from raydec.corpus.rows import Reading, unlabeled_record
 from raydec.corpus.table import Corpus, Skipped, table_warnings, validate_table
@@ -53,6 +53,7 @@ def read_corpus(
         if labels is not None:
             raise UserError(f"{corpus_dir} is a file; name its folder, or omit --labels {labels}")
         corpus_dir, labels = corpus_dir.parent, corpus_dir
+    was_detected = format == "auto"
     if format == "auto":
         format, labels = _detect(corpus_dir, labels, audio)
     readers: dict[str, _Reader] = {
@@ -61,6 +62,8 @@ def read_corpus(
         "folder": _read_folder,
     }
     reading = readers[format](corpus_dir, labels, audio, (low, high))
+    if was_detected and format == "folder" and (unread := unread_tables(corpus_dir)):
+        reading.warnings.insert(0, f"NO LABELS WERE READ, although there are tables: {'; '.join(unread)}")
     for pool in unlabeled:
         _add_pool(reading, pool)
     return replace(_finish(reading, corpus_dir, format), label_range=(low, high))

@@ -59,6 +59,7 @@ def store_content(
             *corpus.warnings,
             *_normalization_notices(table, normalization["frames_of"]),
             *_leak_notices(table),
+            *_validation_notices(table),
         ],
         "shards": [
             {
@@ -127,6 +128,18 @@ def _split_counts(table: pa.Table) -> dict[str, dict[str, int | float]]:
             "duration_s": math.fsum(part["duration_s"].to_pylist()),
         }
     return counts
+
+
+def _validation_notices(table: pa.Table) -> list[str]:
+    """Attributes with a single validation label: no correlation can be computed from it."""
+    validation = table.filter(pc.equal(table["split"], "validation"))
+    lone = [name for name in ATTRIBUTES if len(validation[name].drop_null()) == 1]
+    if not lone:
+        return []
+    return [
+        f"only one usable validation utterance is labeled for {', '.join(lone)}: its CCC is undefined and "
+        "reported as 0, so training cannot choose the best epoch; add validation utterances"
+    ]
 
 
 def _leak_notices(table: pa.Table) -> list[str]:

@@ -1,0 +1,130 @@
+"""What a person is told: tables that are not read, names that do not fit, one store for two processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from corpus_support import Spoken, make_store, many, write_corpus
+
+from raydec.corpus.readers import read_corpus
+from raydec.files.locks import exclusive
+
+
+def folder_of(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("labels.xlsx", "PK", "labels.xlsx is a spreadsheet; save it as CSV"),
+        ("labels.ods", "PK", "labels.ods is a spreadsheet; save it as CSV"),
+        (
+            "labels.csv",
+            "clip,arousal\na,3\n",
+            "labels.csv has no column of file names; call one of its columns file",
+        ),
+        ("labels.pkl", "x", "labels.pkl is of a kind that is not read; save it as CSV"),
+    ],
+)
+def test_a_table_that_is_not_read_is_named_with_the_remedy(
+    tmp_path: Path, name: str, content: str, why: str
+) -> None:
+    folder = folder_of(tmp_path, "a.wav")
+    (folder / name).write_text(content)
+    assert read_corpus(folder).warnings[0] == f"NO LABELS WERE READ, although there are tables: {why}"
+    assert read_corpus(folder, format="folder").warnings == ()
+
+
+@pytest.mark.parametrize(
+    "before", ["# made by hand\n", "# labels, 2024\n#second\n\n", "Labels of my corpus\n", "sep=,\n# x\n"]
+)
+def test_a_header_below_comments_is_found(tmp_path: Path, before: str) -> None:
+    folder = folder_of(tmp_path, "a.wav")
+    (folder / "labels.csv").write_text(f"{before}file,arousal,split\na.wav,3,train\n")
+    corpus = read_corpus(folder)
+    assert (corpus.format, corpus.table["arousal"].to_pylist()) == ("manifest", [3.0])
+    assert "its header, were not read" in corpus.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("sub/0001", "no audio file at this path; there is 0001.wav"),
+        ("sub/1", "no audio file at this path; there is 0001.wav"),
+        ("sub/0001.mp3", "no audio file at this path; there is 0001.wav"),
+        ("sub/0002.wav", "no audio file at this path"),
+    ],
+)
+@pytest.mark.parametrize("with_audio", [False, True])
+def test_a_name_that_does_not_fit_names_the_file_that_is_there(
+    tmp_path: Path, name: str, reason: str, with_audio: bool
+) -> None:
+    folder = folder_of(tmp_path, "sub/0001.wav", "b.wav")
+    (folder / "labels.csv").write_text(f"file,arousal,split\n{name},3,train\nb.wav,3,train\n")
+    (skip,) = read_corpus(folder, audio=folder if with_audio else None).skipped
+    assert (skip.file, skip.reason) == (name, reason)
+
+
+@pytest.mark.parametrize("with_audio", [False, True])
+@pytest.mark.parametrize(
+    "prefix", ["C:\\Users\\me\\corpus\\", "D:/data/", "\\\\server\\share\\", "/home/me/corpus/"]
+)
+def test_a_path_of_another_computer_says_what_to_write(tmp_path: Path, prefix: str, with_audio: bool) -> None:
+    folder = folder_of(tmp_path, "sub/a.wav", "b.wav")
+    name = prefix + ("sub\\a.wav" if "\\" in prefix else "sub/a.wav")
+    (folder / "labels.csv").write_text(f"file,arousal,split\n{name},3,train\nb.wav,3,train\n")
+    (skip,) = read_corpus(folder, audio=folder if with_audio else None).skipped
+    assert skip.reason.endswith(", for example sub/a.wav")
+
+
+@pytest.mark.parametrize(("num_validation", "warned"), [(1, True), (2, False), (0, False)])
+def test_validation_of_one_utterance_is_a_warning(tmp_path: Path, num_validation: int, warned: bool) -> None:
+    spoken = [*many(2), *many(num_validation, "validation", "v"), Spoken("x.wav", "validation", arousal=None)]
+    store = make_store(write_corpus(tmp_path / "audio", spoken), tmp_path / "store")
+    notices = json.loads((store.path / "store.json").read_text())["notices"]
+    expected = "only one usable validation utterance is labeled for arousal"
+    assert any(notice.startswith(expected) for notice in notices) == warned
+
+
+def test_two_processes_that_prepare_one_store_take_turns(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "audio", many(60))
+    command = [sys.executable, "-m", "raydec.prepare", str(tmp_path / "audio"), str(tmp_path / "store")]
+    both = [
+        subprocess.Popen(
+            [*command, "--workers", "0"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for _ in range(2)
+    ]
+    shown = [process.communicate(timeout=240)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], shown
+    assert sum("complete and the corpus" in text for text in shown) <= 1
+    assert len(corpus.table) == 60
+
+
+def test_who_waits_is_told_and_goes_on_when_the_other_ends(tmp_path: Path) -> None:
+    told, entered = threading.Event(), threading.Event()
+
+    def second() -> None:
+        with exclusive(tmp_path, told.set):
+            entered.set()
+
+    with exclusive(tmp_path, told.set):
+        assert not told.is_set()
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert told.wait(10)
+        time.sleep(0.1)
+        assert not entered.is_set()
+    assert entered.wait(10)
+    thread.join()
+    assert list(tmp_path.iterdir()) == []
