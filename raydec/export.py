@@ -19,6 +19,10 @@ def main(arguments: Sequence[str]) -> None:
     from raydec.model.hub import local_model, upload_model
 
     model = local_model(options.model)
+    if options.bundle:
+        from raydec.model.bundle import bundle_encoder
+
+        note(f"copied the encoder to {bundle_encoder(model, options.encoder)}")
     if options.onnx is not None:
         _write_onnx(model, options.onnx)
     if options.hub is not None:
@@ -53,8 +57,14 @@ def _parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("--onnx", type=Path, metavar="FILE", help="where to write; *.onnx")
     parser.add_argument("--hub", metavar="hf:OWNER/NAME", help="upload the model directory there")
     parser.add_argument("--private", action="store_true", help="make a new repository on the Hub private")
+    parser.add_argument(
+        "--bundle", action="store_true", help="copy the model's pretrained encoder into the model directory"
+    )
+    parser.add_argument("--encoder", metavar="DIR", help="where that encoder is; default: on the Hub")
     options = parser.parse_args(arguments)
-    if options.onnx is None and options.hub is None:
+    if options.encoder is not None and not options.bundle:
+        raise UserError("--encoder is what --bundle copies; add --bundle")
+    if options.onnx is None and options.hub is None and not options.bundle:
         raise UserError(
             "nothing to do; give a file with --onnx FILE, or a model name with --hub hf:owner/name"
         )

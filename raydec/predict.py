@@ -24,6 +24,7 @@ def main(arguments: Sequence[str]) -> None:
             clip=options.clip,
             label_range=options.label_range and tuple(options.label_range),
             restart=options.restart,
+            encoder=options.encoder,
             num_workers=options.workers,
             address=options.address,
             events=progress,

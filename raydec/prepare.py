@@ -39,8 +39,8 @@ def main(arguments: Sequence[str]) -> None:
     options = _parse(arguments)
     # Imported after the arguments are checked, because importing Arrow and torch takes seconds.
     from raydec.corpus.readers import read_corpus
-    from raydec.features.mel_front_end import MelFrontEnd
 
+    front_end = _front_end(options)
     corpus = read_corpus(
         options.corpus_dir,
         labels=options.labels,
@@ -56,9 +56,19 @@ def main(arguments: Sequence[str]) -> None:
         num_workers=options.workers,
         address=options.address,
         restart=options.restart,
-        front_end=MelFrontEnd(remove_dc=options.remove_dc),
+        front_end=front_end,
     )
     _print_summary(summary)
+
+
+def _front_end(options: Namespace) -> FrontEnd:
+    if options.encoder is None:
+        from raydec.features.mel_front_end import MelFrontEnd
+
+        return MelFrontEnd(remove_dc=options.remove_dc)
+    from raydec.features.encoder_front_end import encoder_front_end
+
+    return encoder_front_end(options.encoder, options.layers, pooled=not options.frames)
 
 
 def prepare_store(
@@ -125,7 +135,7 @@ def _prepare_alone(
         run_shards(
             functools.partial(write_shard, folder=folder, front_end=front_end),
             pending,
-            num_workers=_workers(num_workers, address, progress.num_left),
+            num_workers=_workers(num_workers, address, progress.num_left, front_end),
             address=address,
             on_done=progress.advance,
         )
@@ -173,6 +183,7 @@ def _parse(arguments: Sequence[str]) -> Namespace:
         action="store_true",
         help="subtract each utterance's mean: for recordings with a DC offset",
     )
+    _add_encoder(parser)
     parser.add_argument(
         "--workers",
         type=int,
@@ -182,16 +193,40 @@ def _parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("--address", help="Ray cluster to join; default: RAY_ADDRESS, else this machine")
     parser.add_argument("--restart", action="store_true", help="discard an earlier store in STORE_DIR")
     options = parser.parse_args(list(arguments))
+    if options.encoder is None and (options.frames or options.layers != "last"):
+        raise UserError("--layers and --frames choose what an encoder gives; name one with --encoder")
+    if options.encoder is not None and options.remove_dc:
+        raise UserError("--remove-dc is for mel frames; encoders normalise their input themselves")
     if options.workers is not None and options.workers < 0:
         raise UserError(f"--workers must be 0 or more, not {options.workers}")
     return options
 
 
-def _workers(asked: int | None, address: str | None, num_left: int) -> int | None:
+def _add_encoder(parser: Parser) -> None:
+    parser.add_argument(
+        "--encoder",
+        metavar="NAME_OR_DIR",
+        help="store what a pretrained encoder makes of the speech instead of mel frames: a folder, or "
+        "hf:owner/name[@revision], of the families WavLM, HuBERT, wav2vec2 or Whisper",
+    )
+    parser.add_argument(
+        "--layers",
+        default="last",
+        metavar="LAYERS",
+        help="hidden layers of the encoder: last, all, or numbers such as 6,9,12 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--frames",
+        action="store_true",
+        help="with --encoder: store whole hidden states, about 25 times as large as statistics of chunks",
+    )
+
+
+def _workers(asked: int | None, address: str | None, num_left: int, front_end: FrontEnd) -> int | None:
     if asked is not None or address or os.environ.get("RAY_ADDRESS"):
         return asked
     cpus = os.cpu_count() or 1
-    return 0 if cpus == 1 or num_left < _SMALL_CORPUS else cpus
+    return 0 if cpus == 1 or num_left * front_end.cost < _SMALL_CORPUS else cpus
 
 
 class _Progress:

@@ -48,6 +48,12 @@ def speech_dir() -> Path:
     return _outside_folder("RAYDEC_SPEECH_DIR", "recorded emotional speech")
 
 
+@pytest.fixture(scope="session")
+def encoders_dir() -> Path:
+    """Real pretrained speech encoders, as transformers reads them."""
+    return _outside_folder("RAYDEC_ENCODERS_DIR", "pretrained speech encoders")
+
+
 def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
     """Skip tests that this machine cannot run or that must be requested, each with a reason."""
     has_gpu = torch.cuda.is_available()

@@ -57,6 +57,11 @@ def parse_predict(arguments: Sequence[str]) -> Namespace:
         help="processes that Ray spreads the files over; 0: this process alone, without Ray; default: one "
         f"per CPU, and 0 for fewer than {FEW_FILES} files",
     )
+    parser.add_argument(
+        "--encoder",
+        metavar="DIR",
+        help="where the pretrained encoder of such a model is; default: in MODEL_DIR, or on the Hub",
+    )
     parser.add_argument("--address", help="Ray cluster to join; default: RAY_ADDRESS, else this machine")
     parser.add_argument("--restart", action="store_true", help="forget what FILE holds and begin anew")
     options = parser.parse_args(arguments)

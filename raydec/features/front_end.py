@@ -68,6 +68,7 @@ class FrontEnd(ABC):
         scales: those for which a store keeps statistics of its frames.
         sample_rate: of its input waveforms, in Hz.
         remove_dc: whether it removes a DC offset, so that no warning is needed.
+        cost: of an utterance, where one of mel frames costs 1; decides when more processes are worth it.
     """
 
     name: ClassVar[str]
@@ -75,6 +76,7 @@ class FrontEnd(ABC):
     scales: ClassVar[tuple[Scale, ...]]
     sample_rate: int
     remove_dc: bool = False
+    cost: ClassVar[float] = 1.0
 
     @property
     @abstractmethod
@@ -202,7 +204,10 @@ class FrontEnd(ABC):
 
 Kind = TypeVar("Kind", bound=FrontEnd)
 _registered: dict[str, type[FrontEnd]] = {}
-_BUILT_IN = {"mel": "raydec.features.mel_front_end"}
+_BUILT_IN = {
+    "encoder": "raydec.features.encoder_front_end",
+    "mel": "raydec.features.mel_front_end",
+}
 
 
 def register_front_end(kind: type[Kind]) -> type[Kind]:

@@ -21,6 +21,7 @@ from raydec.features.normalization import FrameNormalizer
 from raydec.features.store import FeatureStore
 from raydec.files.atomic import file_sha256
 from raydec.learning.dependency import most_frequent_clusters
+from raydec.model.bundle import with_encoder
 from raydec.model.directory import CENTROIDS_FILE, CONFIG_FILE, WEIGHTS_FILE, load_model
 from raydec.model.folding import folded
 from raydec.model.hub import local_model
@@ -85,15 +86,18 @@ class Predictions:
     distances: Float32[np.ndarray, "utterance cluster"] | None = None
 
 
-def load(path: str | Path, device: str = "auto") -> Predictor:
+def load(path: str | Path, device: str = "auto", *, encoder: str | Path | None = None) -> Predictor:
     """Load a model directory for prediction.
 
     Args:
         path: a model directory, or ``hf:owner/name`` for one on the Hugging Face Hub.
         device: ``auto`` takes a GPU if there is one.
+        encoder: folder of the pretrained encoder that the model names; None: in the model directory, or
+            on the Hub.
 
     Raises:
-        UserError: no model directory, a damaged one, or a device that does not exist.
+        UserError: no model directory, a damaged one, a device that does not exist, or another encoder than
+            the one that the model names.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -101,7 +105,10 @@ def load(path: str | Path, device: str = "auto") -> Predictor:
         place = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:  # torch's answers to a device it does not have
         raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
-    return Predictor(load_model(local_model(path)), place)
+    folder = local_model(path)
+    saved = load_model(folder)
+    saved.front_end = with_encoder(saved.front_end, folder, encoder)
+    return Predictor(saved, place)
 
 
 class Predictor:

@@ -51,6 +51,7 @@ def predict_recordings(
     clip: bool = False,
     label_range: tuple[float, float] | None = None,
     restart: bool = False,
+    encoder: str | Path | None = None,
     run: Runner = run_here,
     events: PredictionEvents = _UNHEARD,
 ) -> PredictionCounts:
@@ -68,6 +69,8 @@ def predict_recordings(
         clip: limit scores to the range of the training labels.
         label_range: limit scores to this range.
         restart: forget what ``out`` holds.
+        encoder: folder of the pretrained encoder that the model names; see
+            :func:`raydec.inference.prediction.load`.
         run: where the work is done; default: this process.
         events: is told how far it is.
 
@@ -76,7 +79,7 @@ def predict_recordings(
     """
     files = find_inputs(paths)
     place = local_model(model)
-    predictor = load(place)
+    predictor = load(place, encoder=encoder)
     label_range = label_range or (_label_range(predictor, model) if clip else None)
     options = RowOptions(window_s, embeddings, distances, label_range)
     if distances and predictor.num_centroids is None:

@@ -33,7 +33,7 @@ def model_card(config: Mapping[str, Any]) -> str:
     sections = [
         "---\nlibrary_name: raydec\ntags:\n- speech-emotion-recognition\n- deep-clustering\n---\n",
         f"# {extra.get('run') or 'raydec model'}\n",
-        f"Predicts {_listing(predicted)} of recorded speech from mel-spectrograms, in chunks of about a "
+        f"Predicts {_listing(predicted)} of recorded speech from {_input(config)}, in chunks of about a "
         "second, with [raydec](https://github.com/raydec/raydec).\n",
         _SYNTHETIC_WARNING if extra.get("synthetic") else "",
         _scores_section(attributes, groups, extra.get("scores")),
@@ -48,6 +48,15 @@ def model_card(config: Mapping[str, Any]) -> str:
 def _classes(network: Mapping[str, Any]) -> Mapping[str, Iterable[str]]:
     """Groups of classes that a network tells apart; older models have none."""
     return network.get("classes", {})
+
+
+def _input(config: Mapping[str, Any]) -> str:
+    if config["front_end"] == "encoder":
+        features = config["features"]
+        layers = _listing(str(layer) for layer in features["layers"])
+        return f"hidden states {layers} of {features['encoder']} ({features['weights_sha256'][:16]})"
+    scale = config["chunks"]["scale"]
+    return f"mel-spectrograms ({scale})" if config["front_end"] == "mel" else str(config["front_end"])
 
 
 def _scores_section(
@@ -108,7 +117,7 @@ def _network_section(config: Mapping[str, Any]) -> str:
             f"{model['temporal']}, {network['num_clusters']} clusters{scale}"
         )
     lines.append(
-        f"- input: {chunks['num_chunks']} chunks of {chunks['chunk_frames']} frames, mel {chunks['scale']}, "
+        f"- input: {chunks['num_chunks']} chunks of {chunks['chunk_frames']} frames, {_input(config)}, "
         f"z-normalised, clipped to ±{chunks['clip']:g}"
     )
     return "\n".join(lines) + "\n"

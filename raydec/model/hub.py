@@ -7,20 +7,17 @@ are ignored. Needs the extra ``hf``.
 from __future__ import annotations
 
 import importlib.util
-import re
 from pathlib import Path
 from typing import Any
 
 from raydec.errors import UserError
+from raydec.features.encoder_source import PATTERNS
+from raydec.files.hub import is_hub_name, parse_hub_name, reason
+from raydec.model.bundle import BUNDLE_FOLDER
 from raydec.model.directory import CARD_FILE, CENTROIDS_FILE, CONFIG_FILE, WEIGHTS_FILE, load_model
 
-_NAME = re.compile(r"hf:(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _FILES = (WEIGHTS_FILE, CONFIG_FILE, CENTROIDS_FILE, CARD_FILE)
-
-
-def is_hub_name(name: str | Path) -> bool:
-    """Whether the name refers to a model on the Hub, not to a folder."""
-    return str(name).startswith("hf:")
+_ENCODER_FILES = tuple(f"{BUNDLE_FOLDER}/{pattern}" for pattern in PATTERNS)
 
 
 def local_model(name: str | Path) -> Path:
@@ -35,12 +32,14 @@ def local_model(name: str | Path) -> Path:
     """
     if not is_hub_name(name):
         return Path(name)
-    repository, revision = _parse(str(name))
+    repository, revision = parse_hub_name(str(name))
     hub = open_hub()
     try:
-        return Path(hub.snapshot_download(repository, revision=revision, allow_patterns=list(_FILES)))
+        return Path(
+            hub.snapshot_download(repository, revision=revision, allow_patterns=[*_FILES, *_ENCODER_FILES])
+        )
     except Exception as error:  # errors come from several libraries and have no common base class
-        raise UserError(f"cannot fetch {name}: {_reason(error)}") from None
+        raise UserError(f"cannot fetch {name}: {reason(error)}") from None
 
 
 def upload_model(folder: str | Path, name: str, *, private: bool = False) -> str:
@@ -58,7 +57,7 @@ def upload_model(folder: str | Path, name: str, *, private: bool = False) -> str
         UserError: not a model directory, a malformed name, ``huggingface_hub`` is not installed, or the Hub
             refuses the upload.
     """
-    repository, revision = _parse(name)
+    repository, revision = parse_hub_name(name)
     load_model(folder)
     hub = open_hub()
     try:
@@ -67,11 +66,11 @@ def upload_model(folder: str | Path, name: str, *, private: bool = False) -> str
             repo_id=repository,
             folder_path=str(folder),
             revision=revision,
-            allow_patterns=list(_FILES),
+            allow_patterns=[*_FILES, *_ENCODER_FILES],
             commit_message="Upload a raydec model",
         )
     except Exception as error:  # as above
-        raise UserError(f"cannot upload to {name}: {_reason(error)}; try hf auth login") from None
+        raise UserError(f"cannot upload to {name}: {reason(error)}; try hf auth login") from None
     return f"https://huggingface.co/{repository}"
 
 
@@ -86,17 +85,3 @@ def open_hub() -> Any:
     from huggingface_hub import HfApi
 
     return HfApi(library_name="raydec")
-
-
-def _parse(name: str) -> tuple[str, str | None]:
-    found = _NAME.fullmatch(name)
-    if found is None:
-        raise UserError(
-            f"{name!r} does not name a model on the Hub; write hf:owner/name or hf:owner/name@revision"
-        )
-    return found["repository"], found["revision"]
-
-
-def _reason(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -1,0 +1,70 @@
+"""The encoder that a model's front end runs: in a named folder, in the model directory, or on the Hub."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from raydec.errors import UserError
+from raydec.features.encoder_front_end import EncoderFrontEnd
+from raydec.features.encoder_source import PATTERNS
+from raydec.features.front_end import FrontEnd
+from raydec.model.directory import load_model
+
+BUNDLE_FOLDER = "encoder"
+"""Folder of a model directory with the files of its encoder."""
+
+
+def with_encoder(front_end: FrontEnd, model: Path, encoder: str | Path | None) -> FrontEnd:
+    """A model's front end with its encoder's files at hand; other front ends come back as they are.
+
+    Args:
+        front_end: of the model.
+        model: the model directory.
+        encoder: a folder, or ``hf:owner/name``; None: the one in the model directory, if there is one. An
+            encoder of the Hub is fetched at its revision when it is first needed.
+
+    Raises:
+        UserError: another encoder is there, or none, or the model needs none.
+    """
+    if not isinstance(front_end, EncoderFrontEnd):
+        if encoder is not None:
+            raise UserError(
+                f"--encoder {encoder}: {model} has no encoder; it predicts from {front_end.name} frames"
+            )
+        return front_end
+    bundled = model / BUNDLE_FOLDER
+    if encoder is None and not bundled.is_dir():
+        return front_end
+    return front_end.located(str(encoder or bundled))
+
+
+def bundle_encoder(model: Path, encoder: str | Path | None = None) -> Path:
+    """Copy the encoder of a model into its directory, so that it predicts without another file.
+
+    Args:
+        model: the model directory.
+        encoder: where the encoder is; None: on the Hub, at the revision that the model names.
+
+    Returns:
+        The folder with the copies.
+
+    Raises:
+        UserError: the model has no encoder, another is there, or the folder cannot be written.
+    """
+    front_end = load_model(model).front_end
+    if not isinstance(front_end, EncoderFrontEnd):
+        raise UserError(f"--bundle: {model} has no encoder; it predicts from {front_end.name} frames")
+    source, target = front_end.folder(encoder), model / BUNDLE_FOLDER
+    partial = model / f".{BUNDLE_FOLDER}.partial"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        for file in sorted(file for pattern in PATTERNS for file in source.glob(pattern)):
+            shutil.copyfile(file, partial / file.name)
+        shutil.rmtree(target, ignore_errors=True)
+        os.rename(partial, target)
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror or error}") from None
+    return target

@@ -1,0 +1,49 @@
+"""Tiny random encoders, as transformers would save them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "conv_dim": (16, 16, 16),
+    "conv_kernel": (10, 8, 8),
+    "conv_stride": (5, 8, 8),
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+}
+
+
+def tiny_encoder(folder: Path, family: str, seed: int = 0, rate: int = 16_000, **config: Any) -> Path:
+    """Save a random encoder of a family with its feature extractor; a few thousand parameters."""
+    import transformers as t
+
+    torch.manual_seed(seed)
+    if family == "whisper":
+        sizes = {"d_model": 24, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
+        decoder = {"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 8, "vocab_size": 8}
+        tokens = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 1)
+        model = t.WhisperModel(t.WhisperConfig(**sizes, **decoder, **tokens, num_mel_bins=80))
+        extractor: Any = t.WhisperFeatureExtractor(feature_size=80, sampling_rate=rate)
+    else:
+        kinds = {
+            "wavlm": (t.WavLMConfig, t.WavLMModel),
+            "hubert": (t.HubertConfig, t.HubertModel),
+            "wav2vec2": (t.Wav2Vec2Config, t.Wav2Vec2Model),
+        }
+        make_config, make_model = kinds[family]
+        model = make_model(make_config(**{**SIZES, **config}))
+        extractor = t.Wav2Vec2FeatureExtractor(sampling_rate=rate, do_normalize=True)
+    # The usual initialisation is so small that layers would hardly differ.
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    extractor.save_pretrained(folder)
+    return folder
