@@ -141,8 +141,21 @@ class ModelConfig(Section):
     temporal: Literal["none", "gru", "cnn", "transformer", "triplet"] = Field(
         "none", description="temporal layer over the chunk sequence"
     )
-    channels: tuple[int, int, int, int, int, int, int] = Field(
-        (32, 32, 64, 64, 128, 128, 128), description="channels of the seven convolutions"
+    channels: tuple[int, ...] | None = Field(
+        None,
+        min_length=1,
+        description="channels of the convolutions, of which the last five halve their input; "
+        "unset: the published seven, or 16,32,48,64 for recipe=modern",
+    )
+    frame_pooling: Literal["flatten", "statistics"] | None = Field(
+        None,
+        description="what follows the convolutions: all values, as published, or their mean and standard "
+        "deviation over time; unset: flatten for recipe=reference, else statistics",
+    )
+    initialization: Literal["published", "kaiming"] | None = Field(
+        None,
+        description="linear layers start with a standard deviation of 0.01, or all layers with a variance of "
+        "2 / inputs; unset: published for recipe=reference, else kaiming",
     )
     embedding_dim: int = Field(256, ge=1, description="width of cnn_out and of both branches")
     dropout: float = Field(0.5, ge=0, lt=1, description="dropout after cnn_out")
@@ -157,12 +170,39 @@ class TrainingConfig(Section):
     patience: int | None = Field(
         None, ge=1, description="stop after this many epochs without a better validation score; unset: never"
     )
-    batch_utterances: int = Field(64, ge=1, description="utterances per global batch, over all workers")
-    recipe: Literal["reference", "modern"] = Field(
-        "reference", description="published optimisers, or one AdamW with a schedule"
+    batch_utterances: int | None = Field(
+        None,
+        ge=1,
+        description="utterances per global batch, over all workers; unset: 64 for recipe=reference, else 16 "
+        "for up to 2,000 labeled utterances, 32 for up to 10,000, 64 beyond",
     )
-    schedule: Literal["two_stage", "pooled"] = Field(
-        "two_stage", description="unlabeled then labeled stage, or one pass over both"
+    recipe: Literal["reference", "modern"] = Field(
+        "modern", description="the published system, or what has been measured to do better"
+    )
+    batches: Literal["chunks", "utterances"] | None = Field(
+        None,
+        description="batches of single chunks, as published, or of utterances, some chunks of each; "
+        "unset: chunks for recipe=reference, else utterances",
+    )
+    chunks_per_utterance: int | None = Field(
+        None,
+        ge=1,
+        description="chunks of an utterance in a batch of utterances; unset: 5, or all with a temporal layer",
+    )
+    random_offsets: bool | None = Field(
+        None,
+        description="chunks of a batch of utterances begin at random places; "
+        "unset: false for recipe=reference, else true",
+    )
+    draws: Literal["balanced", "shuffled"] | None = Field(
+        None,
+        description="an epoch draws evenly over clusters, as published, or sees everything once; "
+        "unset: balanced for recipe=reference, else shuffled",
+    )
+    schedule: Literal["two_stage", "pooled"] | None = Field(
+        None,
+        description="unlabeled then labeled stage, as published, or one pass over both; "
+        "unset: two_stage for recipe=reference, else pooled",
     )
     precision: Literal["fp32", "bf16", "auto"] = Field(
         "auto", description="auto: bf16 on GPUs that support it"
@@ -172,13 +212,18 @@ class TrainingConfig(Section):
         description="when the emotion head is frozen: from the first unlabeled stage on (published code), "
         "during unlabeled stages only, or never; auto: permanent for recipe=reference, else unlabeled_stage",
     )
-    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of recipe=modern")
+    learning_rate: float = Field(2e-3, gt=0, description="peak learning rate of recipe=modern")
     weight_decay: float = Field(1e-2, ge=0, description="weight decay of recipe=modern")
     warmup_fraction: float = Field(0.1, ge=0, lt=1, description="share of steps warmed up, recipe=modern")
     gradient_clip: float = Field(1.0, gt=0, description="largest gradient norm, recipe=modern")
     sgd_learning_rate: float = Field(1e-3, gt=0, description="SGD over the network, recipe=reference")
     adam_learning_rate: float = Field(5e-4, gt=0, description="Adam over the network, recipe=reference")
     head_learning_rate: float = Field(0.05, gt=0, description="SGD of the top layer, recipe=reference")
+    calibration: Literal["none", "spread"] | None = Field(
+        None,
+        description="match the spread of predictions for unlabeled (else validation) utterances to the "
+        "training labels' at the end; unset: none for recipe=reference, else spread",
+    )
     keep_checkpoints: int = Field(2, ge=1, description="checkpoints kept")
 
 
@@ -194,6 +239,12 @@ class ClusteringConfig(Section):
     )
     max_iterations: int = Field(20, ge=1, description="maximal number of Lloyd iterations")
     tolerance: float = Field(1e-4, ge=0, description="stop when inertia falls by less than this share")
+    label_weight: float | None = Field(
+        None,
+        ge=0,
+        description="how much K-means sees of the labels of labeled chunks, beside embeddings of total "
+        "variance 1; 0: nothing, as published; unset: 0 for recipe=reference, else 1",
+    )
     max_fit_rows: int | None = Field(
         None, ge=1, description="fit on a sample of this many chunks; unset: all"
     )
@@ -202,7 +253,12 @@ class ClusteringConfig(Section):
 class LossConfig(Section):
     """Weights of the loss terms."""
 
-    cluster_weight: float = Field(1.0, ge=0, description="weight of cross-entropy on pseudo-labels")
+    cluster_weight: float | None = Field(
+        None,
+        ge=0,
+        description="weight of cross-entropy on pseudo-labels; "
+        "unset: 1 for recipe=reference, else 1 / ln clustering.num_clusters",
+    )
     emotion_weight: float = Field(1.0, ge=0, description="weight of 1 - CCC")
     class_weight: float = Field(1.0, ge=0, description="weight of cross-entropy on emotion classes")
     balance_classes: bool = Field(
@@ -212,6 +268,11 @@ class LossConfig(Section):
     kl_weight: float = Field(1e-3, ge=0, description="weight of the VAE's divergence")
     triplet_weight: float = Field(1.0, ge=0, description="weight of the triplet loss, model.temporal=triplet")
     triplet_margin: float = Field(1.0, gt=0, description="margin of the triplet loss")
+    ccc_level: Literal["chunk", "utterance"] | None = Field(
+        None,
+        description="the training CCC compares chunks, as published, or the mean over an utterance's chunks, "
+        "which is what is scored; unset: chunk for recipe=reference, else utterance",
+    )
     ccc: Literal["exact", "reference"] = Field(
         "exact", description="population moments, or the published mix of population and sample moments"
     )
@@ -308,6 +369,11 @@ class Config(Section):
         if self.clustering.head != "auto":
             return self.clustering.head
         return "reset" if self.training.recipe == "reference" else "align"
+
+    @property
+    def schedule(self) -> Literal["two_stage", "pooled"]:
+        """The schedule, resolved by the recipe where it is unset."""
+        return self.training.schedule or ("two_stage" if self.training.recipe == "reference" else "pooled")
 
     @property
     def freeze_mode(self) -> Literal["permanent", "unlabeled_stage", "never"]:

@@ -91,12 +91,35 @@ class ChunkSet:
             IndexError: a chunk number outside ``range(len(self))``.
         """
         self._check_range(chunk_indices)
+        utterances, places = np.divmod(chunk_indices, self.num_chunks)
+        starts = chunk_starts(self._num_frames[utterances], self.num_chunks, self.form.chunk_frames)
+        return self._frames_from(utterances, starts[np.arange(len(places)), places], device)
+
+    def gather_at(
+        self,
+        utterances: Int64[np.ndarray, " chunk"],
+        places: Float64[np.ndarray, " chunk"],
+        device: torch.device | str | None = None,
+    ) -> Float32[Tensor, "chunk frame width"]:
+        """Normalised chunks that begin anywhere in their utterances.
+
+        Args:
+            utterances: place in this set of each chunk's utterance.
+            places: where a chunk begins, from 0 (first frame) to below 1 (the last one that leaves room).
+            device: see :meth:`gather`.
+        """
+        spare = np.maximum(self._num_frames[utterances] - self.form.chunk_frames, 0)
+        return self._frames_from(utterances, (places * (spare + 1)).astype(np.int64), device)
+
+    def _frames_from(
+        self, utterances: np.ndarray, starts: np.ndarray, device: torch.device | str | None
+    ) -> Tensor:
         target = torch.device(device or "cpu")
         if self._held is not None and self._held.is_on(target):
-            return self.normalizer.normalize(self._gather_held(self._held, chunk_indices))
-        shape = (len(chunk_indices), self.form.chunk_frames, self.store.front_end.width)
+            return self.normalizer.normalize(self._gather_held(self._held, utterances, starts))
+        shape = (len(starts), self.form.chunk_frames, self.store.front_end.width)
         gathered = torch.empty(shape, dtype=torch.float16, pin_memory=target.type == "cuda")
-        self._copy_frames(chunk_indices, gathered.numpy())
+        self._copy_frames(utterances, starts, gathered.numpy())
         return self.normalizer.normalize(gathered.to(target, non_blocking=True))
 
     @property
@@ -117,6 +140,13 @@ class ChunkSet:
             block = torch.from_numpy(np.concatenate([self.store.frames(row) for row in rows]))
             frames[first_frame[start] : first_frame[start] + len(block)] = block.to(device)
         self._held = _HeldFrames(frames, first_frame)
+
+    def spread_out(self, num_utterances: int) -> ChunkSet:
+        """At most so many utterances of this set, at even distances."""
+        if self.num_utterances <= num_utterances:
+            return self
+        chosen = np.linspace(0, self.num_utterances - 1, num_utterances).astype(np.int64)
+        return ChunkSet(self.store, self.rows[chosen], self.normalizer, self.form)
 
     def utterance_of(self, chunk_indices: Int64[np.ndarray, " chunk"]) -> Int64[np.ndarray, " chunk"]:
         """Index of each chunk's utterance in this set (not its row in the store)."""
@@ -146,15 +176,8 @@ class ChunkSet:
         if len(chunk_indices) and not 0 <= chunk_indices.min() <= chunk_indices.max() < len(self):
             raise IndexError(f"chunk numbers must be from 0 to {len(self) - 1}")
 
-    def _places(self, chunk_indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """For each chunk: its utterance, its first frame in the utterance, and the utterance's length."""
-        utterances, places = np.divmod(chunk_indices, self.num_chunks)
+    def _copy_frames(self, utterances: np.ndarray, starts: np.ndarray, out: np.ndarray) -> None:
         num_frames = self._num_frames[utterances]
-        starts = chunk_starts(num_frames, self.num_chunks, self.form.chunk_frames)
-        return utterances, starts[np.arange(len(places)), places], num_frames
-
-    def _copy_frames(self, chunk_indices: np.ndarray, out: np.ndarray) -> None:
-        utterances, starts, num_frames = self._places(chunk_indices)
         first_frames = self._first_frame[utterances] + starts
         # Plain integers: this loop runs once per chunk, and numpy scalars would cost more than the copy.
         wanted = zip(
@@ -168,8 +191,8 @@ class ChunkSet:
             else:
                 out[chunk] = frames[first + wrapped(np.arange(length), available)]
 
-    def _gather_held(self, held: _HeldFrames, chunk_indices: np.ndarray) -> Tensor:
-        utterances, starts, num_frames = self._places(chunk_indices)
+    def _gather_held(self, held: _HeldFrames, utterances: np.ndarray, starts: np.ndarray) -> Tensor:
+        num_frames = self._num_frames[utterances]
         place = np.stack([held.first_frame[utterances], starts, num_frames])
         first, start, length = torch.from_numpy(place).to(held.frames.device)[:, :, None]
         frame = torch.arange(self.form.chunk_frames, device=held.frames.device)

@@ -18,6 +18,7 @@ from raydec.learning.clusterer import ClusterAssignment, Clusterer, ClusteringTa
 from raydec.learning.data import TrainingData
 from raydec.learning.divergence import check_losses, check_weights, diverged
 from raydec.learning.inference import embed_share
+from raydec.learning.label_aware import assign_with_labels, label_columns
 from raydec.learning.optimizers import Optimizers
 from raydec.learning.randomness import generator_for, integer_seed_for, torch_generator_for
 from raydec.learning.sampling import balanced_draw, batches, shuffled, utterance_draw
@@ -39,11 +40,13 @@ class Stage:
         name: ``unlabeled``, ``labeled`` or ``pooled``.
         chunk_set: what is embedded, clustered and drawn from.
         supervised: whether the losses of the targets take part.
+        num_labeled: labeled utterances, which come first, in a set that has unlabeled ones too; else None.
     """
 
     name: str
     chunk_set: ChunkSet
     supervised: bool
+    num_labeled: int | None = None
 
 
 def plan_stages(config: Config, data: TrainingData) -> tuple[Stage, ...]:
@@ -54,30 +57,44 @@ def plan_stages(config: Config, data: TrainingData) -> tuple[Stage, ...]:
     labeled = Stage("labeled", data.labeled, supervised=True)
     if data.unlabeled is None or config.model.kind == "regressor":
         return (labeled,)
-    if config.training.schedule == "pooled":
-        return (Stage("pooled", data.pooled, supervised=True),)
+    if config.schedule == "pooled":
+        return (Stage("pooled", data.pooled, True, num_labeled=data.labeled.num_utterances),)
     return (Stage("unlabeled", data.unlabeled, supervised=False), labeled)
 
 
 def draws_by_utterance(config: Config) -> bool:
     """Whether batches hold whole utterances: a temporal layer needs an utterance's chunks together."""
-    return config.model.temporal != "none"
+    return config.training.batches == "utterances" or config.model.temporal != "none"
 
 
 def batch_draws(config: Config, chunk_set: ChunkSet) -> int:
     """Draws per global batch."""
+    assert config.training.batch_utterances is not None, "fill_recipe fills it in"
     per_utterance = 1 if draws_by_utterance(config) else chunk_set.num_chunks
     return config.training.batch_utterances * per_utterance
 
 
+def pairs_batches(config: Config, stage: Stage) -> bool:
+    """Whether every batch of labeled utterances gets as many unlabeled ones beside it.
+
+    Drawn evenly from both, a batch would hold too few labeled utterances for a CCC where few are labeled.
+    """
+    return (
+        stage.num_labeled is not None and draws_by_utterance(config) and config.training.draws == "shuffled"
+    )
+
+
 def count_steps(config: Config, stages: tuple[Stage, ...]) -> int:
     """Optimiser steps of one epoch."""
-    sets = [stage.chunk_set for stage in stages]
-    return sum(-(-_num_draws(config, each) // batch_draws(config, each)) for each in sets)
+    return sum(-(-_num_draws(config, each) // batch_draws(config, each.chunk_set)) for each in stages)
 
 
-def _num_draws(config: Config, chunk_set: ChunkSet) -> int:
-    return chunk_set.num_utterances if draws_by_utterance(config) else len(chunk_set)
+def _num_draws(config: Config, stage: Stage) -> int:
+    """Draws of an epoch; of labeled utterances alone where batches are paired."""
+    if pairs_batches(config, stage):
+        assert stage.num_labeled is not None
+        return stage.num_labeled
+    return stage.chunk_set.num_utterances if draws_by_utterance(config) else len(stage.chunk_set)
 
 
 class EpochRunner:
@@ -102,18 +119,18 @@ class EpochRunner:
         self._on_step = on_step
         self._steps = StepRunner(config, network, optimizers, worker, data.targets)
         self._clock: dict[str, float] = {}
+        self._num_trained = 0
 
     def run(self, epoch: int, stages: tuple[Stage, ...], state: RunState) -> dict[str, float | None]:
         """Run every stage; returns the epoch's training metrics and advances ``state``."""
         metrics: dict[str, float | None] = {}
         self._clock = {}
-        num_trained = 0
+        self._num_trained = 0
         for stage in stages:
             metrics.update(self._run_stage(epoch, stage, state))
-            num_trained += len(stage.chunk_set)
         metrics.update({f"kmeans/{name}": value for name, value in self._clusterer.describe().items()})
         metrics.update({f"time/{name}_s": seconds for name, seconds in self._clock.items()})
-        metrics["throughput/chunks_per_s"] = num_trained / self._clock["train"]
+        metrics["throughput/chunks_per_s"] = self._num_trained / self._clock["train"]
         return metrics
 
     def _run_stage(self, epoch: int, stage: Stage, state: RunState) -> dict[str, float | None]:
@@ -144,23 +161,41 @@ class EpochRunner:
                 use_bf16=uses_bf16(self._config, self._worker.device),
             )
         aligned = self._config.head_mode == "align"
+        previous = state.labels.get(stage.name)
         with self._timed("kmeans"):
-            task = ClusteringTask(
-                epoch,
-                stage.name,
-                self._config.clustering.num_clusters,
-                seed=integer_seed_for(self._config.seed, "kmeans", epoch, stage.name),
-                init=state.centroids if aligned else None,
+            assignment = self._assign(
+                epoch, stage, embeddings, state.centroids if aligned else None, previous
             )
-            assignment = self._clusterer.assign(task, embeddings)
         for name, seconds in assignment.timings.items():
             self._clock[f"kmeans_{name.removesuffix('_s')}"] = (
                 self._clock.get(f"kmeans_{name.removesuffix('_s')}", 0.0) + seconds
             )
-        previous = state.labels.get(stage.name)
         if aligned and previous is not None:
             return align_labels(previous, assignment)
         return assignment
+
+    def _assign(
+        self,
+        epoch: int,
+        stage: Stage,
+        embeddings: np.ndarray,
+        init: np.ndarray | None,
+        previous: np.ndarray | None,
+    ) -> ClusterAssignment:
+        clustering = self._config.clustering
+        seed = integer_seed_for(self._config.seed, "kmeans", epoch, stage.name)
+        task = ClusteringTask(epoch, stage.name, clustering.num_clusters, seed=seed, init=init)
+        if not (stage.supervised and clustering.label_weight):
+            return self._clusterer.assign(task, embeddings)
+        return assign_with_labels(
+            self._clusterer,
+            self._worker,
+            task,
+            embeddings,
+            label_columns(stage.chunk_set, self._data.targets.outputs, self._worker),
+            weight=clustering.label_weight,
+            previous=previous if self._config.head_mode == "align" else None,
+        )
 
     def _renew_cluster_head(self, epoch: int, stage: Stage, state: RunState) -> None:
         """A fresh top layer for fresh cluster ids; kept where ids live on from the last assignment."""
@@ -190,18 +225,21 @@ class EpochRunner:
             labels,
             self._data.targets.encode(stage.chunk_set.table) if stage.supervised else None,
             by_utterance=draws_by_utterance(self._config),
+            chunks_per_utterance=self._config.training.chunks_per_utterance,
+            random_offsets=bool(self._config.training.random_offsets),
         )
         self._network.train()
         unread: list[StepLosses] = []
         read: list[dict[str, float]] = []
         first_step = state.global_step
-        size = batch_draws(self._config, stage.chunk_set)
-        draws = list(batches(self._draw(epoch, stage, labels), size))
+        draws = self._batches(epoch, stage, labels)
         for step, draw in enumerate(draws):
+            batch = source.batch(draw, generator_for(self._config.seed, "chunks", epoch, stage.name, step))
             losses = self._steps.run(
-                source.batch(draw), epoch=epoch, stage=stage.name, step=step, global_step=state.global_step
+                batch, epoch=epoch, stage=stage.name, step=step, global_step=state.global_step
             )
             state.global_step += 1
+            self._num_trained += batch.num_global_chunks
             unread.append(losses)
             if len(unread) == STEPS_PER_READ[self._worker.device.type] or step + 1 == len(draws):
                 for record in read_losses(unread):
@@ -225,11 +263,25 @@ class EpochRunner:
         }
         self._on_step({**place, **losses})
 
+    def _batches(self, epoch: int, stage: Stage, labels: np.ndarray | None) -> list[np.ndarray]:
+        """The global batches of an epoch, int64 ``[draw]`` each."""
+        cut = list(batches(self._draw(epoch, stage, labels), batch_draws(self._config, stage.chunk_set)))
+        if not pairs_batches(self._config, stage):
+            return cut
+        assert stage.num_labeled is not None
+        rng = generator_for(self._config.seed, "pool", epoch, stage.name)
+        num_unlabeled = stage.chunk_set.num_utterances - stage.num_labeled
+        wanted = sum(map(len, cut))
+        rounds = [shuffled(num_unlabeled, rng) for _ in range(-(-wanted // num_unlabeled))]
+        beside = stage.num_labeled + np.concatenate(rounds)[:wanted]
+        ends = np.cumsum([len(batch) for batch in cut])[:-1]
+        return [np.concatenate(pair) for pair in zip(cut, np.split(beside, ends), strict=True)]
+
     def _draw(self, epoch: int, stage: Stage, labels: np.ndarray | None) -> np.ndarray:
-        """As many draws as the set has, balanced over clusters where there are clusters."""
+        """Draws of an epoch: everything once, or as many as there are, evenly over clusters."""
         rng = generator_for(self._config.seed, "draw", epoch, stage.name)
-        num_draws = _num_draws(self._config, stage.chunk_set)
-        if labels is None:
+        num_draws = _num_draws(self._config, stage)
+        if labels is None or self._config.training.draws == "shuffled":
             return shuffled(num_draws, rng)
         if draws_by_utterance(self._config):
             return utterance_draw(labels, stage.chunk_set.num_chunks, num_draws, rng)

@@ -15,6 +15,7 @@ from raydec.errors import UserError
 from raydec.features.folds import divide
 from raydec.features.store import FeatureStore
 from raydec.features.store_cache import local_store
+from raydec.learning.recipes import fill_recipe
 from raydec.learning.targets.registry import Targets, make_targets
 from raydec.splits import UNLABELED_SPLIT
 
@@ -52,7 +53,7 @@ def check_data(config: Config) -> Config:
             :meth:`raydec.features.front_end.FrontEnd.chunk_format`.
 
     Returns:
-        The config with what its section ``features`` leaves unset filled in.
+        The config with what it leaves to the recipe and to the store's front end filled in.
     """
     store = open_store(config)
     rows = select_rows(config, store)
@@ -63,7 +64,21 @@ def check_data(config: Config) -> Config:
             config.data.validation_name,
             problem,
         )
-    return config.model_copy(update={"features": store.front_end.resolve(config.features)})
+    return _decided(config, store, len(rows.labeled))
+
+
+def filled(config: Config, store: FeatureStore) -> Config:
+    """The config with what it leaves to the recipe and to the store's front end filled in.
+
+    Raises:
+        UserError: see :func:`check_data`.
+    """
+    return _decided(config, store, len(select_rows(config, store).labeled))
+
+
+def _decided(config: Config, store: FeatureStore, num_labeled: int) -> Config:
+    decided = fill_recipe(config, num_labeled, store.front_end.scales)
+    return decided.model_copy(update={"features": store.front_end.resolve(decided.features)})
 
 
 def _uninformative(config: Config, table: pa.Table) -> list[str]:

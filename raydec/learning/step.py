@@ -127,7 +127,8 @@ class StepRunner:
         replicated: dict[str, tuple[float, Tensor]] = {}
         if batch.pseudo_labels is not None and output.cluster_logits is not None:
             cross_entropy = cluster_loss_sum(_wide(output.cluster_logits), batch.pseudo_labels)
-            summed["cluster"] = weights.cluster_weight, cross_entropy / num_chunks
+            weight = 1.0 if weights.cluster_weight is None else weights.cluster_weight
+            summed["cluster"] = weight, cross_entropy / num_chunks
         if output.reconstruction is not None:
             error = reconstruction_error_sum(_wide(output.reconstruction), batch.chunks)
             values_per_chunk = batch.chunks[0].numel() if len(batch.chunks) else 1
@@ -138,7 +139,12 @@ class StepRunner:
         if output.sequence is not None and self._config.model.temporal == "triplet":
             summed["triplet"] = weights.triplet_weight, self._triplet_mean(output.sequence, batch, generator)
         if batch.targets is not None:
-            replicated = self._target_losses(_wide(output.emotion), batch.targets)
+            predicted, labels = _wide(output.emotion), batch.targets
+            if weights.ccc_level == "utterance":
+                # What is scored is the mean over an utterance's chunks.
+                predicted = predicted.view(-1, batch.chunks_per_draw, predicted.shape[1]).mean(dim=1)
+                labels = labels[:: batch.chunks_per_draw]
+            replicated = self._target_losses(predicted, labels)
         terms = [weight * value for weight, value in [*summed.values(), *replicated.values()]]
         # A target's loss is a float64; it must not make float64 of every gradient.
         loss = torch.stack([term.to(_wide(output.embedding).dtype) for term in terms]).sum()
@@ -198,7 +204,10 @@ class BatchSource:
         worker: whose share.
         pseudo_labels: int32 ``[chunk]`` over the whole set, or None.
         targets: float ``[utterance, column]``, encoded labels, NaN where unlabeled, or None.
-        by_utterance: draws are utterances, each standing for its chunks in order; else chunks.
+        by_utterance: draws are utterances, each standing for some of its chunks, in order; else chunks.
+        chunks_per_utterance: chunks of each; None: all.
+        random_offsets: the chunks begin at random places, one in each of as many equal parts of the
+            utterance; otherwise they are those that are embedded, chosen at random where not all are taken.
     """
 
     def __init__(
@@ -209,30 +218,59 @@ class BatchSource:
         targets: np.ndarray | None,
         *,
         by_utterance: bool,
+        chunks_per_utterance: int | None = None,
+        random_offsets: bool = False,
     ) -> None:
+        self._num_taken = chunks_per_utterance or chunk_set.num_chunks
+        self._random_offsets = random_offsets
         self._set = chunk_set
         self._worker = worker
         self._labels = pseudo_labels
         self._targets = targets
         self._by_utterance = by_utterance
 
-    def batch(self, draws: np.ndarray) -> Batch:
-        """This worker's share of a global batch of draws, int64 ``[draw]``."""
-        per_draw = self._set.num_chunks if self._by_utterance else 1
+    def batch(self, draws: np.ndarray, rng: np.random.Generator) -> Batch:
+        """This worker's share of a global batch.
+
+        Args:
+            draws: int64 ``[draw]``, the same on every worker.
+            rng: in the same state on every worker; draws the places of chunks.
+        """
         share = share_of(len(draws), self._worker.rank, self._worker.world_size)
-        own = draws[share]
-        if self._by_utterance:
-            own = (own[:, None] * per_draw + np.arange(per_draw)).reshape(-1)
         device = self._worker.device
+        if self._by_utterance:
+            per_draw = self._num_taken
+            places = self._places(len(draws), rng)[share].reshape(-1)
+            utterances = draws[share].repeat(per_draw)
+            # Of a chunk between those that are embedded, the nearest one's cluster.
+            own = utterances * self._set.num_chunks + np.rint(places * (self._set.num_chunks - 1)).astype(int)
+        else:
+            per_draw = 1
+            own = draws[share]
+            utterances = self._set.utterance_of(own)
+        if self._by_utterance and self._random_offsets:
+            chunks = self._set.gather_at(utterances, places, device)
+        else:
+            chunks = self._set.gather(own, device)
         labels = None if self._labels is None else torch.from_numpy(self._labels[own].astype(np.int64))
         targets = None
         if self._targets is not None:
-            targets = torch.from_numpy(self._targets[self._set.utterance_of(own)].astype(np.float32))
+            targets = torch.from_numpy(self._targets[utterances].astype(np.float32))
         return Batch(
-            chunks=self._set.gather(own, device),
+            chunks=chunks,
             pseudo_labels=None if labels is None else labels.to(device),
             targets=None if targets is None else targets.to(device),
             num_draws=len(draws),
             own=share,
             chunks_per_draw=per_draw,
         )
+
+    def _places(self, num_draws: int, rng: np.random.Generator) -> np.ndarray:
+        """Where the chunks of every draw of the global batch begin: 0 to 1, ``[draw, chunk]``, ascending."""
+        taken, there = self._num_taken, self._set.num_chunks
+        if self._random_offsets:
+            return (np.arange(taken) + rng.random((num_draws, taken))) / taken
+        if taken >= there:
+            return np.tile(np.arange(there) / (there - 1), (num_draws, 1))
+        chosen = rng.random((num_draws, there)).argsort(axis=1)[:, :taken]
+        return np.sort(chosen, axis=1) / (there - 1)

@@ -16,6 +16,7 @@ import torch
 
 from raydec.config import Config
 from raydec.features.chunk_set import ChunkSet
+from raydec.learning.calibration import calibrate
 from raydec.learning.checkpoint import RunState, load_state, save_state
 from raydec.learning.clusterer import Clusterer, ClusteringTask
 from raydec.learning.clustering import nearest_centroid
@@ -31,12 +32,14 @@ from raydec.learning.divergence import diverged
 from raydec.learning.epoch import EpochRunner, Stage, count_steps, plan_stages
 from raydec.learning.host import import_ahead
 from raydec.learning.inference import embed_share, predict_utterances
+from raydec.learning.label_aware import assign_with_labels, label_columns
 from raydec.learning.optimizers import Optimizers
 from raydec.learning.randomness import generator_for, integer_seed_for, torch_generator_for
+from raydec.learning.recipes import fill_recipe
 from raydec.learning.residency import hold_where_they_fit
 from raydec.learning.sampled_clustering import past_one_process
 from raydec.learning.starting_model import start_from
-from raydec.learning.worker import Worker
+from raydec.learning.worker import Worker, gather_rows
 from raydec.model.assembly import build_network
 from raydec.model.batch_norm import share_batch_statistics
 from raydec.model.network import Network
@@ -137,6 +140,7 @@ class Training:
     def __init__(
         self, config: Config, data: TrainingData, worker: Worker, clusterer: Clusterer, recorder: Recorder
     ) -> None:
+        config = fill_recipe(config, data.labeled.num_utterances, data.labeled.store.front_end.scales)
         self._config = config
         self._data = data
         self._worker = worker
@@ -150,7 +154,9 @@ class Training:
             len(data.targets.outputs),
             config.clustering.num_clusters,
         )
-        self.network.initialize(torch_generator_for(config.seed, "initialization"))
+        self.network.initialize(
+            torch_generator_for(config.seed, "initialization"), config.model.initialization or "published"
+        )
         if data.start is not None:
             start_from(data.start, self.network, data.targets.outputs, str(config.model.init))
         # Channels last is what convolution kernels want, on CPUs and GPUs alike.
@@ -175,6 +181,9 @@ class Training:
         while not self._is_over(state):
             self._run_epoch(state)
         self.network.load_state_dict(state.best_network)
+        if self._config.training.calibration == "spread":
+            unseen = self._data.unlabeled or self._data.validation
+            calibrate(self.network, unseen, self._worker, self._data.targets.outputs)
         centroids = self._final_centroids(state)
         splits = {self._config.data.validation_name: self._data.validation, **self._data.tests}
         scores = {name: self._score(chunk_set, centroids) for name, chunk_set in splits.items()}
@@ -194,15 +203,28 @@ class Training:
         An epoch's own centroids are older than its weights: K-means comes first, training second. Baselines
         get centroids too, so that their embeddings can be looked at in the same way.
         """
+        clustering = self._config.clustering
         task = ClusteringTask(
             state.epoch,
             "final",
-            self._config.clustering.num_clusters,
+            clustering.num_clusters,
             seed=integer_seed_for(self._config.seed, "kmeans", "final"),
             init=state.best_centroids,
         )
         embeddings = embed_share(self.network, self._data.labeled, self._worker)
-        return self._clusterer.assign(task, embeddings).centroids
+        if not (self.network.has_cluster_head and clustering.label_weight):
+            return self._clusterer.assign(task, embeddings).centroids
+        assert state.best_centroids is not None
+        nearest, _ = nearest_centroid(embeddings, state.best_centroids)
+        return assign_with_labels(
+            self._clusterer,
+            self._worker,
+            task,
+            embeddings,
+            label_columns(self._data.labeled, self._data.targets.outputs, self._worker),
+            weight=clustering.label_weight,
+            previous=gather_rows(self._worker, nearest, len(self._data.labeled)),
+        ).centroids
 
     def _run_epoch(self, state: RunState) -> None:
         begun = time.perf_counter()

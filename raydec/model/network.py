@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -103,15 +103,24 @@ class Network(nn.Module):
         raise NotImplementedError
 
     @torch.no_grad()
-    def initialize(self, generator: torch.Generator) -> None:
+    def initialize(
+        self, generator: torch.Generator, scheme: Literal["published", "kaiming"] = "published"
+    ) -> None:
         """Draw all weights anew from a CPU generator.
 
-        Convolutions: normal with variance 2 / (kernel area * output channels). Linear layers: normal with
-        standard deviation 0.01. Biases 0, normalisation layers 1 and 0. The GRU and the Transformer's
-        query, key and value keep PyTorch's distributions for them.
+        Published: convolutions normal with variance 2 / (kernel area * output channels), linear layers
+        normal with standard deviation 0.01. Kaiming: both normal with variance 2 / inputs, the top layers
+        1 / inputs (He et al. 2015, equation 10). In both, biases are 0, normalisation layers 1 and 0, and
+        the GRU and the Transformer's query, key and value keep PyTorch's distributions for them.
         """
         for module in self.modules():
             _initialize_module(module, generator)
+        if scheme == "kaiming":
+            tops = {head.top for head in self.modules() if isinstance(head, Head)}
+            for module in self.modules():
+                if isinstance(module, nn.Conv2d | nn.Linear) and not isinstance(module, QueryKeyValue):
+                    fan_in = module.weight[0].numel()
+                    _fill_normal(module.weight, math.sqrt((1 if module in tops else 2) / fan_in), generator)
 
     def reset_cluster_head(self, num_clusters: int, generator: torch.Generator) -> None:
         """Replace the cluster head's top layer by a fresh one."""

@@ -13,7 +13,7 @@ from raydec.files.storage import is_uri, storage_explained
 from raydec.learning.clusterer import CentroidFit, Clusterer, LocalClusterer
 from raydec.learning.data import TrainingData, select_data
 from raydec.learning.host import prepare_host
-from raydec.learning.selection import open_store
+from raydec.learning.selection import filled, open_store
 from raydec.learning.training import NullRecorder, Recorder, Training
 from raydec.learning.worker import LocalWorker, Worker
 from raydec.runs.recorder import RunRecorder
@@ -21,13 +21,13 @@ from raydec.runs.run_folder import RunFolder
 
 
 def open_data(config: Config) -> tuple[FeatureStore, TrainingData]:
-    """Open a resolved config's store and select its chunks.
+    """Open a config's store and select its chunks.
 
     Raises:
         UserError: see :func:`open_store` and :func:`select_data`.
     """
     store = open_store(config)
-    return store, select_data(config, store)
+    return store, select_data(filled(config, store), store)
 
 
 def train_loop(
@@ -39,6 +39,7 @@ def train_loop(
         TakenOverError: another process has taken over the run; see :meth:`RunFolder.check_claim`.
     """
     store, data = open_data(config)
+    config = filled(config, store)
     members = worker.members()
     recorder: Recorder = NullRecorder()
     with storage_explained(location):

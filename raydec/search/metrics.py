@@ -48,7 +48,7 @@ def _unsupervised_terms(config: Config) -> set[str]:
 
 def _has_unlabeled_stage(config: Config) -> bool:
     return (
-        config.training.schedule == "two_stage"
+        config.schedule == "two_stage"
         and config.model.kind != "regressor"
         and config.data.unlabeled_utterances != 0
     )

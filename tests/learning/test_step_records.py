@@ -31,7 +31,7 @@ def steps_of(store: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         {
             "data": {"store": str(store), "attributes": ["arousal"]},
             "model": {"channels": [2, 2, 4, 4, 4, 4, 4], "embedding_dim": 8},
-            "training": {"epochs": 2, "batch_utterances": 2, "recipe": "modern"},
+            "training": {"epochs": 2, "batch_utterances": 2, "recipe": "modern", "schedule": "two_stage"},
             "clustering": {"num_clusters": 2},
         }
     )

@@ -30,7 +30,11 @@ def settings(store: Path, emotions: tuple[str, ...] = (), **model: object) -> di
         "data": {"store": str(store), "attributes": ["arousal", "valence"], "emotions": emotions},
         "model": {"channels": [4, 4, 8, 8, 8, 8, 8], "embedding_dim": 16, **model},
         # 3 utterances: the batches do not split evenly over two workers.
-        "training": {"epochs": 1, "batch_utterances": 3, "recipe": "reference"},
+        "training": {
+            "epochs": 1,
+            "batch_utterances": 3,
+            "recipe": "modern" if "frame_pooling" in model else "reference",
+        },
         "clustering": {"num_clusters": 3},
         "features": {"scale": "log"},
         "loss": {"kl_weight": 1.0, "balance_classes": True},

@@ -1,0 +1,86 @@
+"""What a recipe decides where the config sets nothing.
+
+``reference`` is the published system. ``modern`` is what has been measured to do better on several corpora
+(docs/recipes.md); where a value follows from the size of the data, its rule stands here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Any
+
+from raydec.config import Config
+
+PUBLISHED_CHANNELS = (32, 32, 64, 64, 128, 128, 128)
+MODERN_CHANNELS = (16, 32, 48, 64)
+MODERN_CHUNKS = 5
+
+
+def fill_recipe(config: Config, num_labeled: int, scales: Collection[str]) -> Config:
+    """The config with every key that its recipe decides filled in; keys that are set stay as they are.
+
+    Filling in a second time changes nothing.
+
+    Args:
+        config: a run's settings.
+        num_labeled: labeled training utterances.
+        scales: on which the front end can normalise features.
+    """
+    decided = _modern(config, num_labeled) if config.training.recipe == "modern" else _reference(config)
+    if "log" not in scales:
+        decided["features"] = {}
+    updates = {}
+    for section, values in decided.items():
+        current = getattr(config, section)
+        unset = {key: value for key, value in values.items() if getattr(current, key) is None}
+        updates[section] = current.model_copy(update=unset)
+    return config.model_copy(update=updates)
+
+
+def _reference(config: Config) -> dict[str, dict[str, Any]]:
+    by_utterance = config.model.temporal != "none"
+    return {
+        "features": {"scale": "power"},
+        "model": {
+            "channels": PUBLISHED_CHANNELS,
+            "frame_pooling": "flatten",
+            "initialization": "published",
+        },
+        "training": {
+            "batch_utterances": 64,
+            "batches": "utterances" if by_utterance else "chunks",
+            "random_offsets": False,
+            "draws": "balanced",
+            "calibration": "none",
+            "schedule": "two_stage",
+        },
+        "clustering": {"label_weight": 0.0},
+        "loss": {"ccc_level": "chunk", "cluster_weight": 1.0},
+    }
+
+
+def _modern(config: Config, num_labeled: int) -> dict[str, dict[str, Any]]:
+    return {
+        "features": {"scale": "log"},
+        "model": {
+            "channels": MODERN_CHANNELS,
+            "frame_pooling": "statistics",
+            "initialization": "kaiming",
+        },
+        "training": {
+            "batch_utterances": 16 if num_labeled <= 2_000 else 32 if num_labeled <= 10_000 else 64,
+            "batches": "utterances",
+            "chunks_per_utterance": None if config.model.temporal != "none" else MODERN_CHUNKS,
+            "random_offsets": True,
+            "draws": "shuffled",
+            "calibration": "spread",
+            "schedule": "pooled",
+        },
+        "clustering": {"label_weight": 1.0},
+        "loss": {
+            "ccc_level": "utterance",
+            # Cross-entropy begins at ln K, whatever 1 - CCC does.
+            "cluster_weight": 1.0 / math.log(config.clustering.num_clusters),
+        },
+    }
