@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from raydec.console.evaluate_command import evaluate_parser, print_evaluation
+from raydec.console.evaluate_command import parse_evaluate, print_evaluation
 from raydec.console.terminal import note, progress_bar, run_entry_point, waiting
 
 
 def main(arguments: Sequence[str]) -> None:
     """Evaluate, print the tables and write the requested files."""
-    options = evaluate_parser().parse_args(arguments)
+    options = parse_evaluate(arguments)
     # Imported after the arguments are checked, because importing torch takes seconds.
     from raydec.evaluation.output import check_output, write_evaluation
     from raydec.evaluation.scoring import evaluate

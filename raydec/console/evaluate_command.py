@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from raydec.console.arguments import Parser, natural
 from raydec.console.terminal import out
+from raydec.errors import UserError
 
 if TYPE_CHECKING:
     from raydec.evaluation.result import Evaluation
@@ -19,16 +20,48 @@ if TYPE_CHECKING:
 _WIDEST_TABLE = 160
 
 
-def evaluate_parser() -> Parser:
-    """The command line."""
+def parse_evaluate(arguments: Sequence[str]) -> Namespace:
+    """Read the command line; ``model`` is a model directory or a table of predictions.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    options = _parser().parse_args(arguments)
+    wanted = ["MODEL_DIR", "STORE_DIR"] if options.predictions is None else ["STORE_DIR"]
+    places = options.places
+    if len(places) < len(wanted):
+        raise UserError(f"the following arguments are required: {', '.join(wanted[len(places) :])}")
+    if len(places) > len(wanted):
+        hint = "; name a model to compare with --against" if options.predictions else ""
+        raise UserError(f"unexpected argument {str(places[len(wanted)])!r}{hint}")
+    options.model = places[0] if options.predictions is None else options.predictions
+    if options.predictions is not None and not options.predictions.is_file():
+        raise UserError(f"--predictions {options.predictions}: there is no such file")
+    options.store = places[-1]
+    return options
+
+
+def _parser() -> Parser:
     parser = Parser(
         prog="python -m raydec.evaluate",
         description="Score a model on labeled splits of a feature store: CCC per attribute, or macro-F1 of "
         "classes, with a 95% interval over speakers, how clusters relate to emotion, and scores by speaker "
         "and duration.",
     )
-    parser.add_argument("model", type=Path, metavar="MODEL_DIR", help="a model directory, or hf:owner/name")
-    parser.add_argument("store", type=Path, metavar="STORE_DIR", help="a feature store")
+    parser.add_argument(
+        "places",
+        type=Path,
+        nargs="*",
+        metavar="MODEL_DIR STORE_DIR",
+        help="a model directory, or hf:owner/name, and a feature store; with --predictions only the store",
+    )
+    parser.add_argument(
+        "--predictions",
+        type=Path,
+        metavar="FILE",
+        help="score the predictions of any program instead of a model's: a table with a column 'file' and "
+        "one per attribute",
+    )
     parser.add_argument(
         "--split",
         nargs="+",
@@ -42,8 +75,9 @@ def evaluate_parser() -> Parser:
     parser.add_argument(
         "--against",
         type=Path,
-        metavar="MODEL_DIR",
-        help="another model: differences of CCC on the same utterances, with a paired test",
+        metavar="MODEL_DIR|FILE",
+        help="another model or table of predictions: differences of CCC on the same utterances, with a "
+        "paired test",
     )
     parser.add_argument(
         "--seed", type=natural, default=0, metavar="N", help="seed of resamples and permutations (default: 0)"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -15,10 +17,14 @@ from raydec.console.terminal import note, progress_bar
 from raydec.errors import UserError
 from raydec.ray_runtime.predict import FEW_FILES
 
+STREAM = "-"
+"""The path that means standard input."""
+_STREAM_WINDOW_S = 4.0
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from raydec.inference.prediction_files import CpuClock
+    from raydec.inference.rows import CpuClock
 
 
 def parse_predict(arguments: Sequence[str]) -> Namespace:
@@ -37,17 +43,34 @@ def parse_predict(arguments: Sequence[str]) -> Namespace:
         "paths",
         nargs="+",
         metavar="PATH",
-        help="audio files, folders (searched recursively), or lists of files: .txt with a path per line, "
-        ".csv or .parquet with a column 'file' or 'path', relative to the list's folder; also URIs "
+        help="'-' for a WAV stream on standard input, or audio files, folders (searched recursively), or "
+        "lists of files: .txt with a path per line, Kaldi's wav.scp, or a table (.csv, .parquet) with a "
+        "column 'file' or 'path', and perhaps 'start' and 'end', relative to the list's folder; also URIs "
         "such as s3://bucket/folder",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a .csv or .parquet file")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="a .csv or .parquet file; default, for standard input only: standard output",
+    )
     parser.add_argument(
         "--windows",
         type=_seconds,
         metavar="SECONDS",
-        help="one row per window of this length instead of one per file; a rest shorter than half a window "
-        "joins the last one",
+        help="one row per window of this length instead of one per file",
+    )
+    parser.add_argument(
+        "--hop",
+        type=_seconds,
+        metavar="SECONDS",
+        help="from the start of one window to that of the next; default: as long as the window; a rest "
+        "shorter than half a hop joins the last window",
+    )
+    parser.add_argument(
+        "--segments",
+        choices=("energy",),
+        help="one row per stretch of speech between pauses, or per window of it: found by its level",
     )
     _add_columns(parser)
     parser.add_argument(
@@ -93,13 +116,34 @@ def _add_columns(parser: Parser) -> None:
 
 
 def _check(options: Namespace) -> None:
+    if STREAM in options.paths:
+        _check_stream(options)
+    elif options.out is None:
+        raise UserError("the following arguments are required: --out FILE.csv or FILE.parquet")
     for name in ("embeddings", "distances"):
         if getattr(options, name) and options.out.suffix.lower() != ".parquet":
             raise UserError(
                 f"--{name} needs columns of vectors; let --out end in .parquet, not {options.out.name}"
             )
+    if options.hop is not None and options.windows is None:
+        raise UserError(f"--hop {options.hop:g} needs the windows' length; add --windows SECONDS")
+    if options.hop is not None and options.hop > options.windows:
+        raise UserError(
+            f"--hop {options.hop:g} is longer than --windows {options.windows:g}: speech in between would be "
+            "left out; choose a shorter hop"
+        )
     if options.label_range and not options.label_range[0] < options.label_range[1]:
         raise UserError("--label-range {:g} {:g} is empty; give low, then high".format(*options.label_range))
+
+
+def _check_stream(options: Namespace) -> None:
+    if len(options.paths) > 1:
+        raise UserError("- is standard input, which is predicted alone; give no other path")
+    for name in ("segments", "embeddings", "distances", "workers", "address"):
+        if getattr(options, name):
+            raise UserError(f"--{name} needs whole files; write standard input to a file first")
+    if options.windows is None:
+        options.windows = _STREAM_WINDOW_S
 
 
 def _seconds(text: str) -> float:
@@ -108,8 +152,29 @@ def _seconds(text: str) -> float:
     except ValueError:
         raise ArgumentTypeError(f"{text!r} is no number of seconds") from None
     if not (math.isfinite(seconds) and seconds >= 0.1):
-        raise ArgumentTypeError(f"{text} is out of range; a window lasts at least 0.1 s")
+        raise ArgumentTypeError(f"{text} is out of range; give at least 0.1 s")
     return seconds
+
+
+def predict_standard_input(options: Namespace) -> None:
+    """Print or write a row for each window of the WAV stream on standard input.
+
+    Raises:
+        UserError: it is none, or the rows cannot be written.
+    """
+    from raydec.inference.pipe import open_new, predict_pipe
+    from raydec.inference.prediction import load
+    from raydec.inference.recordings import score_limits
+
+    predictor = load(options.model, encoder=options.encoder)
+    limits = score_limits(predictor, options.model, options.clip, options.label_range)
+    rows = nullcontext(sys.stdout) if options.out is None else open_new(options.out, restart=options.restart)
+    with rows as out:
+        num_rows = predict_pipe(
+            predictor, sys.stdin.buffer, out, window_s=options.windows, hop_s=options.hop, clip=limits
+        )
+    if options.out is not None:
+        note(f"wrote {options.out}: {num_rows} rows")
 
 
 class PredictionProgress:
@@ -133,10 +198,12 @@ class PredictionProgress:
         """Remove the bar."""
         self._bar.stop()
 
-    def found(self, num_files: int, num_done: int) -> None:
+    def found(self, num_files: int, num_done: int, num_failed: int) -> None:
         """Say how much of the work is done already."""
         if num_done:
             note(f"{num_done} of {num_files} files have their rows already")
+        if num_failed:
+            note(f"{num_failed} of {num_files} files failed before and are tried again")
         self._bar.update(self._task, total=num_files - num_done)
 
     def predicted(self, table: pa.Table, clock: CpuClock) -> None:

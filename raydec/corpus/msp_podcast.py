@@ -86,9 +86,13 @@ def children(folder: Path, *names: str) -> list[Path]:
     return [folder / spelling for name in names for spelling in found if spelling.lower() == name]
 
 
+def audio_folders(corpus_dir: Path) -> list[Path]:
+    """The folders where the layout keeps its audio, in order of preference."""
+    return [path for path in children(corpus_dir, *_AUDIO_FOLDERS) if path.is_dir()]
+
+
 def _find_audio(corpus_dir: Path) -> Listing:
-    folders = [path for path in children(corpus_dir, *_AUDIO_FOLDERS) if path.is_dir()]
-    for folder in [*folders, corpus_dir]:
+    for folder in [*audio_folders(corpus_dir), corpus_dir]:
         listing = list_audio(folder)
         if listing.files:
             return listing

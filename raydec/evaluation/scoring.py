@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from raydec.errors import UserError
 from raydec.evaluation.classes import class_results
+from raydec.evaluation.predictions_file import PredictionsFile, is_predictions_file
 from raydec.evaluation.result import (
     AttributeResult,
     Comparison,
@@ -59,14 +60,15 @@ def evaluate(
     num_resamples: int = 2000,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Evaluate a model directory on splits of a feature store.
+    """Evaluate a model directory, or a table of predictions, on splits of a feature store.
 
     Args:
-        model: a model directory.
+        model: a model directory, or a table as :class:`~raydec.evaluation.predictions_file.PredictionsFile`
+            reads it.
         store: a feature store with the model's features.
         splits: names in any spelling; default: every split named ``test*`` that has labels, else
             ``validation``.
-        against: another model directory, compared on the same utterances by a paired bootstrap.
+        against: another model directory or table, compared on the same utterances by a paired bootstrap.
         seed: the same seed gives the same numbers, whichever other splits are asked for.
         num_resamples: number of bootstrap samples, and of permutations.
         progress: told how far the predictions are.
@@ -75,8 +77,9 @@ def evaluate(
         UserError: a model or the store cannot be read or they do not fit each other, or a split is missing
             or has no labels for the model; the message names what there is.
     """
-    predictor = load(model)
-    opened = FeatureStore.open(store, predictor.saved.front_end)
+    predictor = _load(model)
+    front_end = predictor.saved.front_end if isinstance(predictor, Predictor) else None
+    opened = FeatureStore.open(store, front_end)
     other = None if against is None else _load_comparable(against, predictor, opened)
     names = choose_splits(opened, predictor.outputs, splits)
     predictors = [predictor] if other is None else [predictor, other]
@@ -109,13 +112,22 @@ class _Steps:
             self._progress(self._done, self._total)
 
 
-def _load_comparable(path: str | Path, predictor: Predictor, store: FeatureStore) -> Predictor:
-    other = load(path)
-    if not set(other.attributes) & set(predictor.attributes):
+Scorer = Predictor | PredictionsFile
+
+
+def _load(path: str | Path) -> Scorer:
+    return PredictionsFile(path) if is_predictions_file(path) else load(path)
+
+
+def _load_comparable(path: str | Path, predictor: Scorer, store: FeatureStore) -> Scorer:
+    other = _load(path)
+    if not set(other.outputs.attributes) & set(predictor.outputs.attributes):
         raise UserError(
             f"--against {path}: it predicts {other.outputs.label}, the evaluated model "
             f"{predictor.outputs.label}; there is nothing to compare"
         )
+    if isinstance(other, PredictionsFile):
+        return other
     differences = store.front_end.differences(other.saved.front_end)
     if differences:
         raise UserError(
@@ -124,7 +136,9 @@ def _load_comparable(path: str | Path, predictor: Predictor, store: FeatureStore
     return other
 
 
-def _identity(path: str | Path, predictor: Predictor) -> ModelIdentity:
+def _identity(path: str | Path, predictor: Scorer) -> ModelIdentity:
+    if isinstance(predictor, PredictionsFile):
+        return predictor.identity
     run = predictor.saved.extra.get("run")
     return ModelIdentity(
         str(path),
@@ -155,7 +169,7 @@ class _Scored:
         return self.table["speaker"].to_pylist()
 
 
-def _score_split(store: FeatureStore, split: str, predictors: Sequence[Predictor], steps: _Steps) -> _Scored:
+def _score_split(store: FeatureStore, split: str, predictors: Sequence[Scorer], steps: _Steps) -> _Scored:
     first = predictors[0]
     rows = first.outputs.labeled_rows(store, split)
     table = store.utterances.take(rows)
@@ -164,7 +178,7 @@ def _score_split(store: FeatureStore, split: str, predictors: Sequence[Predictor
         dict(zip(predictor.outputs.names, result.scores.T, strict=True))
         for predictor, result in zip(predictors, results, strict=True)
     ]
-    labels = {name: table[name].to_numpy().astype(np.float64) for name in first.attributes}
+    labels = {name: table[name].to_numpy().astype(np.float64) for name in first.outputs.attributes}
     labels = {name: values for name, values in labels.items() if not np.isnan(values).all()}
     other_scores = {} if len(scores) < 2 else scores[1]
     return _Scored(
@@ -176,13 +190,13 @@ def _score_split(store: FeatureStore, split: str, predictors: Sequence[Predictor
         scores[0],
         results[0].clusters,
         other_scores,
-        first.saved.resampler,
+        first.saved.resampler if isinstance(first, Predictor) else "soxr",
         _train_splits(first),
     )
 
 
 def _predict(
-    predictor: Predictor, store: FeatureStore, rows: Int64[np.ndarray, " row"], steps: _Steps
+    predictor: Scorer, store: FeatureStore, rows: Int64[np.ndarray, " row"], steps: _Steps
 ) -> Predictions:
     parts = []
     for start in range(0, len(rows), _ROWS_PER_STEP):
@@ -313,9 +327,9 @@ def _notes(store: FeatureStore, scored: _Scored) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _train_splits(predictor: Predictor) -> tuple[str, ...]:
+def _train_splits(predictor: Scorer) -> tuple[str, ...]:
     """The splits that a model says it was trained on; ``train`` for one that does not say."""
-    match predictor.saved.extra.get("splits"):
+    match predictor.saved.extra.get("splits") if isinstance(predictor, Predictor) else None:
         case {"train": [*names]}:
             return tuple(map(str, names))
     return ("train",)

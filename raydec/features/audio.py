@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -31,6 +31,7 @@ _MAX_PEAK = 2.0**31
 _CANCELLED = 1e-3
 # Recordings up to this length are decoded once and kept; longer ones are decoded again for every reading.
 _KEPT_S = 120.0
+_STREAM = "the stream"
 _CANCEL_WARNING = "the channels cancel each other; the louder one was used alone"
 
 _Samples = Float32[np.ndarray, "_"]
@@ -294,6 +295,71 @@ def _listen(way: _Way) -> tuple[_Heard, Levels, tuple[_Samples, ...] | None]:
             if meter.count > _KEPT_S * way.sample_rate:
                 kept = None
     return heard, meter.levels(), None if kept is None else tuple(kept)
+
+
+class StreamMixer:
+    """Resamples all channels of a stream and mixes windows of it down, as :func:`measure_audio` does a file.
+
+    Whether channels cancel is decided window by window, for what is to come cannot be known.
+
+    Args:
+        rate_in: rate of the stream in Hz.
+        sample_rate: rate wanted, in Hz.
+        resampler: makes the resampler of a channel.
+
+    Raises:
+        AudioError: an impossible rate.
+    """
+
+    def __init__(self, rate_in: int, sample_rate: int, resampler: ResamplerFactory = soxr_resampler) -> None:
+        _check_rate(rate_in, _STREAM)
+        self._rates = rate_in, sample_rate
+        self._new_resampler = resampler
+        self._resamplers: list[BlockResampler] = []
+
+    def resampled(
+        self, blocks: Iterable[Num[np.ndarray, "_"] | Num[np.ndarray, "_ _"]]
+    ) -> Iterator[Float32[np.ndarray, "resampled channel"]]:
+        """The stream at the rate wanted.
+
+        Raises:
+            AudioError: NaN or infinite samples, an impossible peak, or a changing number of channels.
+        """
+        num_channels = 0
+        for block in blocks:
+            columns = (block[:, None] if block.ndim == 1 else block).astype(np.float32)
+            if num_channels not in (0, columns.shape[1]):
+                raise AudioError(_STREAM, f"had {num_channels} channels and goes on with {columns.shape[1]}")
+            num_channels = columns.shape[1]
+            self._check(columns)
+            yield self._resample(columns, last=False)
+        if num_channels:
+            yield self._resample(np.empty((0, num_channels), np.float32), last=True)
+
+    def mixed(self, window: Float32[np.ndarray, "sample channel"]) -> _Samples:
+        """One channel of a window: the mean, or the loudest where the mean cancels."""
+        heard = _Heard()
+        mono = heard.mix(window, None)
+        return np.ascontiguousarray(window[:, heard.loudest_channel]) if heard.is_cancelled else mono
+
+    def _check(self, columns: Float32[np.ndarray, "sample channel"]) -> None:
+        heard = _Heard()
+        heard.mix(columns, None)
+        if heard.num_bad or heard.peaks.max() > _MAX_PEAK:
+            heard.check(_STREAM, WHOLE)
+
+    def _resample(
+        self, columns: Float32[np.ndarray, "sample channel"], *, last: bool
+    ) -> Float32[np.ndarray, "resampled channel"]:
+        if self._rates[0] == self._rates[1]:
+            return columns
+        if not self._resamplers:
+            self._resamplers = [self._new_resampler(*self._rates) for _ in columns.T]
+        channels = zip(self._resamplers, columns.T, strict=True)
+        return np.stack(
+            [one.resample_chunk(np.ascontiguousarray(channel), last=last) for one, channel in channels],
+            axis=1,
+        )
 
 
 def _refuse_non_files(name: str) -> None:

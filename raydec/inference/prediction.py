@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,12 +14,13 @@ from jaxtyping import Float, Float32, Float64, Int64, Num
 from torch import Tensor
 
 from raydec.errors import UserError
-from raydec.features.audio import load_audio, prepare_waveform
+from raydec.features.audio import prepare_waveform
 from raydec.features.chunking import cut
-from raydec.features.kaiser import load_audio_kaiser, resample_kaiser
+from raydec.features.kaiser import resample_kaiser
 from raydec.features.normalization import FrameNormalizer
 from raydec.features.store import FeatureStore
 from raydec.files.atomic import file_sha256
+from raydec.inference.spectrograms import frames_of, open_recording, stream_windows
 from raydec.learning.dependency import most_frequent_clusters
 from raydec.model.bundle import with_encoder
 from raydec.model.directory import CENTROIDS_FILE, CONFIG_FILE, WEIGHTS_FILE, load_model
@@ -33,6 +34,8 @@ from raydec.model.saved import SavedModel
 _UTTERANCES_PER_PASS = {"cpu": 1, "cuda": 64}
 # Utterances whose frames are in memory together.
 _UTTERANCES_IN_MEMORY = 256
+SILENT = "silent: every sample is zero"
+"""The error of a window without sound, in a recording that has some."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,21 @@ class Prediction(Mapping[str, float]):
 
     def __len__(self) -> int:
         return len(self.scores)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowPrediction(Prediction):
+    """What a model says of one window of a stream.
+
+    Attributes:
+        start: its beginning in seconds from that of the stream, to the millisecond.
+        end: its end.
+        error: why it has no scores; None for one that has.
+    """
+
+    start: float
+    end: float
+    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -170,29 +188,61 @@ class Predictor:
         Raises:
             UserError: not audio, silent, or samples without their rate.
         """
-        wanted_rate = self.saved.front_end.sample_rate
         if isinstance(audio, str | Path):
-            waveform = self.load_audio(audio)
+            frames = frames_of(self.saved, open_recording(self.saved, str(audio)))
         elif sample_rate is None:
             raise UserError("samples come without a rate; pass sample_rate in Hz")
-        elif self.saved.resampler == "kaiser":
-            waveform = resample_kaiser(
-                prepare_waveform(audio, sample_rate, sample_rate), sample_rate, wanted_rate
-            )
         else:
-            waveform = prepare_waveform(audio, sample_rate, wanted_rate)
-        result = self.predict_frames([self.saved.front_end.frames(waveform)])
+            frames = self.saved.front_end.frames(self._resampled(audio, sample_rate))
+        return self._predict_one(frames)
+
+    def stream(
+        self,
+        blocks: Iterable[Num[np.ndarray, "_"] | Num[np.ndarray, "_ _"]],
+        sample_rate: int,
+        *,
+        window_s: float = 4.0,
+        hop_s: float | None = None,
+    ) -> Iterator[WindowPrediction]:
+        """Predict windows of audio that is still coming, each as soon as it is complete.
+
+        The scores are those of the same windows of a file: a window is made as loud as its own peak wants it
+        and depends on nothing outside it. It comes half a hop after its end, when it is certain not to be
+        the last one, which reaches to the end of the stream.
+
+        Args:
+            blocks: samples in blocks of any length, one column per channel.
+            sample_rate: of the samples in Hz.
+            window_s: length of a window in seconds.
+            hop_s: seconds from the start of one window to that of the next; default: ``window_s``.
+
+        Raises:
+            UserError: a hop longer than a window, or samples of which nothing can be made.
+        """
+        if not 0 < (window_s if hop_s is None else hop_s) <= window_s:
+            raise UserError(f"hop_s={hop_s} must be above 0 and at most window_s={window_s}")
+        rate = self.saved.front_end.sample_rate
+        for place, samples in stream_windows(self.saved, blocks, sample_rate, window_s, hop_s):
+            times = round(place / rate, 3), round((place + len(samples)) / rate, 3)
+            if not samples.any():
+                yield WindowPrediction({}, None, start=times[0], end=times[1], error=SILENT)
+            else:
+                found = self._predict_one(self.saved.front_end.frames(samples))
+                yield WindowPrediction(**vars(found), start=times[0], end=times[1])
+
+    def _predict_one(self, frames: Float[Tensor, "frame width"]) -> Prediction:
+        result = self.predict_frames([frames])
         scores = dict(zip(self.outputs.names, result.scores[0].tolist(), strict=True))
         cluster = None if result.clusters is None else int(result.clusters[0])
         return Prediction(scores, cluster, self.outputs.by_class(result.scores[0]))
 
-    def load_audio(self, path: str | Path) -> Float32[np.ndarray, " sample"]:
-        """Decode a file to mono samples at the model's rate, by the model's resampler.
-
-        Raises:
-            AudioError: see :func:`raydec.features.audio.load_audio`.
-        """
-        return decode_for(self.saved, path)
+    def _resampled(
+        self, audio: Num[np.ndarray, " sample"] | Num[np.ndarray, "sample channel"], sample_rate: int
+    ) -> Float32[np.ndarray, " resampled"]:
+        wanted = self.saved.front_end.sample_rate
+        if self.saved.resampler == "kaiser":
+            return resample_kaiser(prepare_waveform(audio, sample_rate, sample_rate), sample_rate, wanted)
+        return prepare_waveform(audio, sample_rate, wanted)
 
     def predict_frames(
         self, frames: Sequence[Float[Tensor, "_ width"]], *, details: bool = False
@@ -302,16 +352,6 @@ class _Room:
     @classmethod
     def for_utterances(cls, count: int, num_outputs: int) -> _Room:
         return cls(np.empty((count, num_outputs)), np.empty(count, np.int64))
-
-
-def decode_for(saved: SavedModel, path: str | Path) -> Float32[np.ndarray, " sample"]:
-    """Decode a file to mono samples at a model's rate, by its resampler.
-
-    Raises:
-        AudioError: see :func:`raydec.features.audio.load_audio`.
-    """
-    load_file = load_audio_kaiser if saved.resampler == "kaiser" else load_audio
-    return load_file(path, saved.front_end.sample_rate)
 
 
 def model_fingerprint(path: str | Path) -> str:

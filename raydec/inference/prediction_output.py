@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
@@ -32,10 +32,25 @@ class PredictionCounts:
     Attributes:
         rows: all of them.
         failed: those that have an error instead of scores.
+        first_error: file and error of the first of these.
     """
 
     rows: int
     failed: int
+    first_error: str | None = None
+
+
+@dataclass(frozen=True)
+class DoneFile:
+    """A file that has rows.
+
+    Attributes:
+        starts: where its rows begin, in seconds.
+        is_failed: it could not be read, in part or as a whole, but may have been mended since.
+    """
+
+    starts: frozenset[float]
+    is_failed: bool
 
 
 class PredictionOutput:
@@ -46,7 +61,7 @@ class PredictionOutput:
 
     Args:
         path: ``.csv`` or ``.parquet``.
-        schema: columns, ``file`` among them.
+        schema: columns, ``file``, ``start`` and ``error`` among them.
         made_with: JSON values that decide the rows: the model, the window length.
         restart: forget what is there.
 
@@ -70,9 +85,20 @@ class PredictionOutput:
             raise UserError(f"cannot write {path}: {error.strerror or error}") from None
         self._num_parts = 1 + max((_number(part) for part in self._part_files()), default=-1)
 
-    def done(self) -> set[str]:
-        """Files that have their rows."""
-        return set(itertools.chain.from_iterable(table["file"].to_pylist() for table in self._read()))
+    def done(self, harmless: str) -> dict[str, DoneFile]:
+        """Files that have rows; the rows that were written last count.
+
+        Args:
+            harmless: an error that says nothing against a file of which other rows have scores.
+        """
+        done: dict[str, DoneFile] = {}
+        for table in self._read():
+            rows: dict[str, list[tuple[float | None, str | None]]] = {}
+            names = ("file", "start", "error")
+            for file, *row in zip(*(table[name].to_pylist() for name in names), strict=True):
+                rows.setdefault(file, []).append((row[0], row[1]))
+            done |= {file: _done_file(found, harmless) for file, found in rows.items()}
+        return done
 
     def add(self, table: pa.Table) -> None:
         """Keep rows, so that they outlive this process; all rows of a file come in one call."""
@@ -88,7 +114,7 @@ class PredictionOutput:
         Args:
             order: files as asked for now; rows of files asked for earlier come before them.
         """
-        table = _without_repetition(self._schema, self._read())
+        table = _latest(self._schema, list(self._read()))
         files = table["file"].to_pylist()
         rank = {file: place for place, file in enumerate(order)}
         rows = sorted(range(len(files)), key=lambda row: rank.get(files[row], -1))
@@ -105,7 +131,7 @@ class PredictionOutput:
             publish(file, self.path)
         for leftover in (*self._part_files(), *self._parts.glob(f"{TEMPORARY_PREFIX}*")):
             leftover.unlink()
-        return PredictionCounts(len(rows), _count_errors(table))
+        return _count(table)
 
     def _forget(self) -> None:
         if self._parts.exists():
@@ -146,8 +172,16 @@ class PredictionOutput:
         return sorted(self._parts.glob(f"{_PART}*.arrow"), key=_number)
 
 
-def _count_errors(table: pa.Table) -> int:
-    return table.num_rows - table["error"].null_count if "error" in table.column_names else 0
+def _done_file(rows: Sequence[tuple[float | None, str | None]], harmless: str) -> DoneFile:
+    errors = [error for _, error in rows if error is not None]
+    is_failed = len(errors) == len(rows) or any(error != harmless for error in errors)
+    return DoneFile(frozenset(start for start, _ in rows if start is not None), is_failed)
+
+
+def _count(table: pa.Table) -> PredictionCounts:
+    failed = table.filter(pc.is_valid(table["error"]))
+    first = f"{failed['file'][0]}: {failed['error'][0]}" if len(failed) else None
+    return PredictionCounts(len(table), len(failed), first)
 
 
 def _number(part: Path) -> int:
@@ -155,16 +189,19 @@ def _number(part: Path) -> int:
     return int(digits) if digits.isdecimal() else -1
 
 
-def _without_repetition(schema: pa.Schema, tables: Iterable[pa.Table]) -> pa.Table:
-    """All rows, each file's from the first table that has it: a crash may leave rows in file and part."""
+def _latest(schema: pa.Schema, tables: Sequence[pa.Table]) -> pa.Table:
+    """All rows, each file's from the last table that has it.
+
+    A file that was tried again is in several, and one that was predicted before a crash may be.
+    """
     kept = [schema.empty_table()]
     known: set[str] = set()
-    for table in tables:
+    for table in reversed(tables):
         files = table["file"].to_pylist()
         is_new = [file not in known for file in files]
         kept.append(table if all(is_new) else table.filter(pa.array(is_new, pa.bool_())))
         known.update(files)
-    return pa.concat_tables(kept)
+    return pa.concat_tables(reversed(kept))
 
 
 def _write_parquet(schema: pa.Schema, blocks: Iterable[pa.Table], file: BinaryIO) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,10 +10,11 @@ import pyarrow as pa
 
 from raydec.corpus.audio_files import printable
 from raydec.errors import UserError
-from raydec.inference.audio_inputs import find_inputs
-from raydec.inference.prediction import Predictor, load, model_fingerprint
-from raydec.inference.prediction_files import CpuClock, RowOptions, result_schema
-from raydec.inference.prediction_output import PredictionCounts, PredictionOutput
+from raydec.files.atomic import full_disk_explained
+from raydec.inference.audio_inputs import Source, find_inputs
+from raydec.inference.prediction import SILENT, Predictor, load, model_fingerprint
+from raydec.inference.prediction_output import DoneFile, PredictionCounts, PredictionOutput
+from raydec.inference.rows import CpuClock, RowOptions, result_schema
 from raydec.inference.work import Runner, divide, run_here
 from raydec.model.hub import local_model
 
@@ -22,15 +23,15 @@ from raydec.model.hub import local_model
 class PredictionEvents(Protocol):
     """Is told how far a prediction of many files is."""
 
-    def found(self, num_files: int, num_done: int) -> None:
-        """So many files were asked for, of which some have their rows from an earlier attempt."""
+    def found(self, num_files: int, num_done: int, num_failed: int) -> None:
+        """So many files were asked for; some have their rows from earlier, some failed and are retried."""
 
     def predicted(self, table: pa.Table, clock: CpuClock) -> None:
         """The rows of some files are kept; ``clock`` has the CPU time that they took."""
 
 
 class _Unheard:
-    def found(self, num_files: int, num_done: int) -> None:
+    def found(self, num_files: int, num_done: int, num_failed: int) -> None:
         pass
 
     def predicted(self, table: pa.Table, clock: CpuClock) -> None:
@@ -46,6 +47,8 @@ def predict_recordings(
     out: str | Path,
     *,
     window_s: float | None = None,
+    hop_s: float | None = None,
+    segments: str | None = None,
     embeddings: bool = False,
     distances: bool = False,
     clip: bool = False,
@@ -55,7 +58,7 @@ def predict_recordings(
     run: Runner = run_here,
     events: PredictionEvents = _UNHEARD,
 ) -> PredictionCounts:
-    """Predict every recording that has no row yet, and write the table.
+    """Predict every recording that has no row yet, or one with an error, and write the table.
 
     Interrupted, the same call continues where the last one stopped.
 
@@ -64,6 +67,8 @@ def predict_recordings(
         paths: audio files, folders, or lists of files; see :func:`raydec.inference.audio_inputs.find_inputs`.
         out: a ``.csv`` or ``.parquet`` file.
         window_s: one row per window of this many seconds instead of one per file.
+        hop_s: seconds from the start of one window to that of the next; default: ``window_s``.
+        segments: one row per stretch of speech (or its windows), found by its level (``energy``).
         embeddings: add the column ``embedding``.
         distances: add the column ``cluster_distances``.
         clip: limit scores to the range of the training labels.
@@ -77,29 +82,63 @@ def predict_recordings(
     Raises:
         UserError: a path or the model cannot be used, or ``out`` was made with something else.
     """
-    files = find_inputs(paths)
+    sources = find_inputs(paths)
     place = local_model(model)
     predictor = load(place, encoder=encoder)
-    label_range = label_range or (_label_range(predictor, model) if clip else None)
-    options = RowOptions(window_s, embeddings, distances, label_range)
+    limits = score_limits(predictor, model, clip, label_range)
+    options = RowOptions(window_s, hop_s, segments, embeddings, distances, limits)
     if distances and predictor.num_centroids is None:
         raise UserError(f"--distances: {model} has no centroids; only models with clusters have them")
     made_with = {"model": model_fingerprint(place), "windows_s": window_s, **_extra_columns(options)}
     output = PredictionOutput(Path(out), result_schema(predictor, options), made_with, restart)
-    done = output.done()
-    missing = [file for file in files if printable(file) not in done]
-    events.found(len(files), len(files) - len(missing))
+    missing = _missing(sources, output.done(harmless=SILENT), events, cut_later=segments is not None)
 
     def add(table: pa.Table, clock: CpuClock) -> None:
         output.add(table)
         events.predicted(table, clock)
 
-    if missing:
-        run(predictor, list(divide(missing)), options, add)
-    return output.finish(files)
+    with full_disk_explained(output.path.absolute().parent, "rows of finished files are kept"):
+        if missing:
+            run(predictor, list(divide(missing)), options, add)
+        return output.finish([printable(source.file) for source in sources])
 
 
-def _label_range(predictor: Predictor, model: str | Path) -> tuple[float, float]:
+def _missing(
+    sources: Sequence[Source], done: Mapping[str, DoneFile], events: PredictionEvents, *, cut_later: bool
+) -> list[Source]:
+    """What has no rows, or rows with an error; ``cut_later`` says that rows begin elsewhere than segments."""
+    missing, num_failed = [], 0
+    for source in sources:
+        found = done.get(printable(source.file))
+        if found is None:
+            missing.append(source)
+        elif found.is_failed:
+            missing.append(source)
+            num_failed += 1
+        elif not cut_later and any(
+            round(segment.start_s, 3) not in found.starts for segment in source.segments
+        ):
+            missing.append(source)
+    events.found(len(sources), len(sources) - len(missing), num_failed)
+    return missing
+
+
+def score_limits(
+    predictor: Predictor, model: str | Path, clip: bool, label_range: tuple[float, float] | None
+) -> tuple[float, float] | None:
+    """The range that scores are limited to; None means that they are not.
+
+    Args:
+        predictor: the model.
+        model: its name, for messages.
+        clip: limit scores to the range of the training labels.
+        label_range: limit scores to this range.
+
+    Raises:
+        UserError: the model does not know the range of its training labels.
+    """
+    if label_range is not None or not clip:
+        return label_range
     if predictor.saved.label_range is None:
         raise UserError(f"--clip: {model} does not say its labels' range; add --label-range LOW HIGH")
     return predictor.saved.label_range
@@ -108,5 +147,6 @@ def _label_range(predictor: Predictor, model: str | Path) -> tuple[float, float]
 def _extra_columns(options: RowOptions) -> dict[str, Any]:
     """What else decides the rows; nothing by default, as in files that older versions began."""
     chosen: dict[str, Any] = {"embeddings": options.embeddings, "distances": options.distances}
+    chosen |= {"hop_s": options.hop_s, "segments": options.segments}
     chosen["clip"] = options.clip and list(options.clip)
     return {name: value for name, value in chosen.items() if value}

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
 
+from raydec.inference.audio_inputs import Source
 from raydec.inference.prediction import Predictor
-from raydec.inference.prediction_files import CpuClock, RowOptions, predict_files
+from raydec.inference.rows import CpuClock, RowOptions, predict_files
 from raydec.learning.host import keep_freed_memory
 
 # What a crash can cost, and what travels between processes: some dozen files, or one long one.
@@ -17,25 +18,25 @@ _BYTES_PER_PART = 64 << 20
 
 Add = Callable[[pa.Table, CpuClock], None]
 """Takes the rows of one part and the CPU time that they took."""
-Runner = Callable[[Predictor, Sequence[Sequence[str]], RowOptions, Add], None]
+Runner = Callable[[Predictor, Sequence[Sequence[Source]], RowOptions, Add], None]
 """Predicts all parts, in any order, and hands each part's rows to ``Add`` as soon as they are there."""
 
 
-def divide(files: Sequence[str]) -> Iterator[list[str]]:
+def divide(sources: Sequence[Source]) -> Iterator[list[Source]]:
     """Files in the order given, a part at a time."""
-    part: list[str] = []
+    part: list[Source] = []
     num_bytes = 0
-    for file in files:
-        size = os.path.getsize(file) if os.path.exists(file) else 0
+    for source in sources:
+        size = os.path.getsize(source.file) if os.path.exists(source.file) else 0
         if part and (len(part) == _FILES_PER_PART or num_bytes + size > _BYTES_PER_PART):
             yield part
             part, num_bytes = [], 0
-        part.append(file)
+        part.append(source)
         num_bytes += size
     yield part
 
 
-def run_here(predictor: Predictor, parts: Sequence[Sequence[str]], options: RowOptions, add: Add) -> None:
+def run_here(predictor: Predictor, parts: Sequence[Sequence[Source]], options: RowOptions, add: Add) -> None:
     """A :data:`Runner` that needs nothing but this process."""
     keep_freed_memory()
     for part in parts:

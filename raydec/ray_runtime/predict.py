@@ -24,8 +24,9 @@ from raydec.ray_runtime.session import start_ray
 from raydec.verbosity import verbosity
 
 if TYPE_CHECKING:
+    from raydec.inference.audio_inputs import Source
     from raydec.inference.prediction import Predictor
-    from raydec.inference.prediction_files import RowOptions
+    from raydec.inference.rows import RowOptions
     from raydec.inference.work import Add
 
 FEW_FILES = 500
@@ -36,7 +37,8 @@ _OBJECT_STORE_GIB = 1.0
 # A file that kills its process is met again by the next one; after that there is no point.
 _MAX_RETRIES = 2
 
-Part = Sequence[str]
+Part = Sequence[Any]
+"""Things to read, which must survive JSON: names of files, or sources."""
 Read = Callable[[Part], bytes]
 Score = Callable[[bytes], bytes]
 
@@ -54,7 +56,7 @@ class Spread:
     address: str | None = None
 
     def __call__(
-        self, predictor: Predictor, parts: Sequence[Sequence[str]], options: RowOptions, add: Add
+        self, predictor: Predictor, parts: Sequence[Sequence[Source]], options: RowOptions, add: Add
     ) -> None:
         """Predict all parts."""
         from raydec.inference.work import run_here
@@ -68,13 +70,13 @@ class Spread:
         return num_files < FEW_FILES or (os.cpu_count() or 1) == 1
 
     def _on_ray(
-        self, predictor: Predictor, parts: Sequence[Sequence[str]], options: RowOptions, add: Add
+        self, predictor: Predictor, parts: Sequence[Sequence[Source]], options: RowOptions, add: Add
     ) -> None:
-        from raydec.inference.prediction_files import Reader, Scorer, unpack_table
+        from raydec.inference.rows import Reader, Scorer, unpack_table
 
         predict_parts(
             parts,
-            Reader(replace(predictor.saved, networks=[], centroids=None), options.window_s, os.getcwd()),
+            Reader(replace(predictor.saved, networks=[], centroids=None), options, os.getcwd()),
             functools.partial(Scorer, predictor.saved, options=options),
             num_workers=self.num_workers,
             address=self.address,
@@ -97,8 +99,8 @@ def predict_parts(
     row of the data set and its result another, so that a part is done wholly or not at all.
 
     Args:
-        parts: lists of file names.
-        read: importable on every node, as is what it gives and takes.
+        parts: what to read.
+        read: importable on every node, as is what it gives; it takes what JSON makes of a part.
         make_scorer: called once per process with its device, ``cpu`` or ``cuda``.
         num_workers: processes on CPUs; None means one per CPU of the cluster.
         address: cluster to join, as in :func:`raydec.ray_runtime.session.start_ray`.

@@ -12,6 +12,8 @@ from model_support import small_model
 from raydec.console.terminal import run_entry_point
 from raydec.evaluate import main
 from raydec.evaluation.scoring import evaluate as evaluate_directly
+from raydec.features.store import FeatureStore
+from raydec.inference.prediction import load
 from raydec.model.directory import save_model
 
 
@@ -163,3 +165,62 @@ def test_mistakes_are_one_line(
     complaint = capsys.readouterr().err
     assert message in complaint and complaint.count("\n") == 1
     assert (folder / "notes.md").read_text() == "my own notes"
+
+
+def write_predictions(folder: Path, name: str, *, stretch: float = 1.0, rename: str = "{}") -> None:
+    """What a model says, as another program's table with names and numbers of its own."""
+    predictor = load("one", "cpu")
+    store = FeatureStore.open("store")
+    rows = store.rows("test1")
+    scores = predictor.predict_store(store, rows).scores[:, 0]
+    ids = [Path(store.utterances["utterance_id"][int(row)].as_py()).stem for row in rows]
+    lines = [
+        f"{rename.format(one)},{score * stretch!r}" for one, score in zip(ids, scores.tolist(), strict=True)
+    ]
+    (folder / name).write_text("\n".join(["FileName,EmoAct", *reversed(lines)]) + "\n")
+
+
+@pytest.mark.parametrize("rename", ["{}.wav", "/data/other/{}.flac", "C:\\audio\\{}.WAV", "{}"])
+def test_predictions_of_another_program_get_the_same_scores(folder: Path, rename: str) -> None:
+    write_predictions(folder, "theirs.csv", rename=rename)
+    assert evaluate("store", "--predictions", "theirs.csv", "--against", "one", "--out", "p.json") == 0
+    assert evaluate("one", "store", "--out", "m.json", "--against", "two") == 0
+    theirs, ours = (json.loads((folder / name).read_text(encoding="utf-8")) for name in ("p.json", "m.json"))
+    found, wanted = (document["splits"]["test1"]["attributes"]["arousal"] for document in (theirs, ours))
+    for key in ("ccc", "low", "high", "mean_error", "rmse", "num_utterances"):
+        assert found[key] == pytest.approx(wanted[key], abs=1e-9)
+    assert found["against"]["difference"] == pytest.approx(0, abs=1e-9)
+    assert theirs["model"]["path"] == "theirs.csv" and theirs["against"]["path"] == "one"
+
+
+def test_a_model_is_compared_with_predictions_by_the_same_paired_test(folder: Path) -> None:
+    write_predictions(folder, "wide.csv", stretch=1.5)
+    assert evaluate("one", "store", "--against", "wide.csv", "--out", "a.json") == 0
+    assert evaluate("store", "--predictions", "wide.csv", "--against", "one", "--out", "b.json") == 0
+    first, second = (
+        json.loads((folder / name).read_text(encoding="utf-8"))["splits"]["test1"]["attributes"]["arousal"]
+        for name in ("a.json", "b.json")
+    )
+    assert first["against"]["ccc"] == pytest.approx(second["ccc"])
+    assert first["against"]["difference"] == pytest.approx(-second["against"]["difference"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("file,x\na.wav,1\n", "has no column of predictions"),
+        ("file,arousal\ntest10.wav,high\n", "line 2: arousal 'high' is no number"),
+        ("file,arousal\ntest10.wav,4\n", "has no prediction for 5 of 6 utterances (test11.wav"),
+        (
+            "file,arousal\n" + "test10.wav,4\n" * 2 + "".join(f"test1{i}.wav,4\n" for i in range(1, 6)),
+            "several",
+        ),
+    ],
+)
+def test_tables_without_usable_predictions_say_so(
+    folder: Path, content: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "bad.csv").write_text(content)
+    assert evaluate("store", "--predictions", "bad.csv") == 2
+    complaint = capsys.readouterr().err
+    assert message in complaint and complaint.count("\n") == 1

@@ -17,7 +17,6 @@ import soundfile
 from model_support import small_model, speech
 
 import raydec.inference.work
-import raydec.predict
 import raydec.ray_runtime.predict
 from raydec.console.terminal import run_entry_point
 from raydec.errors import UserError
@@ -25,11 +24,12 @@ from raydec.features.audio import load_audio
 from raydec.features.chunking import chunk_utterance
 from raydec.features.mel import mel_frames
 from raydec.features.normalization import FrameNormalizer
-from raydec.inference.audio_inputs import find_inputs
+from raydec.inference.audio_inputs import Source, find_inputs
 from raydec.inference.prediction_output import PredictionCounts, PredictionOutput
 from raydec.model.directory import load_model, save_model
+from raydec.predict import main as predict_main
 
-HEADER = ["file", "start", "end", "arousal", "valence", "dominance", "cluster", "error"]
+HEADER = ["file", "start", "end", "arousal", "valence", "dominance", "cluster", "warning", "error"]
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
 
 
 def predict(*arguments: str) -> int:
-    return run_entry_point(raydec.predict.main, arguments)
+    return run_entry_point(predict_main, arguments)
 
 
 def rows_of(path: str) -> list[dict[str, str]]:
@@ -84,7 +84,7 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, num_calls: int) -> list[lis
     def watched(predictor, files, *rest):
         if len(calls) == num_calls:
             raise KeyboardInterrupt
-        calls.append(list(files))
+        calls.append([source.file for source in files])
         return original(predictor, files, *rest)
 
     monkeypatch.setattr(raydec.inference.work, "predict_files", watched)
@@ -103,8 +103,8 @@ def test_an_interrupted_command_goes_on_where_it_stopped(
     with monkeypatch.context() as patch:
         second = interrupt_after(patch, 99)
         assert predict("model", "in", "--out", out) == 0
-    assert "4 of 6 files have their rows already" in capsys.readouterr().out
-    assert [file for part in second for file in part] == ["in/deep/é.flac", "in/z.wav"]
+    assert "3 of 6 files have their rows already" in capsys.readouterr().out
+    assert [file for part in second for file in part] == ["in/bad.wav", "in/deep/é.flac", "in/z.wav"]
     assert Path(out).read_bytes() == Path(f"whole.{out}").read_bytes()
 
 
@@ -116,7 +116,7 @@ def test_a_finished_command_repeats_nothing_and_takes_new_files(
     shutil.copy("in/a.wav", "in/aa.wav")
     calls = interrupt_after(monkeypatch, 99)
     assert predict("model", "in", "--out", "out.csv") == 0
-    assert calls == [["in/aa.wav"]]
+    assert calls == [["in/aa.wav", "in/bad.wav"]]
     assert [row["file"] for row in rows_of("out.csv")][:2] == ["in/a.wav", "in/aa.wav"]
     assert predict("model", "in/z.wav", "--out", "out.csv") == 0
     assert len(calls) == 1 and len(rows_of("out.csv")) == len(before) + 1
@@ -150,17 +150,18 @@ def test_a_changed_table_is_refused(recordings: Path, capsys: pytest.CaptureFixt
 
 
 def test_a_crash_between_table_and_parts_repeats_no_row(tmp_path: Path) -> None:
-    schema = pa.schema([("file", pa.string()), ("x", pa.float64())])
-    rows = pa.table({"file": ["b", "a", "a"], "x": [1.0, 2.0, 3.0]}, schema=schema)
+    columns = [("file", pa.string()), ("start", pa.float64()), ("error", pa.string())]
+    rows = pa.table({"file": ["b", "a", "a"], "start": [1.0, 2.0, 3.0], "error": [None] * 3})
+    rows = rows.cast(schema := pa.schema(columns))
     output = PredictionOutput(tmp_path / "o.csv", schema, {}, restart=False)
     output.add(rows)
     shutil.copytree(tmp_path / ".o.csv.parts", tmp_path / "parts")
     output.finish(["a", "b"])
     shutil.copy(next((tmp_path / "parts").glob("part-*")), tmp_path / ".o.csv.parts")
     again = PredictionOutput(tmp_path / "o.csv", schema, {}, restart=False)
-    assert again.done() == {"a", "b"}
+    assert again.done("silent").keys() == {"a", "b"}
     assert again.finish(["a", "b"]) == PredictionCounts(rows=3, failed=0)
-    assert (tmp_path / "o.csv").read_text() == "file,x\na,2.0\na,3.0\nb,1.0\n"
+    assert (tmp_path / "o.csv").read_text() == "file,start,error\na,2.0,\na,3.0,\nb,1.0,\n"
 
 
 @pytest.mark.parametrize(
@@ -181,8 +182,8 @@ def test_lists_name_files_relative_to_themselves(
     else:
         pq.write_table(pa.table({"n": list(range(len(content))), "path": content}), path)
     expected = [str(recordings / "in" / item) for item in ("a.wav", "deep/d.WAV", "missing.wav")]
-    assert find_inputs([path]) == expected
-    assert find_inputs([Path("in/z.wav"), Path("in/z.wav"), path])[0] == "in/z.wav"
+    assert find_inputs([path]) == [Source(file) for file in expected]
+    assert find_inputs([Path("in/z.wav"), Path("in/z.wav"), path])[0] == Source("in/z.wav")
 
 
 def test_unusable_inputs_are_user_errors(recordings: Path) -> None:
@@ -192,10 +193,10 @@ def test_unusable_inputs_are_user_errors(recordings: Path) -> None:
     for name, message in [
         ("nowhere", "nowhere does not exist"),
         ("empty", "empty holds no audio files"),
-        ("a.csv", "a.csv has no column of files"),
-        ("b.csv", "b.csv has no column of files"),
+        ("a.csv", "a.csv has no column of file names"),
+        ("b.csv", "b.csv is empty"),
         ("c.txt", "c.txt lists no files"),
-        ("d.parquet", "d.parquet cannot be read"),
+        ("d.parquet", "cannot read d.parquet as Parquet"),
     ]:
         with pytest.raises(UserError, match=message):
             find_inputs([Path(name)])
@@ -338,7 +339,8 @@ def test_parts_are_limited_by_files_and_by_bytes(tmp_path: Path, monkeypatch: py
     files = [str(tmp_path / f"{number}") for number in range(len(sizes))]
     for file, size in zip(files, sizes, strict=True):
         Path(file).write_bytes(bytes(size))
-    parts = list(raydec.inference.work.divide([*files, "s3://bucket/x", str(tmp_path / "missing")]))
-    assert [[Path(file).name for file in part] for part in parts] == [
+    sources = [Source(file) for file in [*files, "s3://bucket/x", str(tmp_path / "missing")]]
+    parts = list(raydec.inference.work.divide(sources))
+    assert [[Path(source.file).name for source in part] for part in parts] == [
         ["0", "1", "2"], ["3"], ["4"], ["5", "6"], ["7", "x", "missing"]
     ]  # fmt: skip

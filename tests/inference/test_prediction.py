@@ -9,7 +9,7 @@ from corpus_support import make_store, many, write_corpus
 from model_support import small_model, speech
 
 import raydec.inference.prediction as prediction_module
-import raydec.inference.prediction_files as files_module
+import raydec.inference.rows as files_module
 from raydec.errors import UserError
 from raydec.features.chunking import chunk_utterance
 from raydec.features.kaiser import resample_kaiser
@@ -17,7 +17,8 @@ from raydec.features.mel import mel_frames
 from raydec.features.mel_front_end import MelFrontEnd
 from raydec.features.normalization import FrameNormalizer
 from raydec.inference.prediction import Predictor, load
-from raydec.inference.prediction_files import RowOptions, predict_files, window_bounds
+from raydec.inference.rows import RowOptions, predict_files
+from raydec.inference.spectrograms import window_bounds
 from raydec.model.directory import ChunkFormat, SavedModel, save_model
 
 CPU = torch.device("cpu")
@@ -154,7 +155,7 @@ def test_windows_follow_each_other_and_a_short_rest_joins_the_last() -> None:
 def test_files_become_rows_in_order_with_reasons_for_the_bad_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files_module, "_UTTERANCES_IN_MEMORY", 2)
+    monkeypatch.setattr(files_module, "_BYTES_IN_MEMORY", 1)
     for name, seconds in (("a", 2.0), ("b", 0.02), ("d", 4.0)):
         soundfile.write(tmp_path / f"{name}.wav", speech(seconds), 16_000)
     (tmp_path / "c.wav").write_bytes(b"garbage")
@@ -168,7 +169,7 @@ def test_files_become_rows_in_order_with_reasons_for_the_bad_ones(
         expected = predictor.predict(files[i])
         assert {name: rows[i][name] for name in expected} == pytest.approx(dict(expected), abs=1e-5)
         assert rows[i]["cluster"] == expected.cluster
-    assert "cannot be decoded" in rows[2]["error"] and rows[4]["error"] == "the file does not exist"
+    assert "not audio" in rows[2]["error"] and rows[4]["error"] == "the file does not exist"
     assert rows[2]["arousal"] is None and rows[2]["cluster"] is None
 
 

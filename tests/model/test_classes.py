@@ -15,7 +15,7 @@ from raydec.errors import UserError
 from raydec.features.chunking import chunk_utterance
 from raydec.features.normalization import FrameNormalizer
 from raydec.inference.prediction import Predictor
-from raydec.inference.prediction_files import RowOptions, predict_files
+from raydec.inference.rows import RowOptions, predict_files
 from raydec.model.directory import load_model, save_model
 from raydec.model.outputs import Outputs
 from raydec.model.saved import SavedModel

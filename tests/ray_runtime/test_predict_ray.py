@@ -16,12 +16,12 @@ import pytest
 import soundfile
 from model_support import small_model, speech
 
-import raydec.predict
 from raydec.console.terminal import run_entry_point
 from raydec.errors import UserError
 from raydec.inference.prediction import load
-from raydec.inference.prediction_files import Reader, RowOptions, Scorer, unpack_table
+from raydec.inference.rows import Reader, RowOptions, Scorer, unpack_table
 from raydec.model.directory import save_model
+from raydec.predict import main as predict_main
 from raydec.ray_runtime.predict import predict_parts
 
 pytestmark = pytest.mark.ray
@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def predict(*arguments: str) -> int:
     columns = ("--windows", "0.5", "--embeddings", "--distances")
-    return run_entry_point(raydec.predict.main, ["model", "in", *columns, *arguments])
+    return run_entry_point(predict_main, ["model", "in", *columns, *arguments])
 
 
 def assert_same_rows(first: pa.Table, second: pa.Table) -> None:
@@ -104,7 +104,7 @@ def test_readers_and_scorers_apart_as_with_a_gpu_give_the_same_rows(folder: Path
     found: list[pa.Table] = []
     predict_parts(
         [files[:2], files[2:]],
-        Reader(predictor.saved, options.window_s, str(folder)),
+        Reader(predictor.saved, options, str(folder)),
         lambda device: Scorer(predictor.saved, {"cuda": "cpu"}[device], options),
         num_workers=None,
         on_done=lambda content: found.append(unpack_table(content)[0]),
@@ -143,5 +143,5 @@ def test_a_killed_command_goes_on_with_other_workers(folder: Path, capfd: pytest
     assert subprocess.run([*command, "1"], timeout=240).returncode == 0
     assert_same_rows(pq.read_table("ray.parquet"), pq.read_table("alone.parquet"))
     printed, complaints = capfd.readouterr()
-    assert f"of {NUM_FILES} files have their rows already" in printed and printed.count("\n") == 2
+    assert f"of {NUM_FILES} files have their rows already" in printed and printed.count("wrote ") == 1
     assert not ours(complaints)

@@ -17,7 +17,7 @@ from raydec.features.audio import load_audio
 from raydec.features.chunking import chunk_utterance
 from raydec.features.mel import mel_frames
 from raydec.inference.prediction import Predictor, load
-from raydec.inference.prediction_files import predict_files
+from raydec.inference.rows import predict_files
 from raydec.model.directory import load_model
 
 pytestmark = pytest.mark.reference

@@ -1,4 +1,4 @@
-"""Predict lists of files: spectrograms on one side, the network on the other, rows at the end.
+"""Rows of predictions: spectrograms on one side, the network on the other, rows at the end.
 
 The two sides need nothing of each other but spectrograms, so that they may run in different processes:
 reading on every CPU, the network wherever it is fast.
@@ -6,7 +6,6 @@ reading on every CPU, the network wherever it is fast.
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,17 +15,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 from raydec.corpus.audio_files import printable
+from raydec.corpus.segments import Segment
 from raydec.errors import AudioError
+from raydec.features.audio import Recording
 from raydec.files.remote import local_copy
-from raydec.inference.prediction import Predictions, Predictor, decode_for
+from raydec.inference.audio_inputs import Source
+from raydec.inference.pauses import SPEECH_FINDERS
+from raydec.inference.prediction import SILENT, Predictions, Predictor
+from raydec.inference.spectrograms import frames_of, in_samples, open_recording, windows_of
 from raydec.model.saved import SavedModel
 
-# Utterances whose frames are in memory together.
-_UTTERANCES_IN_MEMORY = 256
+# Frames that are in memory together, unless a single utterance has more.
+_BYTES_IN_MEMORY = 64 << 20
 PHASES = ("decode", "mel", "network")
 
 Spectrogram = tuple[dict[str, Any], Float[Tensor, "frame mel"] | None]
@@ -38,14 +42,19 @@ class RowOptions:
     """What rows are made of.
 
     Attributes:
-        window_s: predict windows of this many seconds instead of whole files. They follow each other without
-            overlap; a rest shorter than half a window joins the last one.
+        window_s: predict windows of this many seconds instead of whole files.
+        hop_s: seconds from the start of a window to that of the next; None means that they do not overlap. A
+            rest shorter than half a hop joins the last window.
+        segments: predict the stretches of speech between pauses instead of whole files, by one of
+            :data:`raydec.inference.pauses.SPEECH_FINDERS`.
         embeddings: add the column ``embedding``, float32 ``[d]``.
         distances: add the column ``cluster_distances``, float32 ``[cluster]``.
         clip: limit scores to this range.
     """
 
     window_s: float | None = None
+    hop_s: float | None = None
+    segments: str | None = None
     embeddings: bool = False
     distances: bool = False
     clip: tuple[float, float] | None = None
@@ -75,7 +84,7 @@ class CpuClock:
 
 
 def result_schema(predictor: Predictor, options: RowOptions = WHOLE_FILES) -> pa.Schema:
-    """Columns of rows: file, start, end, one per attribute, classes, cluster, those asked for, error.
+    """Columns of rows: file, start, end, attributes, classes, cluster, those asked for, warning, error.
 
     A group of classes has a column of its name for the most probable class, and one per class for its
     probability.
@@ -94,12 +103,12 @@ def result_schema(predictor: Predictor, options: RowOptions = WHOLE_FILES) -> pa
         columns.append(("embedding", pa.list_(pa.float32(), predictor.embedding_dim)))
     if options.distances:
         columns.append(("cluster_distances", pa.list_(pa.float32(), predictor.num_centroids or 0)))
-    return pa.schema([*columns, ("error", pa.string())])
+    return pa.schema([*columns, ("warning", pa.string()), ("error", pa.string())])
 
 
 def predict_files(
     predictor: Predictor,
-    files: Sequence[str],
+    files: Sequence[Source | str],
     options: RowOptions = WHOLE_FILES,
     clock: CpuClock | None = None,
 ) -> pa.Table:
@@ -107,26 +116,26 @@ def predict_files(
 
     Args:
         predictor: a loaded model.
-        files: audio files or URIs of such.
+        files: audio files, or segments of such.
         options: what rows are made of.
         clock: counts the CPU time.
 
     Returns:
-        One row per file or window, in order; ``start`` and ``end`` in seconds. What cannot be predicted is
-        a row with the reason in ``error``.
+        One row per file, segment or window, in order; ``start`` and ``end`` in seconds, to the millisecond.
+        What cannot be predicted is a row with the reason in ``error``; what is odd about a recording is in
+        ``warning``.
     """
     clock = clock or CpuClock()
-    spectrograms = read_spectrograms(predictor.saved, files, options.window_s, clock)
+    spectrograms = read_spectrograms(predictor.saved, files, options, clock)
     return score_spectrograms(predictor, spectrograms, options, clock)
 
 
 def score_spectrograms(
     predictor: Predictor, spectrograms: Iterable[Spectrogram], options: RowOptions, clock: CpuClock
 ) -> pa.Table:
-    """Rows with scores, in order; no more than some hundred spectrograms are taken at a time."""
+    """Rows with scores, in order; no more spectrograms are taken at a time than memory should hold."""
     rows: list[dict[str, Any]] = []
-    waiting = iter(spectrograms)
-    while block := list(itertools.islice(waiting, _UTTERANCES_IN_MEMORY)):
+    for block in _blocks(spectrograms):
         readable = [(row, frames) for row, frames in block if frames is not None]
         with clock.phase("network"):
             result = predictor.predict_frames(
@@ -136,6 +145,19 @@ def score_spectrograms(
             row.update(_scores(predictor, result, i, options))
         rows += [row for row, _ in block]
     return pa.Table.from_pylist(rows, schema=result_schema(predictor, options))
+
+
+def _blocks(spectrograms: Iterable[Spectrogram]) -> Iterator[list[Spectrogram]]:
+    block: list[Spectrogram] = []
+    num_bytes = 0
+    for row, frames in spectrograms:
+        block.append((row, frames))
+        num_bytes += 0 if frames is None else frames.nbytes
+        if num_bytes >= _BYTES_IN_MEMORY:
+            yield block
+            block, num_bytes = [], 0
+    if block:
+        yield block
 
 
 def _scores(predictor: Predictor, result: Predictions, i: int, options: RowOptions) -> dict[str, Any]:
@@ -152,42 +174,98 @@ def _scores(predictor: Predictor, result: Predictions, i: int, options: RowOptio
 
 
 def read_spectrograms(
-    saved: SavedModel, files: Iterable[str], window_s: float | None, clock: CpuClock, folder: str = ""
+    saved: SavedModel,
+    sources: Iterable[Source | str],
+    options: RowOptions,
+    clock: CpuClock,
+    folder: str = "",
 ) -> Iterator[Spectrogram]:
     """Decode files and compute their spectrograms, one after the other, for a model.
 
     Args:
         saved: its features and resampler decide; its networks are not used.
-        files: audio files or URIs of such.
-        window_s: see :class:`RowOptions`.
+        sources: audio files, or segments of such.
+        options: what rows are made of.
         clock: counts the CPU time.
         folder: what relative names are relative to; default: this process's working directory.
     """
-    rate = saved.front_end.sample_rate
-    for file in files:
-        name = printable(file)
+    for source in map(Source.of, sources):
         try:
-            with clock.phase("decode"), local_copy(file, folder) as path:
-                waveform = decode_for(saved, path)
-        except AudioError as error:
-            yield {"file": name, "error": error.reason}, None
-            continue
-        window = len(waveform) if window_s is None else max(1, round(window_s * rate))
-        for start, stop in window_bounds(len(waveform), window):
-            row: dict[str, Any] = {"file": name, "start": start / rate, "end": stop / rate}
-            samples = waveform[start:stop]
-            if not samples.any():
-                yield row | {"error": "silent: every sample is zero"}, None
-                continue
-            with clock.phase("mel"):
-                frames = saved.front_end.frames(samples)
-            yield row, frames
+            with local_copy(source.file, folder) as path:
+                for segment in source.segments:
+                    yield from _read_segment(saved, source.file, path, segment, options, clock)
+        except AudioError as error:  # it could not be fetched
+            yield {"file": printable(source.file), "error": error.reason}, None
 
 
-def window_bounds(num_samples: int, window: int) -> list[tuple[int, int]]:
-    """First and one past the last sample of each window; see :class:`RowOptions`."""
-    num_windows = max(1, num_samples // window + (num_samples % window * 2 >= window))
-    return list(itertools.pairwise([*range(0, num_windows * window, window), num_samples]))
+def _read_segment(
+    saved: SavedModel, file: str, path: str, segment: Segment, options: RowOptions, clock: CpuClock
+) -> Iterator[Spectrogram]:
+    row: dict[str, Any] = {"file": printable(file)}
+    try:
+        with clock.phase("decode"):
+            recording = open_recording(saved, path, segment)
+        parts = [segment]
+        if options.segments is not None:
+            with clock.phase("decode"):
+                parts = [
+                    Segment(segment.start_s + start_s, segment.start_s + end_s)
+                    for start_s, end_s in SPEECH_FINDERS[options.segments](recording)
+                ]
+        for part in parts:
+            if part != segment:
+                with clock.phase("decode"):
+                    recording = open_recording(saved, path, part)
+            yield from _spectrograms(saved, recording, part.start_s, row, options, clock)
+        if not parts:
+            yield row | _times(segment.start_s, segment.end_s) | {"error": "holds no speech"}, None
+    except AudioError as error:
+        times = {} if segment.is_whole else _times(segment.start_s, segment.end_s)
+        yield row | times | {"error": error.reason}, None
+
+
+def _spectrograms(
+    saved: SavedModel,
+    recording: Recording,
+    start_s: float,
+    row: dict[str, Any],
+    options: RowOptions,
+    clock: CpuClock,
+) -> Iterator[Spectrogram]:
+    """Of a recording that begins at ``start_s`` in its file."""
+    rate = saved.front_end.sample_rate
+    row = row | {
+        "warning": "; ".join((*recording.warnings, *recording.levels.warnings(saved.front_end.remove_dc)))
+        or None
+    }
+    if options.window_s is None:
+        with clock.phase("mel"):
+            frames = frames_of(saved, recording)
+        yield row | _times(start_s, start_s + recording.levels.num_samples / rate), frames
+        return
+    windows = windows_of(recording.blocks(), *in_samples(saved, options.window_s, options.hop_s))
+    while True:
+        with clock.phase("decode"):
+            place, samples = next(windows, (0, None))
+        if samples is None:
+            return
+        times = _times(start_s + place / rate, start_s + (place + len(samples)) / rate)
+        problem, content = window_content(saved, samples, clock)
+        yield row | times | problem, content
+
+
+def window_content(
+    saved: SavedModel, samples: Float32[np.ndarray, " sample"], clock: CpuClock
+) -> tuple[dict[str, Any], Float[Tensor, "frame mel"] | None]:
+    """The frames of a window, or the error of one without sound. Its level is that of its own peak."""
+    if not samples.any():
+        return {"error": SILENT}, None
+    with clock.phase("mel"):
+        return {}, saved.front_end.frames(samples)
+
+
+def _times(start_s: float, end_s: float | None) -> dict[str, float | None]:
+    return {"start": round(start_s, 3), "end": None if end_s is None else round(end_s, 3)}
 
 
 _FRAMES_SCHEMA = pa.schema(
@@ -195,6 +273,7 @@ _FRAMES_SCHEMA = pa.schema(
         ("file", pa.string()),
         ("start", pa.float64()),
         ("end", pa.float64()),
+        ("warning", pa.string()),
         ("error", pa.string()),
         ("frames", pa.large_binary()),
     ]
@@ -207,18 +286,18 @@ class Reader:
 
     Attributes:
         saved: a model without its networks.
-        window_s: see :class:`RowOptions`.
+        options: what rows are made of.
         folder: what relative names are relative to.
     """
 
     saved: SavedModel
-    window_s: float | None
+    options: RowOptions
     folder: str
 
-    def __call__(self, files: Sequence[str]) -> bytes:
+    def __call__(self, files: Sequence[Source | str]) -> bytes:
         """Spectrograms and the CPU time that they took."""
         clock = CpuClock()
-        spectrograms = list(read_spectrograms(self.saved, files, self.window_s, clock, self.folder))
+        spectrograms = list(read_spectrograms(self.saved, files, self.options, clock, self.folder))
         return pack_spectrograms(spectrograms, clock)
 
 

@@ -1,0 +1,120 @@
+"""From recordings to what the network sees, in blocks: memory does not grow with a recording's length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Num
+from torch import Tensor
+
+from raydec.corpus.segments import WHOLE, Segment
+from raydec.features.audio import Recording, ResamplerFactory, StreamMixer, measure_audio, soxr_resampler
+from raydec.features.chunking import chunk_starts
+from raydec.features.kaiser import KaiserResampler
+from raydec.features.mel_front_end import MelFrontEnd
+from raydec.model.saved import SavedModel
+
+# Of longer recordings only the frames that lie in a chunk are kept.
+_LONG_S = 120.0
+
+Block = Float32[np.ndarray, "_"]
+
+
+def open_recording(saved: SavedModel, path: str, segment: Segment = WHOLE) -> Recording:
+    """Read a recording once at a model's rate, by its resampler.
+
+    Raises:
+        AudioError: see :func:`raydec.features.audio.measure_audio`.
+    """
+    return measure_audio(path, saved.front_end.sample_rate, segment, resampler=_resampler(saved))
+
+
+def _resampler(saved: SavedModel) -> ResamplerFactory:
+    return KaiserResampler if saved.resampler == "kaiser" else soxr_resampler
+
+
+def frames_of(saved: SavedModel, recording: Recording) -> Float32[Tensor, "frame width"]:
+    """The frames of a recording that a model predicts as one utterance.
+
+    Of a long recording, those that lie in a chunk, one chunk after the other: cut into chunks again, they are
+    the same chunks, and the chunks of an hour are 11 s of it.
+    """
+    form, front_end = saved.chunks, saved.front_end
+    num_samples = recording.levels.num_samples
+    is_long = num_samples > _LONG_S * front_end.sample_rate
+    if not (is_long and isinstance(front_end, MelFrontEnd)):
+        return torch.cat(list(front_end.blocks(recording)))
+    num_frames = 1 + num_samples // front_end.hop_length
+    starts = chunk_starts(num_frames, form.num_chunks, form.chunk_frames)
+    chunks = torch.zeros(form.num_chunks, form.chunk_frames, front_end.width)
+    place = 0
+    for block in front_end.blocks(recording):
+        for start, chunk in zip(starts.tolist(), chunks, strict=True):
+            low, high = max(start, place), min(start + form.chunk_frames, place + len(block))
+            if low < high:
+                chunk[low - start : high - start] = block[low - place : high - place]
+        place += len(block)
+    return chunks.flatten(0, 1)
+
+
+def window_bounds(num_samples: int, window: int, hop: int | None = None) -> list[tuple[int, int]]:
+    """First and one past the last sample of each window.
+
+    Windows begin every ``hop`` samples; without ``hop`` they follow each other. A rest shorter than half a
+    hop joins the last window; a longer one becomes the end of one more.
+    """
+    hop = hop or window
+    num_windows = 1 + max(num_samples - window, 0) // hop
+    rest = num_samples - ((num_windows - 1) * hop + window)
+    num_windows += rest * 2 >= hop
+    begins = range(0, num_windows * hop, hop)
+    return [(begin, begin + window) for begin in begins[:-1]] + [(begins[-1], num_samples)]
+
+
+def stream_windows(
+    saved: SavedModel,
+    blocks: Iterable[Num[np.ndarray, "_"] | Num[np.ndarray, "_ _"]],
+    sample_rate: int,
+    window_s: float,
+    hop_s: float | None,
+) -> Iterator[tuple[int, Block]]:
+    """Windows of a stream at a model's rate, in one channel; see :func:`windows_of`.
+
+    Raises:
+        AudioError: samples of which nothing can be made.
+    """
+    mixer = StreamMixer(sample_rate, saved.front_end.sample_rate, _resampler(saved))
+    window, hop = in_samples(saved, window_s, hop_s)
+    for place, samples in windows_of(mixer.resampled(blocks), window, hop):
+        yield place, mixer.mixed(samples)
+
+
+def in_samples(saved: SavedModel, window_s: float, hop_s: float | None) -> tuple[int, int]:
+    """A window and its hop in samples of a model's rate."""
+    rate = saved.front_end.sample_rate
+    window = max(1, round(window_s * rate))
+    return window, window if hop_s is None else max(1, round(hop_s * rate))
+
+
+def windows_of(blocks: Iterable[np.ndarray], window: int, hop: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Windows of samples that come in blocks: the place of each one's first sample, and its samples.
+
+    They are those of :func:`window_bounds`. A window comes as soon as it is certain not to be the last one:
+    half a hop after its end.
+    """
+    parts: list[np.ndarray] = []
+    num_held = begin = 0
+    for block in blocks:
+        parts.append(block)
+        num_held += len(block)
+        if (num_held - window) * 2 < hop:
+            continue
+        held, num_given = np.concatenate(parts), 0
+        while (num_held - window) * 2 >= hop:
+            yield begin, held[num_given : num_given + window]
+            num_given, num_held, begin = num_given + hop, num_held - hop, begin + hop
+        parts = [held[num_given:].copy()]
+    if num_held:
+        yield begin, np.concatenate(parts)
