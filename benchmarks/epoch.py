@@ -66,7 +66,7 @@ def make_demo_store(work: Path, num_train: int, num_unlabeled: int) -> Path:
     """A feature store of the synthetic demo corpus, of the asked size."""
     from raydec.corpus.demo import write_demo_corpus
     from raydec.corpus.readers import read_corpus
-    from raydec.prepare import prepare_store
+    from raydec.preparation import prepare_store
 
     store = work / f"store-{num_train}-{num_unlabeled}"
     corpus = write_demo_corpus(

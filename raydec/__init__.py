@@ -13,6 +13,7 @@ from raydec.version import __version__
 
 if TYPE_CHECKING:
     from raydec.api import predict as predict
+    from raydec.api import prepare as prepare
     from raydec.api import report as report
     from raydec.api import search as search
     from raydec.api import train as train
@@ -25,6 +26,7 @@ _HOMES = {
     "evaluate": "raydec.evaluation.scoring",
     "load": "raydec.inference.prediction",
     "predict": "raydec.api",
+    "prepare": "raydec.api",
     "report": "raydec.api",
     "search": "raydec.api",
     "train": "raydec.api",

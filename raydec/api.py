@@ -20,6 +20,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from raydec.config import Config, load_config
 
 if TYPE_CHECKING:
+    from raydec.corpus.readers import Format
+    from raydec.corpus.table import Corpus
+    from raydec.features.front_end import FrontEnd
+    from raydec.features.store_writer import StoreSummary
     from raydec.inference.prediction_output import PredictionCounts
     from raydec.runs.run_folder import RunResult
     from raydec.search.events import SearchEvents
@@ -30,6 +34,79 @@ Settings = Config | Mapping[str, Any] | str | Path | None
 """A config, a mapping from keys to values, or the path of a YAML file."""
 
 C = TypeVar("C", bound=Config)
+
+
+def prepare(
+    corpus: str | Path,
+    store: str | Path,
+    *,
+    labels: str | Path | None = None,
+    audio: str | Path | None = None,
+    unlabeled: Sequence[str | Path] = (),
+    format: Format = "auto",
+    label_range: tuple[float, float] = (1, 7),
+    remove_dc: bool = False,
+    encoder: str | None = None,
+    layers: str = "last",
+    frames: bool = False,
+    front_end: FrontEnd | None = None,
+    num_workers: int | None = None,
+    address: str | None = None,
+    restart: bool = False,
+    on_corpus: Callable[[Corpus], None] = lambda corpus: None,
+) -> StoreSummary:
+    """Turn a corpus into a feature store, or resume an interrupted attempt.
+
+    Args:
+        corpus: folder of the corpus.
+        store: folder of the feature store.
+        labels: label file; None: found by the format.
+        audio: audio folder; None: found by the format.
+        unlabeled: folders of further speech, used without labels.
+        format: layout of the corpus, or the name of a registered reader.
+        label_range: range of valid labels; rows outside it are skipped.
+        remove_dc: subtract each utterance's mean.
+        encoder: a pretrained encoder to store the features of, a folder or ``hf:owner/name[@revision]``.
+        layers: hidden layers of the encoder.
+        frames: store whole hidden states of the encoder.
+        front_end: computes the features, in place of what the arguments above choose.
+        num_workers: Ray tasks at a time; 0: this process without Ray; None: decided by the size.
+        address: Ray cluster to join; None: ``RAY_ADDRESS``, else this machine.
+        restart: discard an earlier store.
+        on_corpus: is called with the corpus once it is read.
+
+    Returns:
+        What is in the store, and what was skipped and why.
+
+    Raises:
+        UserError: the corpus or a file cannot be used, the folder holds something else, or the disk is full.
+    """
+    from raydec.corpus.readers import read_corpus
+    from raydec.preparation import prepare_store
+
+    front_end = front_end or _front_end(encoder, layers, frames, remove_dc)
+    read = read_corpus(
+        Path(corpus),
+        labels=None if labels is None else Path(labels),
+        audio=None if audio is None else Path(audio),
+        unlabeled=[Path(folder) for folder in unlabeled],
+        format=format,
+        label_range=label_range,
+    )
+    on_corpus(read)
+    return prepare_store(
+        read, Path(store), num_workers=num_workers, address=address, restart=restart, front_end=front_end
+    )
+
+
+def _front_end(encoder: str | None, layers: str, frames: bool, remove_dc: bool) -> FrontEnd:
+    if encoder is None:
+        from raydec.features.mel_front_end import MelFrontEnd
+
+        return MelFrontEnd(remove_dc=remove_dc)
+    from raydec.features.encoder_front_end import encoder_front_end
+
+    return encoder_front_end(encoder, layers, pooled=not frames)
 
 
 def train(

@@ -16,7 +16,7 @@ def demo_store(output_dir: Path) -> Path:
     Returns:
         The feature store's folder.
     """
-    from raydec.prepare import prepare_store
+    from raydec.preparation import prepare_store
 
     note(
         "data.store is not set: training on the synthetic demo corpus, whose scores say nothing about human "

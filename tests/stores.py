@@ -6,7 +6,7 @@ from pathlib import Path
 
 from raydec.corpus.demo import write_demo_corpus
 from raydec.corpus.readers import read_corpus
-from raydec.prepare import prepare_store
+from raydec.preparation import prepare_store
 
 # Small enough for seconds per epoch; the published depth, so that batch norm is shared seven times a step.
 SMALL_NETWORK = (

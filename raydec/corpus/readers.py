@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Literal
 
@@ -15,8 +16,9 @@ from raydec.corpus.rows import Reading, unlabeled_record
 from raydec.corpus.table import Corpus, Skipped, table_warnings, validate_table
 from raydec.errors import UserError
 
-Format = Literal["auto", "msp-podcast", "manifest", "folder"]
-_Reader = Callable[[Path, Path | None, Path | None, tuple[float, float]], Reading]
+Format = Literal["auto", "msp-podcast", "manifest", "folder"] | str
+"""A built-in layout, or the name of a reader that :func:`register_reader` was given."""
+Reader = Callable[[Path, Path | None, Path | None, tuple[float, float]], Reading]
 _NO_ROW = "no label row; pass its folder with --unlabeled to use it unlabeled"
 
 
@@ -56,17 +58,43 @@ def read_corpus(
     was_detected = format == "auto"
     if format == "auto":
         format, labels = _detect(corpus_dir, labels, audio)
-    readers: dict[str, _Reader] = {
-        "msp-podcast": read_msp_podcast,
-        "manifest": read_manifest,
-        "folder": _read_folder,
-    }
-    reading = readers[format](corpus_dir, labels, audio, (low, high))
+    reading = _reader(format)(corpus_dir, labels, audio, (low, high))
     if was_detected and format == "folder" and (unread := unread_tables(corpus_dir)):
         reading.warnings.insert(0, f"NO LABELS WERE READ, although there are tables: {'; '.join(unread)}")
     for pool in unlabeled:
         _add_pool(reading, pool)
     return replace(_finish(reading, corpus_dir, format), label_range=(low, high))
+
+
+def register_reader(name: str) -> Callable[[Reader], Reader]:
+    """Decorator: let ``format=NAME`` read a corpus by a function of yours.
+
+    Args:
+        name: of the layout; one that exists is replaced.
+
+    Returns:
+        A decorator for a function that takes the corpus folder, the label file and the audio folder (None
+        where not given) and the range of valid labels, and returns a :class:`raydec.corpus.rows.Reading`.
+    """
+
+    def register(read: Reader) -> Reader:
+        _registered[name] = read
+        return read
+
+    return register
+
+
+def _reader(name: str) -> Reader:
+    if name not in _registered:
+        for entry in entry_points(group=ENTRY_POINTS, name=name):
+            _registered[name] = entry.load()
+    if name not in _registered:
+        known = ", ".join(sorted(_registered))
+        raise UserError(
+            f"there is no corpus format {name!r}; known are {known}; import the module that registers it, or "
+            f"install the package that has it as an entry point of {ENTRY_POINTS}"
+        )
+    return _registered[name]
 
 
 def _check_arguments(
@@ -167,3 +195,11 @@ def _finish(reading: Reading, corpus_dir: Path, format: Format) -> Corpus:
         format=format,
         synthetic=is_demo_corpus(corpus_dir),
     )
+
+
+ENTRY_POINTS = "raydec.readers"
+_registered: dict[str, Reader] = {
+    "msp-podcast": read_msp_podcast,
+    "manifest": read_manifest,
+    "folder": _read_folder,
+}

@@ -19,7 +19,8 @@ import raydec.features.shards as shards
 from raydec.console.terminal import run_entry_point
 from raydec.features.mel_front_end import MelFrontEnd
 from raydec.features.store import FeatureStore
-from raydec.prepare import main, prepare_store
+from raydec.preparation import prepare_store
+from raydec.prepare import main
 
 RATE = 16_000
 HEADER = ("FileName", "EmoClass", "EmoAct", "EmoVal", "EmoDom", "SpkrID", "Gender", "Split_Set")

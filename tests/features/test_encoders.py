@@ -17,7 +17,7 @@ from raydec.features.encoder_front_end import EncoderFrontEnd, encoder_front_end
 from raydec.features.encoder_network import load_encoder
 from raydec.features.front_end import FrontEnd
 from raydec.features.store import FeatureStore
-from raydec.prepare import prepare_store
+from raydec.preparation import prepare_store
 
 FAMILIES = ("hubert", "wav2vec2", "wavlm", "whisper")
 

@@ -21,7 +21,7 @@ from raydec.features.store import FeatureStore
 from raydec.inference.prediction import load
 from raydec.model.directory import load_model
 from raydec.model.encoder_head import EncoderHead
-from raydec.prepare import prepare_store
+from raydec.preparation import prepare_store
 
 SETTINGS = (
     "data.attributes=[arousal]",

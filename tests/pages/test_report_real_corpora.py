@@ -13,7 +13,7 @@ from test_report_browser import SCREENSHOTS_VARIABLE
 from raydec.corpus.readers import read_corpus
 from raydec.pages.analysis import analyse
 from raydec.pages.run_report import write_report
-from raydec.prepare import prepare_store
+from raydec.preparation import prepare_store
 
 pytestmark = [pytest.mark.browser, pytest.mark.speech, pytest.mark.slow]
 

@@ -17,7 +17,7 @@ import pytest
 from corpus_support import many, write_corpus
 
 from raydec.errors import UserError
-from raydec.prepare import prepare_store
+from raydec.preparation import prepare_store
 from raydec.ray_runtime.prepare import _kept_interrupts, run_shards
 from raydec.ray_runtime.session import start_ray
 
