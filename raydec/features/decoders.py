@@ -20,6 +20,7 @@ from raydec.corpus.segments import Segment
 from raydec.errors import AudioError
 from raydec.features.containers import find_samples, ogg_end_missing, with_length
 from raydec.features.file_kinds import FileKind, ffmpeg_is_installed, file_kind
+from raydec.features.mpeg_noise import MpegNoise, is_mpeg_audio
 
 BLOCK_FRAMES, FINE_BLOCK_FRAMES = 1 << 14, 1 << 8
 # libsndfile gives a huge length if the header has none.
@@ -28,6 +29,7 @@ _OPEN_LENGTH = 1 << 62
 _LOSSY = ("MP3", "OPUS")
 # No warning for headers that are wrong by a few bytes, and for MP3 lengths, which are estimates.
 _WHOLE = 0.99
+_DAMAGED_MPEG = "its MP3 data are damaged in places; the decoder repaired or skipped them"
 _NO_LENGTH = "its header gives no length: the recorder never finished it; it was read to the end"
 
 Block = Float32[np.ndarray, "_ channel"]
@@ -68,9 +70,11 @@ def open_decoder(name: str, segment: Segment, block_frames: int = BLOCK_FRAMES) 
     """
     with _opened(name) as file:
         kind, why_not = None, ""
+        noise = MpegNoise(is_mpeg_audio(file))
         try:
             patched = with_length(file)
-            sound = soundfile.SoundFile(patched or name)
+            with noise.silenced():
+                sound = soundfile.SoundFile(patched or name)
         except soundfile.LibsndfileError as error:
             kind = file_kind(name)
             why_not = _why_not(kind, error)
@@ -83,7 +87,10 @@ def open_decoder(name: str, segment: Segment, block_frames: int = BLOCK_FRAMES) 
                 yield decoder
             return
         with sound:
-            yield _SoundFileDecoder(sound, file, segment, block_frames, is_patched=patched is not None)
+            decoder = _SoundFileDecoder(
+                sound, file, segment, block_frames, noise, is_patched=patched is not None
+            )
+            yield decoder
 
 
 @contextmanager
@@ -118,9 +125,11 @@ class _SoundFileDecoder:
         file: BinaryIO,
         segment: Segment,
         block_frames: int,
+        noise: MpegNoise,
         *,
         is_patched: bool,
     ) -> None:
+        self._noise = noise
         self.rate: int = sound.samplerate
         self.failure: str | None = None
         self._sound, self._file, self._segment = sound, file, segment
@@ -135,7 +144,8 @@ class _SoundFileDecoder:
             left = None if end is None else end - first
             while left is None or left > 0:
                 wanted = self._block_frames if left is None else min(left, self._block_frames)
-                block = self._sound.read(wanted, dtype="float32", always_2d=True)
+                with self._noise.silenced():
+                    block = self._sound.read(wanted, dtype="float32", always_2d=True)
                 if not len(block):
                     return
                 left = None if left is None else left - len(block)
@@ -156,7 +166,7 @@ class _SoundFileDecoder:
             return f"cut short: {share:.0%} of the promised samples are there"
         if ogg_end_missing(self._file):
             return "cut short: the end of its Ogg stream is missing"
-        return self.failure
+        return self.failure or (_DAMAGED_MPEG if self._noise.was_heard else None)
 
     def _skip_to(self, first: int) -> None:
         if not first:
@@ -169,8 +179,9 @@ class _SoundFileDecoder:
             left = run_up
         else:
             left = first
-        while left and (skipped := len(self._sound.read(min(left, self._block_frames)))):
-            left -= skipped
+        with self._noise.silenced():
+            while left and (skipped := len(self._sound.read(min(left, self._block_frames)))):
+                left -= skipped
 
 
 @contextmanager
