@@ -43,7 +43,7 @@ def build_network(
 
 
 def _build_trunk(model: ModelConfig, front_end: FrontEnd, form: ChunkFormat) -> Trunk:
-    if model.temporal == "triplet":
+    if model.temporal == "triplet" and model.kind == "deepemocluster":
         # The triplet loss compares the input of the branches, so there is no dropout before it.
         model = model.model_copy(update={"dropout": 0.0})
     module, _, function = front_end.trunk.partition(":")

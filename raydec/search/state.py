@@ -181,7 +181,7 @@ def _outcome(study: Study, entry: Entry, seed: int, fold: str | None, run: str) 
             outcome,
             ccc=summary["ccc"],
             classes=summary.get("classes"),
-            test_splits=tuple(summary["splits"]["test"]),
+            test_splits=tuple(summary.get("splits", {}).get("test", summary["ccc"])),
         )
     if state == "failed":
         outcome = replace(outcome, problem=entry.problem)

@@ -298,7 +298,7 @@ def test_splits_default_to_labeled_tests_then_validation(store: FeatureStore) ->
     with pytest.raises(UserError, match=r"no split 'test3'; its splits are train, validation, test1, test2"):
         choose_splits(store, Outputs(("arousal",)), ["test3"])
     with pytest.raises(
-        UserError, match=r"'test2' of .* \(valence\); labeled .*train \(arousal, valence\), .*"
+        UserError, match=r"'test2' of .* \(valence\); labeled .*train \(arousal, valence, emotion\), .*"
     ):
         choose_splits(store, Outputs(("valence",)), ["test2"])
     with pytest.raises(UserError, match=r"'unlabeled' of .* has no labels"):

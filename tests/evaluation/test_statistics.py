@@ -12,6 +12,7 @@ from raydec.evaluation.statistics import (
 from raydec.learning import randomness
 from raydec.learning.ccc import concordance
 from raydec.learning.dependency import cluster_dependency, emotion_information
+from raydec.learning.resampling import resampling_units
 
 
 def scores(n: int = 300, noise: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -44,7 +45,7 @@ def test_every_resample_of_speakers_is_scored_as_its_rows_would_be() -> None:
     y[::7] = np.nan
     speakers = [None if i % 10 == 0 else f"s{i % 4}" for i in range(60)]
     labeled = ~np.isnan(y)
-    units, unit = statistics._units(speakers, labeled)
+    units, unit = resampling_units(speakers, labeled)
     assert unit == "speaker"
     num_unknown = sum(speakers[i] is None for i in np.flatnonzero(labeled))
     assert units.max() + 1 == 4 + num_unknown

@@ -33,6 +33,7 @@ def arguments(store: Path, folder: Path, *overrides: str) -> list[str]:
         f"data.store={store}",
         "name=wild",
         "training.epochs=2",
+        "training.schedule=two_stage",
         *overrides,
     ]
 

@@ -35,8 +35,8 @@ def test_a_function_of_yours_finds_the_centroids(tmp_path: Path) -> None:
             "output_dir": str(tmp_path),
             "data": {"store": str(make_tiny_store(tmp_path)), "attributes": ["arousal"]},
             "model": {"channels": [2] * 7, "embedding_dim": 8},
-            "training": {"epochs": 1, "batch_utterances": 8, "recipe": "modern"},
-            "clustering": {"num_clusters": 3},
+            "training": {"epochs": 1, "batch_utterances": 8, "recipe": "modern", "schedule": "two_stage"},
+            "clustering": {"num_clusters": 3, "label_weight": 0.0},
             "ray": {"num_workers": 0},
         }
     )

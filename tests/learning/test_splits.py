@@ -140,6 +140,7 @@ def test_several_validation_splits_choose_as_one(folds: FeatureStore, tmp_path: 
         f"output_dir={tmp_path}",
         "data.train_split=[fold0,fold1]",
         "data.validation_split=[fold2,fold3]",
+        "training.calibration=none",
     )
     result = train_run(resolve(settings(folds, *overrides)))
     assert list(result.summary["ccc"]) == ["fold2+fold3"]

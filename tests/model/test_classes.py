@@ -104,7 +104,7 @@ def test_rows_have_the_class_and_all_probabilities_and_only_attributes_are_clipp
     (row,) = predict_files(predictor, [str(tmp_path / "a.wav")], RowOptions(clip=(10.0, 11.0))).to_pylist()
     assert list(row) == [
         *("file", "start", "end", "arousal"),
-        *("emotion", "emotion_A", "emotion_H", "emotion_N", "cluster", "error"),
+        *("emotion", "emotion_A", "emotion_H", "emotion_N", "cluster", "warning", "error"),
     ]
     wanted = by_hand(saved)
     assert row["arousal"] == np.clip(wanted[0], 10, 11)

@@ -170,7 +170,8 @@ def test_strings_from_data_are_shown_and_never_run(analysis: Analysis) -> None:
         assert len(list(elements.named(tag))) == len(list(plain.named(tag)))
     assert not any("onerror" in attributes for _, attributes, _ in elements.found)
     assert any(HOSTILE in body for _, body in elements.named("pre"))
-    assert any(cell == f"{HOSTILE}0" for _, cell in elements.named("td"))
+    cells = [cell for _, cell in elements.named("td") if cell.startswith(HOSTILE)]
+    assert any(cell.removeprefix(HOSTILE).isdigit() for cell in cells)
     for document in specifications(text).values():
         assert "<script" not in json.dumps(document)
     assert "&lt;script&gt;" in specifications(text)["cluster-map"]["map"]["hover"][0]
@@ -193,9 +194,11 @@ def test_intervals_and_dependencies_are_those_of_evaluate(analysis: Analysis, ru
 
 def test_the_recorded_ccc_is_reproduced_and_a_difference_is_said(analysis: Analysis) -> None:
     for split, estimates in analysis.estimates.items():
-        recorded = analysis.run.recorded_ccc(split)
-        assert recorded is not None
-        assert {name: e.ccc for name, e in estimates.items()} == pytest.approx(recorded, abs=1e-5)
+        recorded = analysis.run.recorded_scores(split)
+        assert recorded.keys() >= estimates.keys()
+        assert {name: e.ccc for name, e in estimates.items()} == pytest.approx(
+            {name: recorded[name] for name in estimates}, abs=1e-5
+        )
     assert not any("instead of" in notice for notice in notices(analysis))
     summary = json.loads(json.dumps(analysis.run.summary))
     summary["ccc"]["test"]["valence"] += 0.01

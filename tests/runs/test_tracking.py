@@ -140,7 +140,9 @@ def test_wandb_keeps_a_run_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_tensorboard_gets_maps_of_embeddings_and_hyperparameters(tmp_path: Path, store: Path) -> None:
-    run = make_tiny_run(tmp_path, store, overrides=["tracking.embedding_epochs=2"])
+    run = make_tiny_run(
+        tmp_path, store, overrides=["tracking.embedding_epochs=2", "training.schedule=two_stage"]
+    )
     # Epoch 2, and the last one.
     assert sorted(path.parent.name for path in run.glob("*/validation")) == ["00002", "00003"]
     rows = (run / "00003" / "validation" / "tensors.tsv").read_text().splitlines()

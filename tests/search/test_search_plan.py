@@ -140,7 +140,9 @@ def test_metrics_depend_on_what_is_trained() -> None:
     def known(**sections: Any) -> set[str]:
         return known_metrics(config_from_dict(sections))
 
-    assert {"valid/ccc_arousal", "cluster/nmi_previous", "train/loss_cluster_unlabeled"} <= known()
+    assert {"valid/ccc_arousal", "cluster/nmi_previous", "train/loss_cluster_unlabeled"} <= known(
+        training={"schedule": "two_stage"}
+    )
     assert "valid/ccc_arousal" not in known(data={"attributes": ["valence"]})
     assert not any(name.startswith("cluster/") for name in known(model={"kind": "regressor"}))
     assert "train/loss_divergence" in known(model={"kind": "vae"})
