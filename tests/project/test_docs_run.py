@@ -150,6 +150,10 @@ def test_python_of_the_documents_runs(
     monkeypatch.chdir(tmp_path / "newcomer")
     shutil.copy("recordings/a.wav", "recording.wav")
     for document in DOCUMENTS:
+        if document.name == "emotion-classes.md":
+            # Its model is made by its own commands.
+            for commands in (RUN[name] for name in RUN if name.startswith(document.name)):
+                run_block(commands, Path.cwd())
         for text in re.findall(r"```python\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL):
             exec(compile(text, document.name, "exec"), {})
 
