@@ -1,4 +1,4 @@
-"""How well classes are told apart, as JSON, Markdown and rows of a table."""
+"""Scores of classes as JSON, as Markdown, and as rows of a table."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from raydec.evaluation.result import ClassResult, Evaluation
 from raydec.learning.classification import Estimate
 
 CLASS_METHOD = """
-An utterance's class is the one of the largest mean probability over its chunks. Macro-F1 is the mean of the
-classes' F1, UAR (unweighted average recall) that of their recalls; classes without an utterance are left out.
+An utterance's class is the one with the largest mean probability over its chunks. Macro-F1 is the mean of the
+classes' F1, UAR (unweighted average recall) that of their recalls; classes without utterances are ignored.
 """
 
 
@@ -61,4 +61,4 @@ def confusion_section(group: str, result: ClassResult) -> str:
         )
     ]
     table = markdown_table([f"true {group}", *result.classes, "recall"], rows)
-    return f"### Confusion of {group}\n\nRows are true classes, columns what was predicted.\n\n{table}"
+    return f"### Confusion of {group}\n\nRows are true classes, columns predicted classes.\n\n{table}"

@@ -1,4 +1,4 @@
-"""How well a model tells classes apart on a split."""
+"""Scores a model's classes on a split."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def class_results(
     seed: int,
     num_resamples: int,
 ) -> dict[str, ClassResult]:
-    """Score each group of classes that the split has a label of.
+    """Score each group of classes for which the split has labels.
 
     Args:
-        outputs: what is predicted.
-        split: its name; with the seed it decides the resamples.
+        outputs: meaning of the predictions.
+        split: its name, which together with the seed determines the resamples.
         table: the utterances.
-        predictions: everything that is predicted of each.
-        speakers: who speaks; None: unknown.
+        predictions: all predictions for each utterance.
+        speakers: speaker of each utterance; None if unknown.
         seed: of the resamples.
         num_resamples: number of bootstrap samples.
     """

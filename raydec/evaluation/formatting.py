@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; cells lose line breaks."""
+    """A Markdown table; line breaks in cells become spaces."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
 
@@ -16,16 +16,16 @@ def _cell(text: str) -> str:
 
 
 def number(value: float) -> str:
-    """Four decimals, without the minus of what rounds to zero."""
+    """A number with four decimals; never ``-0.0000``."""
     return f"{round(value, 4) + 0.0:.4f}"
 
 
 def interval(low: float, high: float) -> str:
-    """Both ends of an interval."""
+    """Both ends of an interval as text."""
     return f"{number(low)} to {number(high)}"
 
 
 def p_value_text(p_value: float, num_resamples: int) -> str:
-    """A p-value; those as small as the number of resamples allows are written as a bound."""
+    """A p-value as text; the smallest that the number of resamples allows is written as a bound."""
     smallest = 2 / (num_resamples + 1)
     return f"≤ {smallest:.2g}" if p_value <= smallest else f"{p_value:.2g}"

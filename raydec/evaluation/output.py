@@ -1,6 +1,7 @@
-"""An evaluation as JSON for programs, Markdown for people, and rows of a table.
+"""An evaluation as JSON, as Markdown, and as rows of a table.
 
-The JSON document, ``schema_version`` 1 (a key may be added without a new version; none changes or goes)::
+The JSON document has ``schema_version`` 1; keys may be added without a new version, but none is changed or
+removed::
 
     {"schema_version": 1, "raydec_version": ...,
      "model":   {"path", "sha256", "run" (null: unknown), "attributes", "classes": {GROUP: [names]}},
@@ -25,9 +26,9 @@ The JSON document, ``schema_version`` 1 (a key may be added without a new versio
         "notes": [sentences]}}}
 
 SCORES is ``{ATTRIBUTE: {"num_utterances", "ccc" (null for fewer than two), "mean_error", "rmse"}}``. Errors
-are predictions less labels, in the scale of the labels. ESTIMATE is ``{"value", "low", "high"}``. ``f1`` is
-macro-F1, ``uar`` unweighted average recall, both over the classes that the split has. Utterances count if
-they have a label for something that the model predicts, and for an attribute if they have its label.
+are predictions minus labels, in the scale of the labels. ESTIMATE is ``{"value", "low", "high"}``. ``f1`` is
+macro-F1, ``uar`` unweighted average recall, both over the classes that the split has. Utterances are included
+if they have a label for any output of the model, and in the scores of an attribute if they have its label.
 """
 
 from __future__ import annotations
@@ -61,16 +62,16 @@ _METHOD = """\
 CCC is Lin's concordance correlation coefficient over the utterances of a split, with population moments. The
 95% interval is a percentile bootstrap over {unit}. η² is the share of the labels' variance that
 lies between the clusters of utterances (the most frequent cluster of an utterance's chunks), ε² the same
-corrected for what as many clusters reach by chance; p is a permutation test of no dependency, which permutes
-labels within each speaker where speakers are known. {num} resamples and permutations, seed {seed}.
+corrected for the share that as many clusters reach by chance; p is a permutation test of no dependency, which
+permutes labels within each speaker if speakers are known. {num} resamples and permutations, seed {seed}.
 """
 
 
 def check_output(path: Path) -> None:
-    """Refuse, before the work, a path that the result cannot or should not be written to.
+    """Check before the work that the result can be written to a path.
 
     Raises:
-        UserError: it does not end in ``.json``, or its Markdown sibling is a file of something else.
+        UserError: it does not end in ``.json``, or the Markdown file beside it is not an evaluation.
     """
     if path.suffix.lower() != ".json":
         raise UserError(f"--out {path}: it must end in .json; the Markdown file goes beside it")
@@ -82,11 +83,11 @@ def check_output(path: Path) -> None:
     except (OSError, ValueError):
         is_ours = False
     if not is_ours:
-        raise UserError(f"--out {path}: {sibling} exists and is no evaluation; choose another name")
+        raise UserError(f"--out {path}: {sibling} exists and is not an evaluation; choose another name")
 
 
 def write_evaluation(evaluation: Evaluation, path: Path) -> Path:
-    """Write the JSON file and its Markdown sibling; returns the sibling's path.
+    """Write the JSON file, and a Markdown file beside it; returns the path of the latter.
 
     Raises:
         UserError: see :func:`check_output`, or the folder cannot be written.
@@ -105,7 +106,7 @@ def write_evaluation(evaluation: Evaluation, path: Path) -> Path:
 
 
 def evaluation_document(evaluation: Evaluation) -> dict[str, Any]:
-    """The JSON document; see the module's description for its schema."""
+    """The JSON document; its schema is in the module's docstring."""
     return {
         "schema_version": SCHEMA_VERSION,
         "raydec_version": __version__,
@@ -127,7 +128,7 @@ def evaluation_document(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def evaluation_markdown(evaluation: Evaluation) -> str:
-    """The same for people."""
+    """The Markdown document."""
     subject = evaluation.model.run or evaluation.model.path
     corpus = f"{evaluation.corpus}, synthetic" if evaluation.synthetic else evaluation.corpus
     sections = [
@@ -141,7 +142,7 @@ def evaluation_markdown(evaluation: Evaluation) -> str:
         sections.append(markdown_table(*class_rows(evaluation)))
     if evaluation.against is not None:
         sections += [
-            f"## Against `{evaluation.against.path}`\n\nDifferences are this model's CCC less the other's; "
+            f"## Against `{evaluation.against.path}`\n\nDifferences are this model's CCC minus the other's; "
             "both are scored on the same resamples.",
             markdown_table(*comparison_rows(evaluation)),
         ]
@@ -243,7 +244,7 @@ def _group_document(group: Group) -> dict[str, Any]:
 
 
 def _range(group: Group) -> tuple[float, float | None]:
-    assert isinstance(group.key, tuple), f"{group.key!r} is no range of durations"
+    assert isinstance(group.key, tuple), f"{group.key!r} is not a range of durations"
     return group.key
 
 
@@ -253,7 +254,7 @@ def _split_sections(split: SplitResult) -> list[str]:
         f"speakers, {split.duration_s / 3600:.2f} h."
     ]
     if split.clusters_used is not None:
-        sections[0] += f" They lie in {split.clusters_used} clusters."
+        sections[0] += f" They are in {split.clusters_used} clusters."
     if split.emotion is not None:
         sections.append(
             f"Emotion class and cluster share {split.emotion.mutual_information_nats:.4f} nats "
@@ -285,7 +286,7 @@ def _group_table(kind: str, groups: Sequence[tuple[str, Group]], attributes: Seq
             row.append("–" if score is None or score.ccc is None else number(score.ccc))
             row.append("–" if score is None else f"{score.mean_error:+.2f} ± {score.rmse:.2f}")
         rows.append(row)
-    legend = "Errors are the mean of prediction less label ± the root mean square."
+    legend = "Errors are the mean of prediction minus label ± the root mean square."
     return f"{markdown_table(header, rows)}\n\n{legend}"
 
 

@@ -1,4 +1,4 @@
-"""The numbers of an evaluation, from the model as a whole down to one attribute of one speaker."""
+"""The results of an evaluation, from the whole model down to one attribute of one speaker."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from raydec.learning.dependency import Dependency, EmotionInformation
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """Which model was evaluated.
+    """Identity of the evaluated model.
 
     Attributes:
         path: as it was given.
-        sha256: of the files that decide its predictions.
-        run: the run it came from, if it says so.
-        attributes: what it predicts.
-        classes: and which classes it tells apart, by group.
+        sha256: of the files that determine its predictions.
+        run: name of its training run, if recorded.
+        attributes: the predicted attributes.
+        classes: the predicted classes, by group.
     """
 
     path: str
@@ -36,8 +36,8 @@ class Comparison:
     """Another model on the same utterances.
 
     Attributes:
-        ccc: the other model's.
-        difference: of the evaluated model less the other, with a paired test.
+        ccc: the other model's CCC.
+        difference: the evaluated model minus the other model, with a paired test.
     """
 
     ccc: float
@@ -50,10 +50,10 @@ class AttributeResult:
 
     Attributes:
         estimate: CCC and its interval.
-        mean_error: prediction less label, on average.
+        mean_error: mean of prediction minus label.
         rmse: root mean square error.
-        dependency: what the clusters say about the label; None for a model without clusters.
-        comparison: with another model; None where there is none that predicts this attribute.
+        dependency: dependency of the label on the clusters; None for a model without clusters.
+        comparison: with another model; None if there is none that predicts this attribute.
     """
 
     estimate: CccEstimate
@@ -81,9 +81,9 @@ class GroupScore:
     """One attribute on a group of utterances.
 
     Attributes:
-        num_utterances: labeled ones.
-        ccc: None for fewer than two utterances, which have no correlation.
-        mean_error: prediction less label, on average.
+        num_utterances: number of labeled utterances.
+        ccc: None for fewer than two utterances, for which it is undefined.
+        mean_error: mean of prediction minus label.
         rmse: root mean square error.
     """
 
@@ -98,9 +98,9 @@ class Group:
     """Utterances that share a speaker or a range of durations.
 
     Attributes:
-        key: the speaker (None: unknown), or the range's beginning and end in seconds (None: no end).
-        num_utterances: in the group.
-        scores: of each attribute that has a label in the group.
+        key: the speaker (None: unknown), or start and end of the range in seconds (None: no end).
+        num_utterances: number of utterances in the group.
+        scores: of each attribute with a label in the group.
     """
 
     key: str | tuple[float, float | None] | None
@@ -119,11 +119,11 @@ class SplitResult:
         duration_s: of all of them.
         attributes: results of each attribute that the model predicts and the split labels.
         classes: results of each group of classes that the model tells apart and the split labels.
-        clusters_used: clusters that have an utterance; None for a model without clusters.
-        emotion: what the clusters say about the emotion class; None without clusters or classes.
-        speakers: by name, utterances of unknown speakers last.
+        clusters_used: number of clusters with an utterance; None for a model without clusters.
+        emotion: mutual information of emotion class and cluster; None without clusters or classes.
+        speakers: by name, with unknown speakers last.
         durations: ranges that have utterances, from short to long.
-        notes: what to know when reading the numbers, one sentence each.
+        notes: remarks on the interpretation, one sentence each.
     """
 
     split: str
@@ -144,14 +144,14 @@ class Evaluation:
     """A model on splits of a store.
 
     Attributes:
-        model: the evaluated one.
-        against: the one it was compared with.
+        model: the evaluated model.
+        against: the model with which it was compared, if any.
         store: path of the feature store, as it was given.
-        corpus: what the store was made from.
-        synthetic: whether that corpus declares itself synthetic.
+        corpus: name of the store's corpus.
+        synthetic: whether the corpus is synthetic.
         seed: of resamples and permutations.
         num_resamples: number of bootstrap samples, and of permutations.
-        splits: in the order asked for.
+        splits: in the requested order.
     """
 
     model: ModelIdentity

@@ -1,4 +1,4 @@
-"""Which splits of a store a model can be scored on."""
+"""Chooses the splits of a store on which a model is scored."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from raydec.splits import canonical_split
 def choose_splits(
     store: FeatureStore, outputs: Outputs, names: Sequence[str] | None = None
 ) -> tuple[str, ...]:
-    """The splits to evaluate, canonical and without repetition.
+    """The splits to evaluate, canonical and without duplicates.
 
     Args:
         store: the feature store.
-        outputs: what is predicted.
+        outputs: the outputs of the model.
         names: in any spelling; default: every split named ``test*`` that has labels, else ``validation``.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How sure a score is, and whether two models differ."""
+"""Confidence intervals of CCC, and tests of the difference between two models."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class CccEstimate:
     Attributes:
         ccc: of all labeled utterances.
         low: lower end of the interval.
-        high: upper end.
-        unit: what was resampled, ``speaker`` or ``utterance``.
-        num_units: how many of them there are.
-        num_utterances: that have a label.
+        high: upper end of the interval.
+        unit: the resampled unit, ``speaker`` or ``utterance``.
+        num_units: number of units.
+        num_utterances: number of labeled utterances.
     """
 
     ccc: float
@@ -35,15 +35,15 @@ class CccEstimate:
 
 @dataclass(frozen=True)
 class CccDifference:
-    """The CCC of one model less that of another, on the same utterances.
+    """The CCC of one model minus that of another, on the same utterances.
 
     Attributes:
-        difference: first less second.
+        difference: first minus second.
         low: lower end of its confidence interval.
-        high: upper end.
-        p_value: two-sided, of no difference.
-        unit: what was resampled, ``speaker`` or ``utterance``.
-        num_units: how many of them there are.
+        high: upper end of its confidence interval.
+        p_value: two-sided, of the hypothesis of no difference.
+        unit: the resampled unit, ``speaker`` or ``utterance``.
+        num_units: number of units.
     """
 
     difference: float
@@ -65,13 +65,13 @@ def bootstrap_ccc(
 ) -> CccEstimate:
     """CCC over utterances with a percentile interval of the bootstrap over speakers.
 
-    What is drawn where speakers are unknown: see :func:`raydec.learning.resampling.resampling_units`.
+    For unknown speakers, see :func:`raydec.learning.resampling.resampling_units`.
 
     Args:
         prediction: one score per utterance.
-        target: NaN where unlabeled; such utterances are left out.
-        speakers: who speaks; None: unknown.
-        rng: where the randomness comes from.
+        target: NaN if unlabeled; such utterances are ignored.
+        speakers: speaker of each utterance; None if unknown.
+        rng: source of randomness.
         num_resamples: number of bootstrap samples.
         level: coverage of the interval.
     """
@@ -91,7 +91,7 @@ def bootstrap_mean_ccc(
 ) -> CccEstimate:
     """The mean CCC of one model trained with several seeds; the interval is over speakers, not over seeds.
 
-    Every resample of speakers scores all seeds. Arguments as for :func:`bootstrap_ccc`.
+    All seeds are scored on every resample of speakers. Arguments as for :func:`bootstrap_ccc`.
     """
     labeled = ~np.isnan(target)
     units, unit = resampling_units(speakers, labeled)
@@ -117,16 +117,16 @@ def compare_ccc(
 ) -> CccDifference:
     """Paired bootstrap of the difference of two models' CCC: both are scored on the same resamples.
 
-    The p-value is twice the smaller share of resamples on either side of no difference, but never less than
-    ``2 ** (1 - units)``, what a sign test could give: two speakers who agree are no proof, however often they
+    The p-value is twice the smaller share of resamples on either side of no difference, but at least
+    ``2 ** (1 - units)``, the minimum of a sign test: two speakers who agree prove nothing, however often they
     are drawn.
 
     Args:
         first: one model's scores.
-        second: the other's, of the same utterances.
-        target: NaN where unlabeled.
+        second: the other model's scores of the same utterances.
+        target: NaN if unlabeled.
         speakers: see :func:`bootstrap_ccc`.
-        rng: where the randomness comes from.
+        rng: source of randomness.
         num_resamples: number of bootstrap samples; the p-value is at least 2 / (num_resamples + 1).
         level: coverage of the interval.
     """
@@ -145,7 +145,7 @@ def compare_mean_ccc(
     num_resamples: int = 2000,
     level: float = 0.95,
 ) -> CccDifference:
-    """As :func:`compare_ccc`, of two models' mean CCC over their seeds; they may have different numbers."""
+    """Like :func:`compare_ccc`, for the mean CCC over seeds; the numbers of seeds may differ."""
     labeled = ~np.isnan(target)
     units, unit = resampling_units(speakers, labeled)
     sums = [_sums_by_seed(scores, target, labeled, units) for scores in (first, second)]
@@ -166,11 +166,11 @@ def compare_mean_ccc(
 def _unit_sums(
     prediction: Float[np.ndarray, "row"], target: Float[np.ndarray, "row"], units: Int64[np.ndarray, "row"]
 ) -> Float64[np.ndarray, "unit 6"]:
-    """Per unit: rows, sums of both variables, of their squares and of their product."""
+    """For each unit: number of rows, sums of both variables, of their squares and of their product."""
     if not len(units):
         return np.zeros((1, 6))
-    # One shift for both leaves the CCC as it is and saves the digits of the squares; this one makes equal
-    # constants exactly 0.
+    # A common shift does not change the CCC and keeps the squares accurate; this one makes equal constants
+    # exactly 0.
     shift = np.float64(target[0])
     x, y = prediction.astype(np.float64) - shift, target.astype(np.float64) - shift
     columns = (np.ones(len(x)), x, y, x * x, y * y, x * y)
@@ -189,7 +189,7 @@ def _sums_by_seed(
 def _mean_ccc(
     counts: Float64[np.ndarray, "resample unit"], sums_by_seed: list[np.ndarray]
 ) -> Float64[np.ndarray, "resample"]:
-    """Of each resample, the CCC averaged over seeds."""
+    """The CCC of each resample, averaged over seeds."""
     return np.mean([_ccc_of_sums(counts @ sums) for sums in sums_by_seed], axis=0)
 
 

@@ -1,4 +1,4 @@
-"""How well classes are told apart: macro-F1 and unweighted average recall, with intervals over speakers."""
+"""Scores of classes: macro-F1 and unweighted average recall, with intervals over speakers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Estimate:
     Attributes:
         value: over all labeled utterances.
         low: lower end of the interval.
-        high: upper end.
+        high: upper end of the interval.
     """
 
     value: float
@@ -29,14 +29,14 @@ class Estimate:
 
 @dataclass(frozen=True, eq=False)
 class ClassScores:
-    """How well a model tells classes apart.
+    """Scores of a model that predicts classes.
 
     Attributes:
-        confusion: utterances by their class and by the class predicted.
+        confusion: number of utterances by true and by predicted class.
         f1: macro-F1, the mean of the classes' F1.
         uar: unweighted average recall, the mean of the classes' recalls.
-        unit: what was resampled, ``speaker`` or ``utterance``.
-        num_units: how many of them there are.
+        unit: the resampled unit, ``speaker`` or ``utterance``.
+        num_units: number of units.
     """
 
     confusion: Int64[np.ndarray, "true predicted"]
@@ -47,7 +47,7 @@ class ClassScores:
 
     @property
     def num_utterances(self) -> int:
-        """Labeled utterances."""
+        """Number of labeled utterances."""
         return int(self.confusion.sum())
 
     @property
@@ -69,9 +69,9 @@ def class_scores(
 
     Args:
         probabilities: of each class; any scores will do.
-        labels: number of the class; -1 where there is none, which leaves the utterance out.
+        labels: index of the class; -1 if unlabeled, such utterances are ignored.
         speakers: see :func:`raydec.learning.resampling.resampling_units`.
-        rng: where the randomness comes from.
+        rng: source of randomness.
         num_resamples: number of bootstrap samples.
     """
     labeled = labels >= 0
@@ -96,16 +96,16 @@ def class_scores(
 def macro_f1(
     confusion: Float64[np.ndarray, "*batch true predicted"],
 ) -> Float64[np.ndarray, "*batch"] | np.floating:
-    """Mean F1 over the classes that have an utterance; 0 where no class has one."""
+    """Mean F1 over the classes with at least one utterance; 0 if there are none."""
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
-    # F1 is hits over the mean of what is of the class and what is taken for it.
+    # F1 is the number of hits over the mean of the numbers of true and of predicted members of the class.
     return _mean_over_present(2 * hits, confusion.sum(-1) + confusion.sum(-2), confusion)
 
 
 def average_recall(
     confusion: Float64[np.ndarray, "*batch true predicted"],
 ) -> Float64[np.ndarray, "*batch"] | np.floating:
-    """Mean recall over the classes that have an utterance; 0 where no class has one."""
+    """Mean recall over the classes with at least one utterance; 0 if there are none."""
     return _mean_over_present(np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(-1), confusion)
 
 

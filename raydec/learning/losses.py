@@ -1,8 +1,8 @@
 """The terms of the training loss.
 
-Terms that are means over rows come as sums, so that a worker divides by the count of the global batch and
-gradients summed over workers are exact. The terms that labels teach are functions of statistics of the global
-batch, which merge over workers.
+Terms that are means over rows are computed as sums, so that a worker divides by the count of the global batch
+and gradients summed over workers are exact. The losses of targets are functions of statistics of the global
+batch, which are merged over workers.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ S = TypeVar("S", bound=Mergeable)
 
 @runtime_checkable
 class Criterion(Protocol[S]):
-    """The loss of a target over a batch that several workers share."""
+    """The loss of a target over a batch that is split over several workers."""
 
     def statistics(self, output: Float[Tensor, "chunk output"], labels: Float[Tensor, "chunk column"]) -> S:
-        """What the loss needs to know of some chunks, differentiable in ``output``.
+        """The statistics of some chunks for the loss, differentiable with respect to ``output``.
 
         Args:
-            output: the target's columns of the network's output; any number of chunks, none included.
-            labels: encoded by the target; NaN where a chunk has none.
+            output: the target's columns of the network's output; any number of chunks, also none.
+            labels: encoded by the target; NaN if unlabeled.
         """
         ...
 
     def loss(self, statistics: S) -> Tensor:
-        """The loss of all chunks that the statistics are of; 0 if none is labeled."""
+        """The loss of all chunks in the statistics; 0 if none is labeled."""
         ...
 
 
@@ -67,7 +67,7 @@ class CrossEntropySums:
 
     Attributes:
         loss: the sum over labeled chunks.
-        weight: what to divide it by.
+        weight: the sum of the weights.
     """
 
     loss: Float64[Tensor, ""]
@@ -102,7 +102,7 @@ class CrossEntropyLoss:
     ) -> CrossEntropySums:
         """See :class:`Criterion`; ``output`` holds logits, ``labels`` the number of the class."""
         known = ~labels[:, 0].isnan()
-        # Without picking rows: how many there are would have to be read from the device.
+        # Rows are not selected, because their number would have to be read from the device.
         numbers = torch.where(known, labels[:, 0], 0).long()
         weights = self._class_weights.to(output.device)[numbers] * known
         losses = F.cross_entropy(output, numbers, reduction="none").double()
@@ -114,7 +114,7 @@ class CrossEntropyLoss:
 
 
 def emotion_loss(moments: CccMoments, kind: CccKind = "exact") -> Float64[Tensor, ""]:
-    """Mean of 1 - CCC over the attributes that some row of the batch is labeled for; 0 if there is none.
+    """Mean of 1 - CCC over the attributes with at least one label in the batch; 0 if there are none.
 
     Args:
         moments: of the global batch.

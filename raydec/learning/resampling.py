@@ -1,4 +1,4 @@
-"""The bootstrap over speakers: what is drawn, how often, and the interval of what the draws give."""
+"""The bootstrap over speakers: resampling units, draws, and percentile intervals."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from raydec.learning.randomness import repeat_blocks
 def resampling_units(
     speakers: Sequence[str | None] | np.ndarray | None, labeled: Bool[np.ndarray, " utterance"]
 ) -> tuple[Int64[np.ndarray, " row"], str]:
-    """The unit of each labeled utterance, numbered from 0, and what a unit is.
+    """The resampling unit of each labeled utterance, numbered from 0, and the kind of the units.
 
-    Utterances of one speaker resemble each other; drawing whole speakers keeps that, where drawing utterances
-    would make an interval too narrow. An utterance of an unknown speaker is a unit of its own. Where fewer
-    than two speakers are known, utterances are drawn.
+    Utterances of one speaker resemble each other, so intervals from drawing single utterances would be too
+    narrow; therefore whole speakers are drawn. An utterance of an unknown speaker is a separate unit. If
+    fewer than two speakers are known, utterances are drawn.
 
     Args:
-        speakers: who speaks; None: unknown.
-        labeled: which utterances count.
+        speakers: speaker of each utterance; None if unknown.
+        labeled: whether each utterance is labeled.
 
     Returns:
-        The units, and ``speaker`` or ``utterance``.
+        The units, and their kind, ``speaker`` or ``utterance``.
     """
     num_rows = int(labeled.sum())
     names = [] if speakers is None else [name for name, keep in zip(speakers, labeled, strict=True) if keep]
@@ -39,12 +39,12 @@ def resampling_units(
 def draw_units(
     num_units: int, num_resamples: int, rng: np.random.Generator
 ) -> Iterator[Float64[np.ndarray, "resample unit"]]:
-    """How often each resample draws each unit, in blocks of resamples."""
+    """Number of draws of each unit in each resample, in blocks of resamples."""
     for count in repeat_blocks(num_resamples, num_units):
         yield rng.multinomial(num_units, np.full(num_units, 1 / num_units), size=count).astype(np.float64)
 
 
 def percentile_interval(values: Float64[np.ndarray, " resample"], level: float = 0.95) -> tuple[float, float]:
-    """The ends of the interval that holds the middle ``level`` of the resamples."""
+    """The ends of the interval that contains the middle ``level`` of the resamples."""
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -1,1 +1,1 @@
-"""What is learned from labels: one file per target, and the list of them in ``registry.py``."""
+"""The targets that are learned from labels: one file per target, and their list in ``registry.py``."""

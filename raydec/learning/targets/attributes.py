@@ -20,7 +20,7 @@ LOSS_NAME = "emotion"
 
 
 class AttributesTarget:
-    """Some of arousal, dominance and valence. See :class:`raydec.learning.targets.protocol.Target`.
+    """One or more of arousal, dominance and valence. See :class:`raydec.learning.targets.protocol.Target`.
 
     Args:
         outputs: the attributes and the scale of their training labels.

@@ -17,12 +17,12 @@ from raydec.model.outputs import Outputs
 
 COLUMN = "emotion"
 ALL = "all"
-# What MSP-Podcast writes where its annotators did not agree on a class.
+# MSP-Podcast's class for utterances on which the annotators did not agree.
 NO_AGREEMENT = "X"
 LOSS_NAME = "class"
 METRICS = tuple(f"{score}_{COLUMN}{end}" for score in ("f1", "uar") for end in ("", "_low", "_high"))
 SELECTION = METRICS[0]
-# Enough for an interval that is drawn every epoch.
+# Enough for an interval in every epoch.
 NUM_RESAMPLES = 500
 
 
@@ -30,9 +30,9 @@ class EmotionsTarget:
     """One of several emotion classes. See :class:`raydec.learning.targets.protocol.Target`.
 
     Args:
-        classes: at least two; utterances of others count as unlabeled.
+        classes: at least two; utterances of other classes count as unlabeled.
         loss_weight: factor on the loss.
-        class_weights: factor on the loss of each class's utterances; None: 1.
+        class_weights: factor on the loss of the utterances of each class; default: 1.
     """
 
     loss_name = LOSS_NAME
@@ -50,7 +50,7 @@ class EmotionsTarget:
         self._class_weights = class_weights or (1.0,) * len(classes)
 
     def encode(self, table: pa.Table) -> Float64[np.ndarray, "utterance 1"]:
-        """The number of each utterance's class."""
+        """The index of each utterance's class."""
         numbers = self.outputs.class_numbers(table, COLUMN)
         return np.where(numbers >= 0, numbers, np.nan)[:, None].astype(np.float64)
 

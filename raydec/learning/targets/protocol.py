@@ -1,7 +1,7 @@
-"""The seam between labels and training: what a target has to say of itself.
+"""The interface of a target, between labels and training.
 
-Nothing here imports torch: which rows a run uses is decided in processes that do without it. The loss is a
-:class:`raydec.learning.losses.Criterion`, imported where :meth:`Target.criterion` is called.
+Torch-free to import, because rows are selected in processes that do not import torch. The loss is a
+:class:`raydec.learning.losses.Criterion`, which is imported when :meth:`Target.criterion` is called.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from raydec.model.outputs import Outputs
 
 @runtime_checkable
 class Target(Protocol):
-    """Something that labels teach, fitted to the training rows of one store.
+    """A target that is learned from labels, fitted to the training rows of one store.
 
     Attributes:
-        outputs: the columns of the network that are this target's, what they mean, and so which utterances
-            are labeled.
+        outputs: meaning of this target's columns of the network's output, which also determines which
+            utterances are labeled.
         num_columns: columns of :meth:`encode`.
         loss_name: its loss is ``train/loss_<loss_name>`` in the metrics.
         loss_weight: factor on its loss.
@@ -39,7 +39,7 @@ class Target(Protocol):
     metrics: tuple[str, ...]
 
     def encode(self, table: pa.Table) -> Float64[np.ndarray, "utterance column"]:
-        """Labels as the loss takes them; NaN where an utterance has none."""
+        """Labels in the form that the loss expects; NaN if unlabeled."""
         ...
 
     def criterion(self) -> Any:
@@ -49,26 +49,26 @@ class Target(Protocol):
     def score(
         self, predictions: Float64[np.ndarray, "utterance output"], table: pa.Table, rng: np.random.Generator
     ) -> Mapping[str, float]:
-        """Every metric of this target over the labeled utterances of a split, :attr:`metrics` and its mean.
+        """All metrics of this target over the labeled utterances of a split: :attr:`metrics` and their mean.
 
         Args:
-            predictions: this target's outputs of every utterance, in the scale of the labels.
+            predictions: this target's outputs for every utterance, in the scale of the labels.
             table: the utterances.
-            rng: for the resamples of an interval.
+            rng: for the resamples of intervals.
         """
         ...
 
 
 @dataclass(frozen=True)
 class TargetKind:
-    """A target before any store is open.
+    """A kind of target, independent of any store.
 
     Attributes:
-        is_wanted: whether a config asks for it.
-        metrics: names of its validation metrics under a config.
-        selection: the one that chooses the best epoch where this target is the first; larger is better.
+        is_wanted: whether a config selects it.
+        metrics: names of its validation metrics for a config.
+        selection: the metric that chooses the best epoch if this target is the first; larger is better.
         loss_name: see :class:`Target`.
-        make: the target for a config, fitted to training rows of a store.
+        make: creates the target for a config, fitted to training rows of a store.
     """
 
     is_wanted: Callable[[Config], bool]

@@ -1,4 +1,4 @@
-"""The targets there are, and those of a run side by side in one network."""
+"""The list of targets, and the combined targets of a run."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from raydec.learning.targets.protocol import Target, TargetKind
 from raydec.model.outputs import Outputs
 
 KINDS: tuple[TargetKind, ...] = (attributes.KIND, emotions.KIND)
-"""Every target, in the order of the network's outputs: those that predict numbers before those that predict
-classes. The first that a config asks for chooses the best epoch."""
+"""All targets, in the order of the network's outputs: those that predict numbers come before those that
+predict classes. The first one that a config selects chooses the best epoch."""
 
 
 @dataclass(frozen=True)
 class Targets:
-    """The targets of a run: what one network learns from labels.
+    """The targets of a run, which one network learns from labels.
 
     Attributes:
         members: at least one.
@@ -44,7 +44,7 @@ class Targets:
         return functools.reduce(Outputs.merge, (target.outputs for target in self.members))
 
     def encode(self, table: pa.Table) -> Float64[np.ndarray, "utterance column"]:
-        """The encoded labels of all targets side by side; NaN where an utterance has none."""
+        """The concatenated encoded labels of all targets; NaN if unlabeled."""
         return np.concatenate([target.encode(table) for target in self.members], axis=1)
 
     def parts(self) -> Iterator[tuple[Target, slice, slice]]:
@@ -58,7 +58,7 @@ class Targets:
     def score(
         self, predictions: Float64[np.ndarray, "utterance output"], table: pa.Table, rng: np.random.Generator
     ) -> dict[str, float]:
-        """Every metric of every target over a split; see :meth:`Target.score`."""
+        """All metrics of all targets over a split; see :meth:`Target.score`."""
         scores: dict[str, float] = {}
         for (target, outputs, _), own in zip(self.parts(), rng.spawn(len(self.members)), strict=True):
             scores |= target.score(predictions[:, outputs], table, own)
@@ -66,27 +66,27 @@ class Targets:
 
 
 def make_targets(config: Config, store: FeatureStore, train_rows: np.ndarray) -> Targets:
-    """The targets that a config asks for.
+    """The targets that a config selects.
 
     Args:
-        config: names them.
-        store: has their labels.
+        config: the run's settings.
+        store: the store with the labels.
         train_rows: rows of the training splits, labeled or not.
 
     Raises:
-        UserError: the training rows lack a label that is asked for.
+        UserError: the training rows lack labels for a target.
     """
     members = tuple(kind.make(config, store, train_rows) for kind in _wanted(config))
     return Targets(members, selection_metric(config))
 
 
 def selection_metric(config: Config) -> str:
-    """The validation metric that chooses the best epoch, without its ``valid/``."""
+    """The validation metric that chooses the best epoch, without the prefix ``valid/``."""
     return _wanted(config)[0].selection
 
 
 def target_metrics(config: Config) -> set[str]:
-    """Every key of ``metrics.jsonl`` that the targets of a config write."""
+    """All keys of ``metrics.jsonl`` that the targets of a config write."""
     kinds = _wanted(config)
     names = {f"valid/{name}" for kind in kinds for name in (*kind.metrics(config), kind.selection)}
     return names | {f"train/loss_{kind.loss_name}" for kind in kinds}
