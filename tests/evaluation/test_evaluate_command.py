@@ -147,7 +147,7 @@ def test_the_table_is_whole_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> Non
         (["nowhere", "store"], "nowhere is not a model directory"),
         (["one", "store", "--against", "nowhere"], "nowhere is not a model directory"),
         (["one", "store", "--out", "metrics.txt"], "it must end in .json"),
-        (["one", "store", "--out", "notes.json"], "notes.md exists and is no evaluation"),
+        (["one", "store", "--out", "notes.json"], "notes.md exists and is not an evaluation"),
         (["one", "store", "--out", "folder.json"], "is a folder"),
         (["one", "store", "--out", "one/config.json/m.json"], "cannot write one/config.json/m.json"),
         (["one", "store", "--seed", "-1"], "--seed: must be a non-negative integer, not '-1'"),

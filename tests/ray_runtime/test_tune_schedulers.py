@@ -83,6 +83,7 @@ def test_the_searcher_hands_out_what_was_begun_and_then_new_numbers(tmp_path: Pa
         "number": 1,
         "setting": {"clustering.num_clusters": 20},
         "seeds": [1, 2],
+        "folds": [],
     }
     assert searcher.suggest("b")["trial"]["setting"] == {"clustering.num_clusters": 10}
     assert searcher.suggest("c") == Searcher.FINISHED
