@@ -219,6 +219,12 @@ class TrainingConfig(Section):
     sgd_learning_rate: float = Field(1e-3, gt=0, description="SGD over the network, recipe=reference")
     adam_learning_rate: float = Field(5e-4, gt=0, description="Adam over the network, recipe=reference")
     head_learning_rate: float = Field(0.05, gt=0, description="SGD of the top layer, recipe=reference")
+    selection_window: int | None = Field(
+        None,
+        ge=1,
+        description="the best epoch has the largest mean score over itself and those before it, so "
+        "many in all; unset: 1 for recipe=reference, else 3",
+    )
     calibration: Literal["none", "spread"] | None = Field(
         None,
         description="match the spread of predictions for unlabeled (else validation) utterances to the "
@@ -374,6 +380,11 @@ class Config(Section):
     def schedule(self) -> Literal["two_stage", "pooled"]:
         """The schedule, resolved by the recipe where it is unset."""
         return self.training.schedule or ("two_stage" if self.training.recipe == "reference" else "pooled")
+
+    @property
+    def selection_window(self) -> int:
+        """Epochs whose mean score chooses the best one, resolved by the recipe where that is unset."""
+        return self.training.selection_window or (1 if self.training.recipe == "reference" else 3)
 
     @property
     def freeze_mode(self) -> Literal["permanent", "unlabeled_stage", "never"]:

@@ -18,6 +18,7 @@ TINY = (
     "training.epochs=3",
     "training.batch_utterances=4",
     "training.recipe=modern",
+    "training.selection_window=1",
     "training.precision=fp32",
     "clustering.num_clusters=3",
     "ray.num_workers=0",

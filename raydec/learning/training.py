@@ -35,7 +35,7 @@ from raydec.learning.inference import embed_share, predict_utterances
 from raydec.learning.label_aware import assign_with_labels, label_columns
 from raydec.learning.optimizers import Optimizers
 from raydec.learning.randomness import generator_for, integer_seed_for, torch_generator_for
-from raydec.learning.recipes import fill_recipe
+from raydec.learning.recipes import SELECTED_BY, fill_recipe
 from raydec.learning.residency import hold_where_they_fit
 from raydec.learning.sampled_clustering import past_one_process
 from raydec.learning.starting_model import start_from
@@ -236,10 +236,13 @@ class Training:
         metrics["time/epoch_s"] = time.perf_counter() - begun
         state.epoch += 1
         state.history.append(metrics)
+        window = self._config.selection_window
         state.network = _copy_of(self.network)
         state.optimizers = self._optimizers.state_dict()
-        score = metrics[f"valid/{self._data.targets.selection}"]
-        assert score is not None
+        scores = [line[f"valid/{self._data.targets.selection}"] for line in state.history[-window:]]
+        score = float(np.mean(scores))  # type: ignore[arg-type]
+        if window > 1:
+            metrics[SELECTED_BY] = score
         if not math.isfinite(score):
             problem = f"valid/{self._data.targets.selection} is {score}"
             place = f"the validation after epoch {state.epoch}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from raydec.config import Config
+from raydec.learning.recipes import SELECTED_BY
 from raydec.learning.targets.registry import target_metrics
 
 _PHASES = (
@@ -31,6 +32,8 @@ def known_metrics(config: Config) -> set[str]:
             names |= {f"cluster/{number}_{attribute}" for number in ("eta2", "epsilon2", "eta2_p")}
         names |= {"cluster/emotion_mi", "cluster/emotion_nmi"}
     names |= by_stage
+    if config.selection_window > 1:
+        names.add(SELECTED_BY)
     if _has_unlabeled_stage(config):
         names |= {f"{name}_unlabeled" for name in by_stage}
     return names

@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from raydec.learning.recipes import SELECTED_BY
 from raydec.learning.targets.registry import KINDS
 
-SELECTION_METRICS = tuple(f"valid/{kind.selection}" for kind in KINDS)
+SELECTION_METRICS = (SELECTED_BY, *(f"valid/{kind.selection}" for kind in KINDS))
 """A run keeps its best epoch by the first of these metrics that it has, whatever ``search.metric`` is."""
 
 History = Sequence[Mapping[str, float | int | None]]

@@ -15,11 +15,12 @@ from raydec.learning.calibration import LARGEST_FACTOR, calibrate
 from raydec.learning.clusterer import ClusteringTask, LocalClusterer
 from raydec.learning.inference import predict_utterances
 from raydec.learning.label_aware import assign_with_labels, label_columns
-from raydec.learning.recipes import fill_recipe
+from raydec.learning.recipes import SELECTED_BY, fill_recipe
 from raydec.learning.step import BatchSource
 from raydec.learning.training import NullRecorder, Training
 from raydec.learning.worker import LocalWorker
 from raydec.runs.training_loop import open_data
+from raydec.search.score import score_run
 
 SCALES = ("power", "log")
 
@@ -61,6 +62,21 @@ def test_modern_is_the_default_and_its_batch_follows_the_size(num_labeled: int, 
     assert filled.loss.cluster_weight == pytest.approx(1 / np.log(10))
     assert fill_recipe(filled, num_labeled, SCALES) == filled
     assert fill_recipe(config, num_labeled, ("plain",)).features.scale is None
+
+
+def test_the_best_epoch_is_not_a_lucky_one(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores of five epochs; the second is the best by itself, the last with those before it."""
+    scores = iter([0.1, 0.9, 0.2, 0.6, 0.7])
+    config = config_of(store, epochs=5)
+    _, data = open_data(config)
+    worker = LocalWorker()
+    training = Training(config, data, worker, LocalClusterer(worker, config.clustering), NullRecorder())
+    monkeypatch.setattr(training, "_validate", lambda state: {"valid/ccc": next(scores)})
+    state, _ = training.run()
+    assert [line[SELECTED_BY] for line in state.history] == pytest.approx([0.1, 0.5, 0.4, 1.7 / 3, 0.5])
+    assert (state.best_epoch, state.best_score) == (4, pytest.approx(1.7 / 3))
+    run = score_run(state.history, "valid/ccc")
+    assert run is not None and (run.best_epoch, run.score) == (4, 0.6)
 
 
 def test_what_is_set_stays() -> None:
