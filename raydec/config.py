@@ -62,6 +62,13 @@ class DataConfig(Section):
         description="emotion classes to learn, as the corpus spells them, or all: every class of the "
         "training splits but X (no agreement)",
     )
+    labeled_utterances: int | None = Field(
+        None,
+        ge=2,
+        description="training utterances whose labels are used, drawn evenly over speakers; the others are "
+        "treated as unlabeled; unset: all",
+    )
+    labeled_seed: int = Field(99, description="seed of the draw of the labeled utterances")
     unlabeled_utterances: int | None = Field(
         None, ge=0, description="unlabeled utterances to use; 0: fully supervised, unset: all"
     )

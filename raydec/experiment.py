@@ -170,7 +170,7 @@ def _fold_names(config: TuneConfig) -> tuple[str, ...]:
     from raydec.learning.selection import open_store
 
     store = config.data.store or str(demo_store(Path(config.output_dir).absolute()))
-    data = config.data.model_copy(update={"store": store})
+    data = config.data.model_copy(update={"store": store, "labeled_utterances": None})
     return fold_names(open_store(config.model_copy(update={"data": data})), config.search.folds)
 
 

@@ -39,7 +39,7 @@ def divide(store: FeatureStore, folds: FoldsConfig) -> FeatureStore:
         UNLABELED_SPLIT if split == UNLABELED_SPLIT else of_value[str(value)]
         for split, value in _cells(store, folds.by)
     ]
-    return store.with_splits(splits)
+    return store.with_columns({"split": pa.array(splits, pa.string())})
 
 
 def _fold_of(store: FeatureStore, folds: FoldsConfig) -> dict[str, str]:

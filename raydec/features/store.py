@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,20 +131,21 @@ class FeatureStore:
         return store
 
     def __reduce__(self) -> tuple[Any, ...]:
-        splits = self.utterances["split"].to_pylist() if self._has_other_splits else None
-        return _reopened, (self.path, self.front_end, splits)
+        changed = {name: self.utterances[name] for name in self._changed_columns}
+        return _reopened, (self.path, self.front_end, changed)
 
-    def with_splits(self, splits: Sequence[str]) -> FeatureStore:
-        """The same store with other splits.
+    def with_columns(self, columns: Mapping[str, pa.Array | pa.ChunkedArray]) -> FeatureStore:
+        """The same store with other values in some columns of its table, such as ``split`` or a label.
 
         Args:
-            splits: a canonical name per row.
+            columns: name of an existing column to one value per row, of the same type.
         """
         other = copy.copy(self)
-        place = self.utterances.column_names.index("split")
-        other.utterances = self.utterances.set_column(place, "split", pa.array(splits, pa.string()))
-        other.normalization_source = "other splits"
-        other._has_other_splits = True
+        for name, values in columns.items():
+            place = other.utterances.column_names.index(name)
+            other.utterances = other.utterances.set_column(place, name, values)
+        other.normalization_source = "other splits or labels"
+        other._changed_columns = tuple(dict.fromkeys((*self._changed_columns, *columns)))
         return other
 
     def __len__(self) -> int:
@@ -205,7 +206,7 @@ class FeatureStore:
 
     def _fill(self, folder: Path, content: dict[str, Any]) -> None:
         self.path = folder
-        self._has_other_splits = False
+        self._changed_columns: tuple[str, ...] = ()
         self.front_end = front_end_of(content)
         self.corpus_name = content["corpus"]["name"]
         self.synthetic = content["corpus"]["synthetic"]
@@ -251,9 +252,9 @@ class FeatureStore:
         return values.reshape(shard.num_frames, self.front_end.width)
 
 
-def _reopened(path: Path, front_end: FrontEnd, splits: Sequence[str] | None) -> FeatureStore:
+def _reopened(path: Path, front_end: FrontEnd, changed: Mapping[str, pa.ChunkedArray]) -> FeatureStore:
     store = FeatureStore.open(path, front_end)
-    return store if splits is None else store.with_splits(splits)
+    return store.with_columns(changed) if changed else store
 
 
 def read_store_file(folder: Path) -> dict[str, Any]:

@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 
 from raydec.config import Config
 from raydec.errors import UserError
-from raydec.features.folds import divide
 from raydec.features.store import FeatureStore
 from raydec.features.store_cache import local_store
+from raydec.features.store_view import view
 from raydec.learning.recipes import fill_recipe
 from raydec.learning.targets.registry import Targets, make_targets
 from raydec.splits import UNLABELED_SPLIT
@@ -35,14 +35,14 @@ class SelectedRows:
 
 
 def open_store(config: Config) -> FeatureStore:
-    """Open a resolved config's store: fetched first if it is elsewhere, divided if folds are asked for.
+    """Open a resolved config's store: fetched first if it is elsewhere, and as the config wants to see it.
 
     Raises:
-        UserError: see :func:`local_store` and :meth:`FeatureStore.open`.
+        UserError: see :func:`local_store`, :meth:`FeatureStore.open` and
+            :func:`raydec.features.store_view.view`.
     """
     assert config.data.store is not None
-    store = FeatureStore.open(local_store(config.data.store))
-    return store if config.data.folds is None else divide(store, config.data.folds)
+    return view(FeatureStore.open(local_store(config.data.store)), config.data)
 
 
 def check_data(config: Config) -> Config:

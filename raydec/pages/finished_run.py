@@ -16,10 +16,10 @@ from jaxtyping import Float32, Float64, Int64
 from raydec.config import Config, load_config
 from raydec.errors import UserError
 from raydec.features.chunk_set import ChunkSet
-from raydec.features.folds import divide
 from raydec.features.normalization import FrameNormalizer
 from raydec.features.store import FeatureStore
 from raydec.features.store_cache import local_store
+from raydec.features.store_view import view
 from raydec.files.storage import is_uri
 from raydec.learning.clustering import nearest_centroid
 from raydec.learning.dependency import most_frequent_clusters
@@ -132,9 +132,7 @@ def open_run(folder: Path, store: Path | None = None) -> FinishedRun:
     if not (folder / MODEL_FOLDER).is_dir():
         raise UserError(f"{folder / MODEL_FOLDER} is missing; the report needs the run's model")
     saved = load_model(folder / MODEL_FOLDER)
-    opened = _open_store(config, saved, store)
-    if config.data.folds is not None:
-        opened = divide(opened, config.data.folds)
+    opened = view(_open_store(config, saved, store), config.data)
     sizes = _read_lines(folder / SIZES_FILE)
     run = FinishedRun(folder, config, history, sizes, summary, saved, opened)
     _check_same_store(run)

@@ -1,0 +1,77 @@
+"""A store as a run sees it: divided into folds, and with the labels of some training utterances hidden."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow.compute as pc
+from jaxtyping import Int64
+
+from raydec.config import ATTRIBUTES, DataConfig
+from raydec.errors import UserError
+from raydec.features.folds import divide
+from raydec.features.store import FeatureStore
+
+_LABEL_COLUMNS = (*ATTRIBUTES, "emotion")
+
+
+def view(store: FeatureStore, data: DataConfig) -> FeatureStore:
+    """The store with the folds and the number of labeled utterances that a config asks for.
+
+    Raises:
+        UserError: see :func:`raydec.features.folds.divide` and :func:`hide_labels`.
+    """
+    if data.folds is not None:
+        store = divide(store, data.folds)
+    if data.labeled_utterances is not None:
+        store = hide_labels(store, data)
+    return store
+
+
+def hide_labels(store: FeatureStore, data: DataConfig) -> FeatureStore:
+    """Keep the labels of ``data.labeled_utterances`` training utterances; the others become unlabeled.
+
+    Utterances are drawn evenly over speakers, and a smaller number is a subset of a larger one with the same
+    seed. The labels of all other splits stay.
+
+    Raises:
+        UserError: the training splits have fewer labeled utterances.
+    """
+    wanted = data.labeled_utterances
+    assert wanted is not None
+    rows = _labeled_rows(store, data)
+    if wanted > len(rows):
+        raise UserError(
+            f"data.labeled_utterances={wanted}, but {', '.join(data.train_split)} of {store.path} has "
+            f"{len(rows)} labeled utterances; lower it, or leave it unset to use all"
+        )
+    order = _even_over_speakers(store.utterances["speaker"].take(rows).to_pylist(), data.labeled_seed)
+    hidden = np.zeros(len(store), bool)
+    hidden[rows[order[wanted:]]] = True
+    table = store.utterances
+    columns = {name: table[name] for name in _LABEL_COLUMNS if name in table.column_names}
+    return store.with_columns({name: pc.if_else(hidden, None, column) for name, column in columns.items()})
+
+
+def _labeled_rows(store: FeatureStore, data: DataConfig) -> Int64[np.ndarray, " row"]:
+    """Rows of the training splits that are labeled for what the config learns."""
+    rows = store.rows(split=data.train_split)
+    columns = [*data.attributes, *(["emotion"] if data.emotions else [])]
+    labeled = np.zeros(len(rows), bool)
+    for name in columns:
+        labeled |= store.utterances[name].take(rows).is_valid().to_numpy()
+    return rows[labeled]
+
+
+def _even_over_speakers(speakers: Sequence[str | None], seed: int) -> Int64[np.ndarray, " place"]:
+    """A random order in which every speaker comes once before any comes twice, as long as they last."""
+    rng = np.random.default_rng(seed)
+    turns: dict[str | None, int] = defaultdict(int)
+    order = rng.permutation(len(speakers))
+    keys = []
+    for place in order:
+        keys.append(turns[speakers[place]])
+        turns[speakers[place]] += 1
+    return order[np.argsort(keys, kind="stable")]
