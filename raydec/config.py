@@ -226,11 +226,10 @@ class TrainingConfig(Section):
     sgd_learning_rate: float = Field(1e-3, gt=0, description="SGD over the network, recipe=reference")
     adam_learning_rate: float = Field(5e-4, gt=0, description="Adam over the network, recipe=reference")
     head_learning_rate: float = Field(0.05, gt=0, description="SGD of the top layer, recipe=reference")
-    selection_window: int | None = Field(
+    selection: Literal["best", "last"] | None = Field(
         None,
-        ge=1,
-        description="the best epoch has the largest mean score over itself and those before it, so "
-        "many in all; unset: 1 for recipe=reference, else 3",
+        description="the epoch whose model is kept: the one with the best validation score, or the last; "
+        "unset: best for recipe=reference and with patience, else last",
     )
     calibration: Literal["none", "spread"] | None = Field(
         None,
@@ -238,6 +237,15 @@ class TrainingConfig(Section):
         "training labels' at the end; unset: none for recipe=reference, else spread",
     )
     keep_checkpoints: int = Field(2, ge=1, description="checkpoints kept")
+
+    @model_validator(mode="after")
+    def _patience_needs_scores(self) -> TrainingConfig:
+        if self.patience is not None and self.selection == "last":
+            raise ValueError(
+                "training.patience waits for a better epoch, and training.selection=last keeps the last one; "
+                "leave one of them out"
+            )
+        return self
 
 
 class ClusteringConfig(Section):
@@ -389,9 +397,11 @@ class Config(Section):
         return self.training.schedule or ("two_stage" if self.training.recipe == "reference" else "pooled")
 
     @property
-    def selection_window(self) -> int:
-        """Epochs whose mean score chooses the best one, resolved by the recipe where that is unset."""
-        return self.training.selection_window or (1 if self.training.recipe == "reference" else 3)
+    def selection(self) -> Literal["best", "last"]:
+        """The epoch whose model is kept, resolved by the recipe where that is unset."""
+        training = self.training
+        searches = training.recipe == "reference" or training.patience is not None
+        return training.selection or ("best" if searches else "last")
 
     @property
     def freeze_mode(self) -> Literal["permanent", "unlabeled_stage", "never"]:

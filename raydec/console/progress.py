@@ -109,7 +109,7 @@ def print_result(result: RunResult) -> None:
         )
     corpus = " on the synthetic demo corpus" if result.summary.get("synthetic") else ""
     measure = "CCC" if config.data.attributes else "Scores"
-    title = f"{measure} of {config.name}{corpus}, best epoch {result.summary['best_epoch']}"
+    title = f"{measure} of {config.name}{corpus}, epoch {result.summary['best_epoch']}"
     table = Table(title=title, title_justify="left")
     table.add_column("split")
     table.add_column("utterances", justify="right")

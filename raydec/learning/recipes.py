@@ -15,8 +15,8 @@ from raydec.config import Config
 PUBLISHED_CHANNELS = (32, 32, 64, 64, 128, 128, 128)
 MODERN_CHANNELS = (16, 32, 48, 64)
 MODERN_CHUNKS = 5
-SELECTED_BY = "valid/selected_by"
-"""Metric by which the best epoch is chosen where that is a mean over several epochs."""
+SELECTED_BY = "selection/epoch"
+"""Metric whose largest value marks the epoch that is kept, where that is not the validation score."""
 
 
 def fill_recipe(config: Config, num_labeled: int, scales: Collection[str]) -> Config:
@@ -55,7 +55,7 @@ def _reference(config: Config) -> dict[str, dict[str, Any]]:
             "random_offsets": False,
             "draws": "balanced",
             "calibration": "none",
-            "selection_window": 1,
+            "selection": "best",
             "schedule": "two_stage",
         },
         "clustering": {"label_weight": 0.0},
@@ -79,7 +79,7 @@ def _modern(config: Config, num_labeled: int) -> dict[str, dict[str, Any]]:
             "draws": "shuffled",
             "calibration": "spread",
             # While the learning rate is high, an epoch can be good on few validation speakers by luck.
-            "selection_window": 3,
+            "selection": config.selection,
             "schedule": "pooled",
         },
         "clustering": {"label_weight": 1.0},

@@ -1,4 +1,4 @@
-"""A run: epochs, validation, the best epoch kept, a checkpoint after each epoch, and the test at the end."""
+"""A run: epochs, validation, one epoch kept, a checkpoint after each epoch, and the test at the end."""
 
 from __future__ import annotations
 
@@ -236,18 +236,17 @@ class Training:
         metrics["time/epoch_s"] = time.perf_counter() - begun
         state.epoch += 1
         state.history.append(metrics)
-        window = self._config.selection_window
         state.network = _copy_of(self.network)
         state.optimizers = self._optimizers.state_dict()
-        scores = [line[f"valid/{self._data.targets.selection}"] for line in state.history[-window:]]
-        score = float(np.mean(scores))  # type: ignore[arg-type]
-        if window > 1:
-            metrics[SELECTED_BY] = score
+        score = float(metrics[f"valid/{self._data.targets.selection}"])  # type: ignore[arg-type]
+        keeps_last = self._config.selection == "last"
+        if keeps_last:
+            metrics[SELECTED_BY] = state.epoch
         if not math.isfinite(score):
             problem = f"valid/{self._data.targets.selection} is {score}"
             place = f"the validation after epoch {state.epoch}"
             raise diverged(self._config, problem, place, state.epoch - 1)
-        if state.best_score is None or score > state.best_score:
+        if keeps_last or state.best_score is None or score > state.best_score:
             state.best_score, state.best_epoch = score, state.epoch
             state.best_network, state.best_centroids = state.network, state.centroids
             self._recorder.best(self.network, state)

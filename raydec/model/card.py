@@ -127,7 +127,7 @@ def _origin_section(extra: Mapping[str, Any]) -> str:
     facts = {
         "run": extra.get("run"),
         "training corpus": extra.get("corpus"),
-        "best epoch": extra.get("best_epoch"),
+        "epoch": extra.get("best_epoch"),
         "raydec version": extra.get("raydec_version"),
         "source": extra.get("source"),
     }

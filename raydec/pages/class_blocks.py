@@ -28,7 +28,7 @@ def class_curves(history: History, group: str, best_epoch: int) -> Plot:
         f"macro-F1 {best:.3f} in epoch {best_epoch}",
         figure,
         "Macro-F1 is the mean of the classes' F1, UAR (unweighted average recall) that of their recalls. "
-        f"Macro-F1 {best:.3f} in epoch {best_epoch} (dotted line), whose model was kept.",
+        f"The model of epoch {best_epoch} was kept (dotted line); its macro-F1 is {best:.3f}.",
     )
 
 

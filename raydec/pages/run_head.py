@@ -92,7 +92,7 @@ def tiles(analysis: Analysis) -> list[Tile]:
     best, epochs = run.summary["best_epoch"], run.summary["epochs"]
     selected = run.history[best - 1][f"valid/{selection_metric(run.config)}"]
     measure = "mean validation CCC" if run.attributes else "validation macro-F1"
-    found.append(Tile("Best epoch", f"{best} of {epochs}", f"{measure} {selected:.3f}"))
+    found.append(Tile("Epoch kept", f"{best} of {epochs}", f"{measure} {selected:.3f}"))
     if view.chunk_clusters is not None:
         used = len(np.unique(view.chunk_clusters))
         counts = f"{used} of {num_clusters(analysis)}"

@@ -60,10 +60,10 @@ def validation_curves(history: History, attributes: Sequence[str], best_epoch: i
     return Plot(
         "validation",
         "CCC on the validation split",
-        f"Line chart of validation CCC for {', '.join(attributes)} over {len(history)} epochs; best mean "
+        f"Line chart of validation CCC for {', '.join(attributes)} over {len(history)} epochs; mean "
         f"{best:.3f} in epoch {best_epoch}",
         figure,
-        f"Best mean {best:.3f} in epoch {best_epoch} (dotted line), whose model was kept.",
+        f"The model of epoch {best_epoch} was kept (dotted line); its mean is {best:.3f}.",
     )
 
 

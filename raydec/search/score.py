@@ -10,7 +10,8 @@ from raydec.learning.recipes import SELECTED_BY
 from raydec.learning.targets.registry import KINDS
 
 SELECTION_METRICS = (SELECTED_BY, *(f"valid/{kind.selection}" for kind in KINDS))
-"""A run keeps its best epoch by the first of these metrics that it has, whatever ``search.metric`` is."""
+"""A run keeps the epoch with the largest value of the first of these metrics that it has; ``search.metric``
+plays no part."""
 
 History = Sequence[Mapping[str, float | int | None]]
 """The lines of a run's ``metrics.jsonl``."""

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from stores import make_store
 
-from raydec.config import Config, config_from_dict
+from raydec.config import Config, config_from_dict, load_config
+from raydec.errors import UserError
 from raydec.features.chunk_set import ChunkSet
 from raydec.learning.calibration import LARGEST_FACTOR, calibrate
 from raydec.learning.clusterer import ClusteringTask, LocalClusterer
 from raydec.learning.inference import predict_utterances
 from raydec.learning.label_aware import assign_with_labels, label_columns
-from raydec.learning.recipes import SELECTED_BY, fill_recipe
+from raydec.learning.recipes import fill_recipe
 from raydec.learning.step import BatchSource
 from raydec.learning.training import NullRecorder, Training
 from raydec.learning.worker import LocalWorker
@@ -30,7 +32,7 @@ def config_of(store: Path | None = None, **training: object) -> Config:
         {
             "data": {"store": str(store or "unused")},
             "model": {"channels": [4, 4, 4, 4], "embedding_dim": 8},
-            "training": {"epochs": 1, "batch_utterances": 4, **training},
+            "training": {"epochs": 1, "batch_utterances": 4} | training,
             "clustering": {"num_clusters": 3},
         }
     )
@@ -64,19 +66,27 @@ def test_modern_is_the_default_and_its_batch_follows_the_size(num_labeled: int, 
     assert fill_recipe(config, num_labeled, ("plain",)).features.scale is None
 
 
-def test_the_best_epoch_is_not_a_lucky_one(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scores of five epochs; the second is the best by itself, the last with those before it."""
-    scores = iter([0.1, 0.9, 0.2, 0.6, 0.7])
-    config = config_of(store, epochs=5)
+@pytest.mark.parametrize(("settings", "kept"), [({}, 5), ({"selection": "best"}, 2), ({"patience": 4}, 2)])
+def test_modern_keeps_the_last_epoch_and_not_a_lucky_one(
+    store: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], kept: int
+) -> None:
+    """Scores of five epochs, of which the second is the best."""
+    validation = [0.1, 0.9, 0.2, 0.6, 0.7]
+    scores = iter(validation)
+    config = config_of(store, epochs=5, **settings)
     _, data = open_data(config)
     worker = LocalWorker()
     training = Training(config, data, worker, LocalClusterer(worker, config.clustering), NullRecorder())
     monkeypatch.setattr(training, "_validate", lambda state: {"valid/ccc": next(scores)})
     state, _ = training.run()
-    assert [line[SELECTED_BY] for line in state.history] == pytest.approx([0.1, 0.5, 0.4, 1.7 / 3, 0.5])
-    assert (state.best_epoch, state.best_score) == (4, pytest.approx(1.7 / 3))
+    assert (state.best_epoch, state.best_score) == (kept, validation[kept - 1])
     run = score_run(state.history, "valid/ccc")
-    assert run is not None and (run.best_epoch, run.score) == (4, 0.6)
+    assert run is not None and (run.best_epoch, run.score) == (kept, validation[kept - 1])
+
+
+def test_patience_and_the_last_epoch_exclude_each_other() -> None:
+    with pytest.raises(UserError, match=r"patience waits for a better epoch"):
+        load_config(None, ["training.patience=3", "training.selection=last"])
 
 
 def test_what_is_set_stays() -> None:
