@@ -29,6 +29,9 @@ OptionalLocation = Annotated[str | None, BeforeValidator(expand_home)]
 Attribute = Literal["arousal", "dominance", "valence"]
 ATTRIBUTES: tuple[Attribute, ...] = ("arousal", "dominance", "valence")
 
+PUBLISHED_CHANNELS = (32, 32, 64, 64, 128, 128, 128)
+"""Channels of the published network's convolutions."""
+
 
 class Section(BaseModel):
     """Base of every config section: immutable, without unknown keys."""
@@ -229,7 +232,7 @@ class TrainingConfig(Section):
     selection: Literal["best", "last"] | None = Field(
         None,
         description="the epoch whose model is kept: the one with the best validation score, or the last; "
-        "unset: best for recipe=reference and with patience, else last",
+        "unset: best with recipe=reference, with patience, and above 2,000 labeled utterances, else last",
     )
     calibration: Literal["none", "spread"] | None = Field(
         None,
@@ -395,13 +398,6 @@ class Config(Section):
     def schedule(self) -> Literal["two_stage", "pooled"]:
         """The schedule, resolved by the recipe where it is unset."""
         return self.training.schedule or ("two_stage" if self.training.recipe == "reference" else "pooled")
-
-    @property
-    def selection(self) -> Literal["best", "last"]:
-        """The epoch whose model is kept, resolved by the recipe where that is unset."""
-        training = self.training
-        searches = training.recipe == "reference" or training.patience is not None
-        return training.selection or ("best" if searches else "last")
 
     @property
     def freeze_mode(self) -> Literal["permanent", "unlabeled_stage", "never"]:

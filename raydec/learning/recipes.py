@@ -10,9 +10,8 @@ import math
 from collections.abc import Collection
 from typing import Any
 
-from raydec.config import Config
+from raydec.config import PUBLISHED_CHANNELS, Config
 
-PUBLISHED_CHANNELS = (32, 32, 64, 64, 128, 128, 128)
 MODERN_CHANNELS = (16, 32, 48, 64)
 MODERN_CHUNKS = 5
 SELECTED_BY = "selection/epoch"
@@ -64,6 +63,7 @@ def _reference(config: Config) -> dict[str, dict[str, Any]]:
 
 
 def _modern(config: Config, num_labeled: int) -> dict[str, dict[str, Any]]:
+    few = num_labeled <= 2_000
     return {
         "features": {"scale": "log"},
         "model": {
@@ -72,14 +72,14 @@ def _modern(config: Config, num_labeled: int) -> dict[str, dict[str, Any]]:
             "initialization": "kaiming",
         },
         "training": {
-            "batch_utterances": 16 if num_labeled <= 2_000 else 32 if num_labeled <= 10_000 else 64,
+            "batch_utterances": 16 if few else 32 if num_labeled <= 10_000 else 64,
             "batches": "utterances",
             "chunks_per_utterance": None if config.model.temporal != "none" else MODERN_CHUNKS,
             "random_offsets": True,
             "draws": "shuffled",
             "calibration": "spread",
-            # While the learning rate is high, an epoch can be good on few validation speakers by luck.
-            "selection": config.selection,
+            # Few validation speakers choose an early epoch by luck; many show when overfitting begins.
+            "selection": "last" if few and config.training.patience is None else "best",
             "schedule": "pooled",
         },
         "clustering": {"label_weight": 1.0},

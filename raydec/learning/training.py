@@ -239,7 +239,7 @@ class Training:
         state.network = _copy_of(self.network)
         state.optimizers = self._optimizers.state_dict()
         score = float(metrics[f"valid/{self._data.targets.selection}"])  # type: ignore[arg-type]
-        keeps_last = self._config.selection == "last"
+        keeps_last = self._config.training.selection == "last"
         if keeps_last:
             metrics[SELECTED_BY] = state.epoch
         if not math.isfinite(score):

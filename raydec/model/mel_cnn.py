@@ -9,14 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from raydec.config import ModelConfig
+from raydec.config import PUBLISHED_CHANNELS, ModelConfig
 from raydec.features.front_end import ChunkFormat, FrontEnd
 from raydec.model.batch_norm import GlobalBatchNorm2d
 from raydec.model.noise import Noise, dropout
 from raydec.model.trunk import Trunk
 
-PUBLISHED_CHANNELS = (32, 32, 64, 64, 128, 128, 128)
-"""Channels of the published network's convolutions."""
 _NUM_HALVINGS = 5
 # Keeps the gradient of a standard deviation finite where a feature does not vary.
 _VARIANCE_FLOOR = 1e-5

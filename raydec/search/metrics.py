@@ -32,7 +32,7 @@ def known_metrics(config: Config) -> set[str]:
             names |= {f"cluster/{number}_{attribute}" for number in ("eta2", "epsilon2", "eta2_p")}
         names |= {"cluster/emotion_mi", "cluster/emotion_nmi"}
     names |= by_stage
-    if config.selection == "last":
+    if config.training.selection != "best":
         names.add(SELECTED_BY)
     if _has_unlabeled_stage(config):
         names |= {f"{name}_unlabeled" for name in by_stage}
