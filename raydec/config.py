@@ -232,7 +232,7 @@ class TrainingConfig(Section):
     selection: Literal["best", "last"] | None = Field(
         None,
         description="the epoch whose model is kept: the one with the best validation score, or the last; "
-        "unset: best with recipe=reference, with patience, and above 2,000 labeled utterances, else last",
+        "unset: best for recipe=reference, patience, classes alone or over 2,000 utterances, else last",
     )
     calibration: Literal["none", "spread"] | None = Field(
         None,

@@ -64,6 +64,7 @@ def _reference(config: Config) -> dict[str, dict[str, Any]]:
 
 def _modern(config: Config, num_labeled: int) -> dict[str, dict[str, Any]]:
     few = num_labeled <= 2_000
+    keeps_last = few and config.data.attributes and config.training.patience is None
     return {
         "features": {"scale": "log"},
         "model": {
@@ -79,7 +80,7 @@ def _modern(config: Config, num_labeled: int) -> dict[str, dict[str, Any]]:
             "draws": "shuffled",
             "calibration": "spread",
             # Few validation speakers choose an early epoch by luck; many show when overfitting begins.
-            "selection": "last" if few and config.training.patience is None else "best",
+            "selection": "last" if keeps_last else "best",
             "schedule": "pooled",
         },
         "clustering": {"label_weight": 1.0},

@@ -62,6 +62,8 @@ def test_modern_is_the_default_and_its_batch_follows_the_size(num_labeled: int, 
     filled = fill_recipe(config, num_labeled, SCALES)
     assert filled.training.recipe == "modern" and filled.training.batch_utterances == batch
     assert filled.training.selection == ("last" if num_labeled <= 2_000 else "best")
+    classes = config_from_dict({"data": {"store": "s", "attributes": [], "emotions": ["A", "N"]}})
+    assert fill_recipe(classes, num_labeled, SCALES).training.selection == "best"
     assert filled.loss.cluster_weight == pytest.approx(1 / np.log(10))
     assert fill_recipe(filled, num_labeled, SCALES) == filled
     assert fill_recipe(config, num_labeled, ("plain",)).features.scale is None
