@@ -167,11 +167,11 @@ def _fold_names(config: TuneConfig) -> tuple[str, ...]:
         return ()
     from raydec.demo import demo_store
     from raydec.features.folds import fold_names
-    from raydec.learning.selection import open_store
+    from raydec.features.store import FeatureStore
+    from raydec.features.store_cache import local_store
 
     store = config.data.store or str(demo_store(Path(config.output_dir).absolute()))
-    data = config.data.model_copy(update={"store": store, "labeled_utterances": None})
-    return fold_names(open_store(config.model_copy(update={"data": data})), config.search.folds)
+    return fold_names(FeatureStore.open(local_store(store)), config.search.folds)
 
 
 def _train_trials(study: Study, remaining: Remaining, events: SearchEvents) -> None:

@@ -165,7 +165,7 @@ class FeatureStore:
 
         Args:
             split: restrict to this split, or these; a split without utterances has no rows.
-            labeled_for: restrict to utterances with a label for at least one of these attributes.
+            labeled_for: restrict to utterances with a label in at least one of these columns.
         """
         chosen: Bool[np.ndarray, " utterance"] = np.ones(len(self), dtype=bool)
         if split is not None:

@@ -41,7 +41,8 @@ def hide_labels(store: FeatureStore, data: DataConfig) -> FeatureStore:
     """
     wanted = data.labeled_utterances
     assert wanted is not None
-    rows = _labeled_rows(store, data)
+    learned = [*data.attributes, *(["emotion"] if data.emotions else [])]
+    rows = store.rows(data.train_split, labeled_for=learned)
     if wanted > len(rows):
         raise UserError(
             f"data.labeled_utterances={wanted}, but {', '.join(data.train_split)} of {store.path} has "
@@ -53,16 +54,6 @@ def hide_labels(store: FeatureStore, data: DataConfig) -> FeatureStore:
     table = store.utterances
     columns = {name: table[name] for name in _LABEL_COLUMNS if name in table.column_names}
     return store.with_columns({name: pc.if_else(hidden, None, column) for name, column in columns.items()})
-
-
-def _labeled_rows(store: FeatureStore, data: DataConfig) -> Int64[np.ndarray, " row"]:
-    """Rows of the training splits that are labeled for what the config learns."""
-    rows = store.rows(split=data.train_split)
-    columns = [*data.attributes, *(["emotion"] if data.emotions else [])]
-    labeled = np.zeros(len(rows), bool)
-    for name in columns:
-        labeled |= store.utterances[name].take(rows).is_valid().to_numpy()
-    return rows[labeled]
 
 
 def _even_over_speakers(speakers: Sequence[str | None], seed: int) -> Int64[np.ndarray, " place"]:

@@ -32,7 +32,7 @@ def config_of(store: Path | None = None, **training: object) -> Config:
         {
             "data": {"store": str(store or "unused")},
             "model": {"channels": [4, 4, 4, 4], "embedding_dim": 8},
-            "training": {"epochs": 1, "batch_utterances": 4} | training,
+            "training": {"epochs": 1, "batch_utterances": 4, **training},
             "clustering": {"num_clusters": 3},
         }
     )
