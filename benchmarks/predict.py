@@ -111,7 +111,7 @@ def count_rows(parts: Path) -> int:
 def memory_mib(process: int) -> float:
     """Proportional set size of a process and its descendants."""
     total_kib = 0
-    for member in _family(process):
+    for member in descendants(process):
         try:
             text = Path(f"/proc/{member}/smaps_rollup").read_text()
         except OSError:
@@ -120,7 +120,8 @@ def memory_mib(process: int) -> float:
     return total_kib / 1024
 
 
-def _family(process: int) -> Iterator[int]:
+def descendants(process: int) -> Iterator[int]:
+    """A process, its children, theirs, and so on."""
     yield process
     for children in Path("/proc").glob(f"{process}/task/*/children"):
         try:
@@ -128,7 +129,7 @@ def _family(process: int) -> Iterator[int]:
         except OSError:
             continue
         for child in found:
-            yield from _family(int(child))
+            yield from descendants(int(child))
 
 
 def check(out: Path, names: Sequence[str]) -> dict[str, object]:

@@ -21,10 +21,10 @@ from raydec.learning.worker import Worker, gather_rows
 
 @dataclass(frozen=True)
 class ClusterAssignment:
-    """A K-means result over a whole set, identical on every worker.
+    """A K-means result over a whole set, identical on every worker but for the labels.
 
     Attributes:
-        labels: cluster of every chunk of the set, in chunk order.
+        labels: cluster of every chunk of this worker's share, in chunk order.
         centroids: one row per cluster.
         inertia: sum of squared distances.
         sizes: chunks per cluster.
@@ -66,7 +66,7 @@ class Clusterer(Protocol):
     """Clusters the embeddings of all workers."""
 
     def assign(self, task: ClusteringTask, embeddings: np.ndarray) -> ClusterAssignment:
-        """Cluster a set; every worker calls it and gets the same result.
+        """Cluster a set; every worker calls it and gets the same result, with the labels of its share.
 
         Args:
             task: what and how.
@@ -143,8 +143,9 @@ class LocalClusterer:
     def assign(self, task: ClusteringTask, embeddings: np.ndarray) -> ClusterAssignment:
         """See :class:`Clusterer`."""
         clock = [time.perf_counter()]
-        num_rows = int(self._worker.all_sum(torch.tensor([len(embeddings)]))[0])
-        everything = gather_rows(self._worker, embeddings, num_rows)
+        counts = self._worker.all_gather(torch.tensor([len(embeddings)])).flatten().tolist()
+        first = sum(counts[: self._worker.rank])
+        everything = gather_rows(self._worker, embeddings, sum(counts))
         clock.append(time.perf_counter())
         # Every worker fits, so that all workers fail together. All use the result of rank 0, because machines
         # may round differently.
@@ -158,7 +159,7 @@ class LocalClusterer:
         )
         clock.append(time.perf_counter())
         return ClusterAssignment(
-            labels=labels,
+            labels=labels[first : first + len(embeddings)].copy(),
             centroids=centroids,
             inertia=float(numbers[0]),
             sizes=np.bincount(labels, minlength=task.num_clusters),

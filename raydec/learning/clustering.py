@@ -23,6 +23,7 @@ from raydec.errors import DivergedError, UserError
 from raydec.learning import kmeans
 from raydec.learning.randomness import generator_for
 from raydec.learning.row_blocks import RowBlocks
+from raydec.learning.shuffle import WHOLE_SIZE, Shuffle
 
 Backend = Literal["auto", "cuml", "torch", "sklearn"]
 logger = logging.getLogger(__name__)
@@ -171,8 +172,14 @@ def _start(
 
 
 def sample_rows(num_rows: int, sample_size: int, seed: int) -> Int64[np.ndarray, "pick"]:
-    """The sample of rows for ``max_fit_rows``, independent of where the rows are held."""
-    return _sample(num_rows, sample_size, generator_for(seed, "kmeans_sample"))
+    """The sample of rows for ``max_fit_rows``, in ascending order, independent of where the rows are held.
+
+    Time and memory depend on ``sample_size`` alone once there are more than a million rows.
+    """
+    rng = generator_for(seed, "kmeans_sample")
+    if num_rows <= WHOLE_SIZE:
+        return _sample(num_rows, sample_size, rng)
+    return np.sort(Shuffle(num_rows, rng)(np.arange(min(sample_size, num_rows))))
 
 
 def _sample(num_rows: int, sample_size: int, rng: np.random.Generator) -> Int64[np.ndarray, "pick"]:

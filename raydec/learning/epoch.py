@@ -5,96 +5,46 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from raydec.config import Config
 from raydec.errors import DivergedError
-from raydec.features.chunk_set import ChunkSet
-from raydec.learning.alignment import align_labels, cluster_health, normalized_mutual_information
+from raydec.learning.alignment import (
+    cluster_health,
+    match_clusters,
+    normalized_mutual_information,
+    rename_clusters,
+    shared_chunks,
+)
 from raydec.learning.checkpoint import RunState
 from raydec.learning.clusterer import ClusterAssignment, Clusterer, ClusteringTask
 from raydec.learning.data import TrainingData
 from raydec.learning.divergence import check_losses, check_weights, diverged
+from raydec.learning.epoch_draw import (
+    EpochDraw,
+    Lookup,
+    lookup_chunks,
+    lookup_rows,
+    lookup_utterances_of_chunks,
+)
 from raydec.learning.inference import embed_share
 from raydec.learning.label_aware import assign_with_labels, label_columns
+from raydec.learning.label_shards import LabelShards
 from raydec.learning.optimizers import Optimizers
 from raydec.learning.randomness import generator_for, integer_seed_for, torch_generator_for
-from raydec.learning.sampling import balanced_draw, batches, shuffled, utterance_draw
+from raydec.learning.sampling import BalancedDraw, BatchPlan, EvenDraw, PairedShuffle
+from raydec.learning.shuffle import WHOLE_SIZE, Shuffle
+from raydec.learning.stages import Stage, batch_draws, draws_by_utterance, draws_per_epoch, pairs_batches
 from raydec.learning.step import BatchSource, StepLosses, StepRunner, read_losses, uses_bf16
-from raydec.learning.worker import Worker
+from raydec.learning.worker import Worker, gather_rows
 from raydec.model.network import Network
 
 # A GPU is asked for its losses this often: reading them waits for all the work it was given.
 STEPS_PER_READ = {"cpu": 1, "cuda": 32}
 
 StepListener = Callable[[dict[str, float | int | str | None]], None]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One pass of an epoch over one set of chunks.
-
-    Attributes:
-        name: ``unlabeled``, ``labeled`` or ``pooled``.
-        chunk_set: what is embedded, clustered and drawn from.
-        supervised: whether the losses of the targets take part.
-        num_labeled: labeled utterances, which come first, in a set that has unlabeled ones too; else None.
-    """
-
-    name: str
-    chunk_set: ChunkSet
-    supervised: bool
-    num_labeled: int | None = None
-
-
-def plan_stages(config: Config, data: TrainingData) -> tuple[Stage, ...]:
-    """The stages of an epoch (SPEC "One epoch"; DESIGN 6.4).
-
-    A regressor has no use for unlabeled speech, so it only ever sees the labeled stage.
-    """
-    labeled = Stage("labeled", data.labeled, supervised=True)
-    if data.unlabeled is None or config.model.kind == "regressor":
-        return (labeled,)
-    if config.schedule == "pooled":
-        return (Stage("pooled", data.pooled, True, num_labeled=data.labeled.num_utterances),)
-    return (Stage("unlabeled", data.unlabeled, supervised=False), labeled)
-
-
-def draws_by_utterance(config: Config) -> bool:
-    """Whether batches hold whole utterances: a temporal layer needs an utterance's chunks together."""
-    return config.training.batches == "utterances" or config.model.temporal != "none"
-
-
-def batch_draws(config: Config, chunk_set: ChunkSet) -> int:
-    """Draws per global batch."""
-    assert config.training.batch_utterances is not None, "fill_recipe fills it in"
-    per_utterance = 1 if draws_by_utterance(config) else chunk_set.num_chunks
-    return config.training.batch_utterances * per_utterance
-
-
-def pairs_batches(config: Config, stage: Stage) -> bool:
-    """Whether every batch of labeled utterances gets as many unlabeled ones beside it.
-
-    Drawn evenly from both, a batch would hold too few labeled utterances for a CCC where few are labeled.
-    """
-    return (
-        stage.num_labeled is not None and draws_by_utterance(config) and config.training.draws == "shuffled"
-    )
-
-
-def count_steps(config: Config, stages: tuple[Stage, ...]) -> int:
-    """Optimiser steps of one epoch."""
-    return sum(-(-_num_draws(config, each) // batch_draws(config, each.chunk_set)) for each in stages)
-
-
-def _num_draws(config: Config, stage: Stage) -> int:
-    """Draws of an epoch; of labeled utterances alone where batches are paired."""
-    if pairs_batches(config, stage):
-        assert stage.num_labeled is not None
-        return stage.num_labeled
-    return stage.chunk_set.num_utterances if draws_by_utterance(config) else len(stage.chunk_set)
 
 
 class EpochRunner:
@@ -138,21 +88,23 @@ class EpochRunner:
         metrics: dict[str, float | None] = {}
         if self._network.has_cluster_head:
             try:
-                assignment = self._cluster(epoch, stage, state)
+                assignment, agreement = self._cluster(epoch, stage, state)
             except DivergedError as error:
                 place = f"epoch {epoch + 1}, before the {stage.name} stage"
                 raise diverged(self._config, str(error), place, state.epoch) from None
             self._renew_cluster_head(epoch, stage, state)
-            metrics = self._cluster_metrics(stage, assignment, state)
+            metrics = self._cluster_metrics(stage, assignment, agreement)
             labels = assignment.labels
             state.labels[stage.name] = labels
+            state.sizes[stage.name] = assignment.sizes
             state.centroids = assignment.centroids
         self._freeze_emotion_head(stage, state)
         with self._timed("train"):
             losses = self._train(epoch, stage, labels, state)
         return metrics | losses
 
-    def _cluster(self, epoch: int, stage: Stage, state: RunState) -> ClusterAssignment:
+    def _cluster(self, epoch: int, stage: Stage, state: RunState) -> tuple[ClusterAssignment, float | None]:
+        """The stage's new assignment, and its agreement with the last one, if there is one."""
         with self._timed("embed"):
             embeddings = embed_share(
                 self._network,
@@ -170,9 +122,14 @@ class EpochRunner:
             self._clock[f"kmeans_{name.removesuffix('_s')}"] = (
                 self._clock.get(f"kmeans_{name.removesuffix('_s')}", 0.0) + seconds
             )
-        if aligned and previous is not None:
-            return align_labels(previous, assignment)
-        return assignment
+        if previous is None:
+            return assignment, None
+        own = shared_chunks(assignment.labels, previous, self._config.clustering.num_clusters)
+        shared = self._worker.all_sum(torch.from_numpy(own)).numpy()
+        if aligned:
+            # So that a cluster head trained on the previous ids can be kept.
+            assignment = rename_clusters(assignment, match_clusters(shared))
+        return assignment, normalized_mutual_information(shared)
 
     def _assign(
         self,
@@ -222,7 +179,6 @@ class EpochRunner:
         source = BatchSource(
             stage.chunk_set,
             self._worker,
-            labels,
             self._data.targets.encode(stage.chunk_set.table) if stage.supervised else None,
             by_utterance=draws_by_utterance(self._config),
             chunks_per_utterance=self._config.training.chunks_per_utterance,
@@ -232,7 +188,7 @@ class EpochRunner:
         unread: list[StepLosses] = []
         read: list[dict[str, float]] = []
         first_step = state.global_step
-        draws = self._batches(epoch, stage, labels)
+        draws = self._draw(epoch, stage, labels)
         for step, draw in enumerate(draws):
             batch = source.batch(draw, generator_for(self._config.seed, "chunks", epoch, stage.name, step))
             losses = self._steps.run(
@@ -263,39 +219,61 @@ class EpochRunner:
         }
         self._on_step({**place, **losses})
 
-    def _batches(self, epoch: int, stage: Stage, labels: np.ndarray | None) -> list[np.ndarray]:
-        """The global batches of an epoch, int64 ``[draw]`` each."""
-        cut = list(batches(self._draw(epoch, stage, labels), batch_draws(self._config, stage.chunk_set)))
-        if not pairs_batches(self._config, stage):
-            return cut
-        assert stage.num_labeled is not None
-        rng = generator_for(self._config.seed, "pool", epoch, stage.name)
-        num_unlabeled = stage.chunk_set.num_utterances - stage.num_labeled
-        wanted = sum(map(len, cut))
-        rounds = [shuffled(num_unlabeled, rng) for _ in range(-(-wanted // num_unlabeled))]
-        beside = stage.num_labeled + np.concatenate(rounds)[:wanted]
-        ends = np.cumsum([len(batch) for batch in cut])[:-1]
-        return [np.concatenate(pair) for pair in zip(cut, np.split(beside, ends), strict=True)]
+    def _draw(self, epoch: int, stage: Stage, labels: np.ndarray | None) -> EpochDraw:
+        """This worker's share of an epoch's draws.
 
-    def _draw(self, epoch: int, stage: Stage, labels: np.ndarray | None) -> np.ndarray:
-        """Draws of an epoch: everything once, or as many as there are, evenly over clusters."""
-        rng = generator_for(self._config.seed, "draw", epoch, stage.name)
-        num_draws = _num_draws(self._config, stage)
-        if labels is None or self._config.training.draws == "shuffled":
-            return shuffled(num_draws, rng)
-        if draws_by_utterance(self._config):
-            return utterance_draw(labels, stage.chunk_set.num_chunks, num_draws, rng)
-        return balanced_draw(labels, num_draws, rng)
+        Everything is drawn once, or as many as there are, evenly over clusters.
+
+        Args:
+            epoch: numbers the draw.
+            stage: what is drawn from.
+            labels: this worker's share of the assignment.
+        """
+        config, chunk_set, num_draws = self._config, stage.chunk_set, draws_per_epoch(self._config, stage)
+        rng = generator_for(config.seed, "draw", epoch, stage.name)
+        num_clusters = config.clustering.num_clusters
+        shards = None if labels is None else LabelShards(self._worker, labels, num_clusters)
+        by_utterance = draws_by_utterance(config)
+        lookup: Lookup
+        if shards is None or config.training.draws == "shuffled":
+            draw = self._shuffle(epoch, stage, num_draws, rng)
+            lookup = lookup_rows(draw, shards, chunk_set.num_chunks if by_utterance else 1)
+        elif by_utterance:
+            lookup = self._lookup_utterances(stage, num_draws, shards, rng)
+        else:
+            lookup = lookup_chunks(BalancedDraw(shards.sizes, num_draws, rng), shards)
+        plan = BatchPlan(num_draws, batch_draws(config, chunk_set), pairs_batches(config, stage))
+        return EpochDraw(plan, self._worker, lookup)
+
+    def _lookup_utterances(
+        self, stage: Stage, num_draws: int, shards: LabelShards, rng: np.random.Generator
+    ) -> Lookup:
+        """Utterances drawn with replacement, more often those with chunks in small clusters."""
+        num_chunks, num_utterances = stage.chunk_set.num_chunks, stage.chunk_set.num_utterances
+        if len(stage.chunk_set) > WHOLE_SIZE:
+            return lookup_utterances_of_chunks(EvenDraw(shards.sizes, rng), shards, num_chunks)
+        # As in EvenDraw, with the numbers that numpy draws by weights, which every worker can hold.
+        weights = gather_rows(self._worker, shards.weights(num_chunks), num_utterances)
+        drawn = rng.choice(num_utterances, num_draws, p=weights / weights.sum())
+        return lookup_rows(drawn.__getitem__, shards, num_chunks)
+
+    def _shuffle(
+        self, epoch: int, stage: Stage, num_draws: int, rng: np.random.Generator
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        """Every row once; where batches are paired, unlabeled utterances at the positions behind them."""
+        if not pairs_batches(self._config, stage):
+            return Shuffle(num_draws, rng)
+        assert stage.num_labeled is not None
+        pool = generator_for(self._config.seed, "pool", epoch, stage.name)
+        num_unlabeled = stage.chunk_set.num_utterances - stage.num_labeled
+        return PairedShuffle(num_draws, num_unlabeled, rng, pool)
 
     def _cluster_metrics(
-        self, stage: Stage, assignment: ClusterAssignment, state: RunState
+        self, stage: Stage, assignment: ClusterAssignment, agreement: float | None
     ) -> dict[str, float | None]:
-        previous = state.labels.get(stage.name)
-        agreement = None if previous is None else normalized_mutual_information(previous, assignment.labels)
-        health = cluster_health(assignment.labels, self._config.clustering.num_clusters)
         values: dict[str, float | None] = {
             "nmi_previous": agreement,
-            **health,
+            **cluster_health(assignment.sizes),
             "iterations": float(assignment.num_iterations),
             "inertia": float(assignment.inertia),
         }

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int32
 from raydec.features.chunk_set import ChunkSet
 from raydec.learning.clusterer import ClusterAssignment, Clusterer, ClusteringTask
 from raydec.learning.clustering import nearest_centroid
-from raydec.learning.worker import Worker, gather_rows, share_of
+from raydec.learning.worker import Worker, share_of
 from raydec.model.outputs import Outputs
 
 
@@ -47,9 +47,9 @@ def assign_with_labels(
     labels: Float[np.ndarray, "row column"],
     *,
     weight: float,
-    previous: Int32[np.ndarray, "all"] | None = None,
+    previous: Int32[np.ndarray, "row"] | None = None,
 ) -> ClusterAssignment:
-    """Cluster a set; every worker calls it with its share and gets the same result.
+    """Cluster a set; every worker calls it with its share and gets the same result, with its own labels.
 
     Args:
         clusterer: fits the labeled rows.
@@ -58,33 +58,30 @@ def assign_with_labels(
         embeddings: this worker's contiguous share.
         labels: of the same rows, see :func:`label_columns`.
         weight: factor on the labels; 0 would be K-means of the embeddings.
-        previous: clusters of all rows in the last round, whose means are where centroids start; None:
+        previous: clusters of the same rows in the last round, whose means are where centroids start; None:
             k-means++.
 
     Returns:
-        Clusters of all rows; the centroids are those of the embeddings, in their own scale.
+        Clusters of this worker's rows; the centroids are those of the embeddings, in their own scale.
     """
     known = np.isfinite(labels).any(axis=1)
     center, scale = _center_and_scale(embeddings, worker)
     scaled = (embeddings - center) / scale
     joined = np.concatenate([scaled, weight * np.nan_to_num(labels)], axis=1)[known].astype(np.float32)
-    counts = worker.all_gather(torch.tensor([[len(embeddings), len(joined)]])).reshape(-1, 2).numpy()
-    rows_before, fitted_before = counts[: worker.rank].sum(axis=0)
     init = None
     if previous is not None:
-        own = previous[rows_before : rows_before + len(embeddings)][known]
-        init = _means(joined, own, task.num_clusters, worker)
+        init = _means(joined, previous[known], task.num_clusters, worker)
     fitted = clusterer.assign(dataclasses.replace(task, init=init), joined)
     centroids = np.ascontiguousarray(fitted.centroids[:, : embeddings.shape[1]])
     assigned = np.empty(len(embeddings), np.int32)
-    assigned[known] = fitted.labels[fitted_before : fitted_before + len(joined)]
+    assigned[known] = fitted.labels
     assigned[~known] = nearest_centroid(scaled[~known].astype(np.float32), centroids)[0]
-    everything = gather_rows(worker, assigned, int(counts[:, 0].sum()))
+    sizes = worker.all_sum(torch.from_numpy(np.bincount(assigned, minlength=task.num_clusters)))
     return dataclasses.replace(
         fitted,
-        labels=everything,
+        labels=assigned,
         centroids=(centroids * scale + center).astype(np.float32),
-        sizes=np.bincount(everything, minlength=task.num_clusters),
+        sizes=sizes.numpy(),
     )
 
 

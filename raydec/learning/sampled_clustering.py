@@ -1,7 +1,7 @@
 """K-means for sets that are too large for one process: fits on a sample, and assigns rows on their workers.
 
-Only the sample's rows, K centroids and one label per row are transferred; embeddings of other rows stay on
-the worker that computed them.
+Only the sample's rows and K centroids are transferred; other embeddings and all labels stay on the worker
+that computed them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from raydec.config import ClusteringConfig
 from raydec.learning.clusterer import ClusterAssignment, Clusterer, ClusteringTask
 from raydec.learning.clustering import nearest_centroid, sample_rows
-from raydec.learning.worker import Worker, gather_rows
+from raydec.learning.worker import Worker
 
 
 def past_one_process(clusterer: Clusterer, worker: Worker, config: ClusteringConfig) -> Clusterer:
@@ -52,19 +52,18 @@ class SampledClusterer:
         found = self._fitting.assign(task, fit_on)
         if fit_on is embeddings:
             return found
-        return self._assign_all(embeddings, num_rows, found)
+        return self._assign_all(embeddings, found)
 
     def describe(self) -> dict[str, float]:
         """See :class:`raydec.learning.clusterer.Clusterer`."""
         return self._fitting.describe()
 
-    def _assign_all(
-        self, embeddings: np.ndarray, num_rows: int, found: ClusterAssignment
-    ) -> ClusterAssignment:
+    def _assign_all(self, embeddings: np.ndarray, found: ClusterAssignment) -> ClusterAssignment:
         begun = time.perf_counter()
-        own, distances = nearest_centroid(embeddings, found.centroids, device=self._worker.device)
+        labels, distances = nearest_centroid(embeddings, found.centroids, device=self._worker.device)
         assigned = time.perf_counter()
-        labels = gather_rows(self._worker, own, num_rows)
+        sizes = np.bincount(labels, minlength=len(found.centroids))
+        sizes = self._worker.all_sum(torch.from_numpy(sizes)).numpy()
         inertia = self._worker.all_sum(torch.tensor([distances.sum(dtype=np.float64)]))
         joined = time.perf_counter()
         timings = dict(found.timings)
@@ -74,6 +73,6 @@ class SampledClusterer:
             found,
             labels=labels,
             inertia=float(inertia[0]),
-            sizes=np.bincount(labels, minlength=len(found.centroids)),
+            sizes=sizes,
             timings=timings,
         )

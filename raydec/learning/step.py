@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from raydec.config import Config
 from raydec.features.chunk_set import ChunkSet
+from raydec.learning.epoch_draw import BatchDraw
 from raydec.learning.losses import cluster_loss_sum, divergence_sum, reconstruction_error_sum
 from raydec.learning.mergeable import merged_over_workers
 from raydec.learning.optimizers import Optimizers
 from raydec.learning.randomness import torch_generator_for
 from raydec.learning.targets.registry import Targets
-from raydec.learning.worker import Worker, share_of
+from raydec.learning.worker import Worker
 from raydec.model.batch_norm import biases_without_effect
 from raydec.model.network import Network, NetworkOutput
 from raydec.model.noise import Noise
@@ -202,7 +203,6 @@ class BatchSource:
     Args:
         chunk_set: what is drawn from.
         worker: whose share.
-        pseudo_labels: int32 ``[chunk]`` over the whole set, or None.
         targets: float ``[utterance, column]``, encoded labels, NaN where unlabeled, or None.
         by_utterance: draws are utterances, each standing for some of its chunks, in order; else chunks.
         chunks_per_utterance: chunks of each; None: all.
@@ -214,7 +214,6 @@ class BatchSource:
         self,
         chunk_set: ChunkSet,
         worker: Worker,
-        pseudo_labels: np.ndarray | None,
         targets: np.ndarray | None,
         *,
         by_utterance: bool,
@@ -225,52 +224,61 @@ class BatchSource:
         self._random_offsets = random_offsets
         self._set = chunk_set
         self._worker = worker
-        self._labels = pseudo_labels
         self._targets = targets
         self._by_utterance = by_utterance
 
-    def batch(self, draws: np.ndarray, rng: np.random.Generator) -> Batch:
+    def batch(self, draws: BatchDraw, rng: np.random.Generator) -> Batch:
         """This worker's share of a global batch.
 
         Args:
-            draws: int64 ``[draw]``, the same on every worker.
+            draws: this worker's share.
             rng: in the same state on every worker; draws the places of chunks.
         """
-        share = share_of(len(draws), self._worker.rank, self._worker.world_size)
-        device = self._worker.device
+        device, labels = self._worker.device, draws.labels
         if self._by_utterance:
             per_draw = self._num_taken
-            places = self._places(len(draws), rng)[share].reshape(-1)
-            utterances = draws[share].repeat(per_draw)
+            places = self._places(draws, rng)
             # Of a chunk between those that are embedded, the nearest one's cluster.
-            own = utterances * self._set.num_chunks + np.rint(places * (self._set.num_chunks - 1)).astype(int)
+            nearest = np.rint(places * (self._set.num_chunks - 1)).astype(int)
+            own = (draws.rows[:, None] * self._set.num_chunks + nearest).reshape(-1)
+            labels = None if labels is None else np.take_along_axis(labels, nearest, axis=1)
+            places, utterances = places.reshape(-1), draws.rows.repeat(per_draw)
         else:
             per_draw = 1
-            own = draws[share]
+            own = draws.rows
             utterances = self._set.utterance_of(own)
         if self._by_utterance and self._random_offsets:
             chunks = self._set.gather_at(utterances, places, device)
         else:
             chunks = self._set.gather(own, device)
-        labels = None if self._labels is None else torch.from_numpy(self._labels[own].astype(np.int64))
         targets = None
         if self._targets is not None:
             targets = torch.from_numpy(self._targets[utterances].astype(np.float32))
         return Batch(
             chunks=chunks,
-            pseudo_labels=None if labels is None else labels.to(device),
+            pseudo_labels=None
+            if labels is None
+            else torch.from_numpy(labels.reshape(-1).astype(np.int64)).to(device),
             targets=None if targets is None else targets.to(device),
-            num_draws=len(draws),
-            own=share,
+            num_draws=draws.num_draws,
+            own=draws.own,
             chunks_per_draw=per_draw,
         )
 
-    def _places(self, num_draws: int, rng: np.random.Generator) -> np.ndarray:
-        """Where the chunks of every draw of the global batch begin: 0 to 1, ``[draw, chunk]``, ascending."""
+    def _places(self, draws: BatchDraw, rng: np.random.Generator) -> np.ndarray:
+        """Where the chunks of own draws begin: 0 to 1, ``[draw, chunk]``, ascending."""
         taken, there = self._num_taken, self._set.num_chunks
         if self._random_offsets:
-            return (np.arange(taken) + rng.random((num_draws, taken))) / taken
+            return (np.arange(taken) + _own_random(rng, draws, taken)) / taken
         if taken >= there:
-            return np.tile(np.arange(there) / (there - 1), (num_draws, 1))
-        chosen = rng.random((num_draws, there)).argsort(axis=1)[:, :taken]
+            return np.tile(np.arange(there) / (there - 1), (len(draws.rows), 1))
+        chosen = _own_random(rng, draws, there).argsort(axis=1)[:, :taken]
         return np.sort(chosen, axis=1) / (there - 1)
+
+
+def _own_random(rng: np.random.Generator, draws: BatchDraw, width: int) -> np.ndarray:
+    """Own rows of the random numbers ``[draw, width]`` of a global batch; the others are skipped."""
+    generator = rng.bit_generator
+    assert isinstance(generator, np.random.PCG64), "each double must take one step of the generator"
+    generator.advance(draws.own.start * width)
+    return rng.random((len(draws.rows), width))

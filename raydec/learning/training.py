@@ -17,7 +17,7 @@ import torch
 from raydec.config import Config
 from raydec.features.chunk_set import ChunkSet
 from raydec.learning.calibration import calibrate
-from raydec.learning.checkpoint import RunState, load_state, save_state
+from raydec.learning.checkpoint import RunState, load_state, save_labels, save_state
 from raydec.learning.clusterer import Clusterer, ClusteringTask
 from raydec.learning.clustering import nearest_centroid
 from raydec.learning.data import TrainingData
@@ -29,7 +29,7 @@ from raydec.learning.dependency import (
     most_frequent_clusters,
 )
 from raydec.learning.divergence import diverged
-from raydec.learning.epoch import EpochRunner, Stage, count_steps, plan_stages
+from raydec.learning.epoch import EpochRunner
 from raydec.learning.host import import_ahead
 from raydec.learning.inference import embed_share, predict_utterances
 from raydec.learning.label_aware import assign_with_labels, label_columns
@@ -38,8 +38,9 @@ from raydec.learning.randomness import generator_for, integer_seed_for, torch_ge
 from raydec.learning.recipes import SELECTED_BY, fill_recipe
 from raydec.learning.residency import hold_where_they_fit
 from raydec.learning.sampled_clustering import past_one_process
+from raydec.learning.stages import Stage, count_steps, plan_stages
 from raydec.learning.starting_model import start_from
-from raydec.learning.worker import Worker, gather_rows
+from raydec.learning.worker import Worker, share_of
 from raydec.model.assembly import build_network
 from raydec.model.batch_norm import share_batch_statistics
 from raydec.model.network import Network
@@ -223,7 +224,7 @@ class Training:
             embeddings,
             label_columns(self._data.labeled, self._data.targets.outputs, self._worker),
             weight=clustering.label_weight,
-            previous=gather_rows(self._worker, nearest, len(self._data.labeled)),
+            previous=nearest,
         ).centroids
 
     def _run_epoch(self, state: RunState) -> None:
@@ -302,20 +303,32 @@ class Training:
 
     def _checkpoint(self, state: RunState, metrics: Metrics) -> None:
         folder: Path | None = None
-        if self._worker.rank == 0:
+        if self._worker.rank == 0 or state.labels:
             # Not a TemporaryDirectory: whoever takes the report moves or uploads the folder.
             folder = Path(tempfile.mkdtemp(prefix="raydec-checkpoint-"))
             try:
-                save_state(state, folder)
+                first_rows = {stage: rows.start for stage, rows in self._own_chunks().items()}
+                save_labels(state.labels, first_rows, folder)
+                if self._worker.rank == 0:
+                    save_state(state, folder)
             except Exception:  # a full disk, perhaps: leave no half behind to make it fuller
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
         numbers = {name: float(value) for name, value in metrics.items() if value is not None}
         self._worker.report(numbers, folder, f"epoch-{state.epoch:05d}")
 
+    def _own_chunks(self) -> dict[str, slice]:
+        """This worker's share of the chunks of every stage."""
+        shares = {}
+        for stage in self._stages:
+            chunk_set = stage.chunk_set
+            own = share_of(chunk_set.num_utterances, self._worker.rank, self._worker.world_size)
+            shares[stage.name] = slice(own.start * chunk_set.num_chunks, own.stop * chunk_set.num_chunks)
+        return shares
+
     def _restore(self) -> RunState:
         with self._worker.latest_checkpoint() as folder:
-            state = RunState() if folder is None else load_state(folder)
+            state = RunState() if folder is None else load_state(folder, self._own_chunks())
         # Also without a checkpoint: an attempt may have ended between its first epoch and the checkpoint.
         self._recorder.resumed(state)
         if not state.epoch:

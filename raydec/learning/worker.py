@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -49,8 +49,15 @@ class Worker(Protocol):
         """Rank 0's tensor, on every worker."""
         ...
 
+    def exchange(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """Send ``parts[rank]`` to each rank; returns what each rank sent to this one, in rank order.
+
+        Parts differ in length only.
+        """
+        ...
+
     def report(self, metrics: Mapping[str, float], checkpoint: Path | None, name: str) -> None:
-        """Report an epoch's metrics; rank 0 also passes a folder, which becomes checkpoint ``name``."""
+        """Report an epoch's metrics; the folders of all workers together become checkpoint ``name``."""
         ...
 
     def latest_checkpoint(self) -> AbstractContextManager[Path | None]:
@@ -86,6 +93,10 @@ class LocalWorker:
     def broadcast(self, tensor: Tensor) -> Tensor:
         """See :class:`Worker`."""
         return tensor
+
+    def exchange(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """See :class:`Worker`."""
+        return list(parts)
 
     def report(self, metrics: Mapping[str, float], checkpoint: Path | None, name: str) -> None:
         """Move the folder into place with one rename, then delete the oldest checkpoints."""
@@ -163,6 +174,16 @@ class DistributedWorker:
         with self._together():
             dist.broadcast(value, src=0)
         return value.to(tensor.device)
+
+    def exchange(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """See :class:`Worker`."""
+        sent = [len(part) for part in parts]
+        received = self.all_gather(torch.tensor(sent))[:, self.rank].tolist()
+        outgoing = torch.cat(list(parts)).to(self.device)
+        incoming = outgoing.new_empty((sum(received), *outgoing.shape[1:]))
+        with self._together():
+            dist.all_to_all_single(incoming, outgoing, received, sent)
+        return list(incoming.to(parts[0].device).split(received))
 
     def report(self, metrics: Mapping[str, float], checkpoint: Path | None, name: str) -> None:
         """Delete the checkpoint, because a bare process group keeps none."""

@@ -64,11 +64,11 @@ class RayClusterer:
         return self._last_actor
 
     def _assignment(self, answer: Any, elapsed_s: float) -> ClusterAssignment:
-        result, timings = answer
+        result, labels, timings = answer
         broadcast_s = max(0.0, elapsed_s - timings["gather_s"] - timings["fit_s"])
         self._last_actor = {f"actor_{name}": timings[name] for name in ("pid", "age_s", "restarted")}
         return ClusterAssignment(
-            labels=result.labels,
+            labels=labels,
             centroids=result.centroids,
             inertia=result.inertia,
             sizes=result.sizes,
@@ -85,8 +85,9 @@ class RayClusterer:
         ray.get(self._actor.submit.remote(key, self._worker.rank, [share]))
 
     def _fit(self, key: Round, config: ClusteringConfig, seed: int, init: np.ndarray | None) -> Any:
-        [result], timings = ray.get(self._actor.fit.remote(key, self._worker.world_size, config, seed, init))
-        return ray.get(result), timings
+        found = self._actor.fit.remote(key, self._worker.world_size, config, seed, init)
+        (common, *labels), timings = ray.get(found)
+        return *ray.get([common, labels[self._worker.rank]]), timings
 
     def _try(self, call: Callable[[], Any]) -> tuple[Any, Exception | None]:
         # Other errors, for example non-finite embeddings, would only recur.

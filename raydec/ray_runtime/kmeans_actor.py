@@ -2,12 +2,13 @@
 
 Every worker puts its share into Ray's object store and passes a reference to the actor. The actor reads the
 shares without copying, concatenates them in rank order and fits once; every worker then fetches the same
-result. The actor's only state is the current round, so after a restart the workers send their shares again.
-Only the actor imports torch, not the process that starts it.
+centroids, and the labels of its own share. The actor's only state is the current round, so after a restart
+the workers send their shares again. Only the actor imports torch, not the process that starts it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Callable
@@ -49,7 +50,7 @@ class KMeansActor:
         self._fit_centroids = fit or fit_centroids
         self._born = time.time()
         self._shares: dict[Round, dict[int, list[ray.ObjectRef]]] = {}
-        self._results: dict[Round, tuple[Any, dict[str, float]]] = {}
+        self._results: dict[Round, tuple[list[ray.ObjectRef], dict[str, float]]] = {}
 
     def ping(self) -> bool:
         """Return True; a call succeeds once the actor runs."""
@@ -78,13 +79,14 @@ class KMeansActor:
         """Fit at the first call of a round; later calls return the same result.
 
         Returns:
-            A list with one reference to a :class:`raydec.learning.clustering.KMeansResult`, so that the
-            result is sent only once to each node; and timings and diagnostics by name.
+            References, so that nothing is sent to a node twice: to a
+            :class:`raydec.learning.clustering.KMeansResult` without labels, then to the labels of each rank's
+            share; and timings and diagnostics by name.
         """
         if key not in self._results:
             self._results[key] = self._fit(key, world_size, config, seed, init)
-        result, timings = self._results[key]
-        return [result], timings | self._numbers()
+        references, timings = self._results[key]
+        return references, timings | self._numbers()
 
     def _numbers(self) -> dict[str, float]:
         """Diagnostics: process id, age, and whether the actor was restarted."""
@@ -97,7 +99,7 @@ class KMeansActor:
 
     def _fit(
         self, key: Round, world_size: int, config: ClusteringConfig, seed: int, init: np.ndarray | None
-    ) -> tuple[Any, dict[str, float]]:
+    ) -> tuple[list[ray.ObjectRef], dict[str, float]]:
         shares = self._shares.get(key, {})
         if len(shares) != world_size:
             raise MissingSharesError(f"round {key} has the shares of ranks {sorted(shares)} of {world_size}")
@@ -106,8 +108,12 @@ class KMeansActor:
         embeddings = arrays[0] if world_size == 1 else np.concatenate(arrays)
         gathered = time.perf_counter()
         result = self._fit_centroids(embeddings, config, seed=seed, init=init)
+        fitted = time.perf_counter()
         del self._shares[key]
-        return ray.put(result), {"gather_s": gathered - begun, "fit_s": time.perf_counter() - gathered}
+        ends = np.cumsum([len(array) for array in arrays])[:-1]
+        common = dataclasses.replace(result, labels=result.labels[:0])
+        references = [ray.put(part) for part in (common, *np.split(result.labels, ends))]
+        return references, {"gather_s": gathered - begun, "fit_s": fitted - gathered}
 
 
 def create_kmeans_actor(

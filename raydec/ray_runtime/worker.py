@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,10 @@ class RayWorker:
     def broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
         """See :class:`raydec.learning.worker.Worker`."""
         return self._group.broadcast(tensor)
+
+    def exchange(self, parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """See :class:`raydec.learning.worker.Worker`."""
+        return self._group.exchange(parts)
 
     def report(self, metrics: Mapping[str, float], checkpoint: Path | None, name: str) -> None:
         """Report metrics and checkpoint to Ray Train, which stores the checkpoint before it registers it."""

@@ -89,10 +89,7 @@ class RunRecorder:
             file.writelines(self._steps)
         self._steps.clear()
         self._folder.write_json_lines(METRICS_FILE, state.history)
-        sizes = {
-            stage: np.bincount(labels, minlength=self._config.clustering.num_clusters)
-            for stage, labels in state.labels.items()
-        }
+        sizes = state.sizes
         drift = self._drift(state)
         if sizes:
             line = {

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,13 +9,13 @@ import torch
 from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans, kmeans_plusplus
 from sklearn.metrics import adjusted_rand_score
+from thread_worker import ThreadWorker, on_workers
 
 from raydec.config import ClusteringConfig
 from raydec.errors import DivergedError, UserError
 from raydec.learning import clustering, kmeans, row_blocks
 from raydec.learning.clusterer import ClusterAssignment, ClusteringTask, LocalClusterer
 from raydec.learning.clustering import KMeansResult, fit_kmeans, nearest_centroid
-from raydec.learning.member import Member
 from raydec.learning.row_blocks import RowBlocks
 from raydec.learning.sampled_clustering import past_one_process
 from raydec.learning.worker import LocalWorker
@@ -319,59 +317,26 @@ def test_local_clusterer_is_fit_kmeans() -> None:
     assert set(assignment.timings) == {"gather_s", "fit_s", "broadcast_s"}
 
 
-class ThreadWorker:
-    """One of several workers that are threads of this process."""
-
-    device = torch.device("cpu")
-
-    def __init__(self, rank: int, desk: list[torch.Tensor], barrier: threading.Barrier) -> None:
-        self.rank, self.world_size = rank, len(desk)
-        self._desk, self._barrier = desk, barrier
-
-    def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
-        self._desk[self.rank] = tensor
-        self._barrier.wait()
-        everything = torch.stack(self._desk)
-        self._barrier.wait()
-        return everything
-
-    def all_sum(self, tensor: torch.Tensor) -> torch.Tensor:
-        return self.all_gather(tensor).sum(0)
-
-    def broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
-        return self.all_gather(tensor)[0]
-
-    def report(self, metrics: Mapping[str, float], checkpoint: Path | None, name: str) -> None:
-        raise NotImplementedError
-
-    def latest_checkpoint(self) -> Iterator[Path | None]:
-        raise NotImplementedError
-
-    def members(self) -> list[Member]:
-        raise NotImplementedError
-
-
 @pytest.mark.parametrize("max_fit_rows", [None, 400, 5000])
 @pytest.mark.parametrize("shares", [[450, 450], [899, 1], [900, 0], [0, 300, 600]])
 def test_several_workers_get_what_one_gets(shares: list[int], max_fit_rows: int | None) -> None:
     x = blobs()
     expected = fit_kmeans(x, 6, seed=4, init=x[:6], max_fit_rows=max_fit_rows)
-    desk, barrier = [torch.empty(0)] * len(shares), threading.Barrier(len(shares), timeout=60)
     bounds = np.cumsum([0, *shares])
 
-    def run(rank: int) -> ClusterAssignment:
-        worker = ThreadWorker(rank, desk, barrier)
+    def run(worker: ThreadWorker) -> ClusterAssignment:
         config = ClusteringConfig(num_clusters=6, max_fit_rows=max_fit_rows)
         # The fit gets only the sample.
         fitting = LocalClusterer(worker, config.model_copy(update={"max_fit_rows": None}))
         clusterer = past_one_process(fitting, worker, config)
-        share = x[bounds[rank] : bounds[rank + 1]]
+        share = x[bounds[worker.rank] : bounds[worker.rank + 1]]
         return clusterer.assign(ClusteringTask(1, "labeled", 6, 4, x[:6]), share)
 
-    with ThreadPoolExecutor(len(shares)) as pool:
-        for assignment in pool.map(run, range(len(shares))):
-            np.testing.assert_array_equal(assignment.labels, expected.labels)
-            np.testing.assert_array_equal(assignment.centroids, expected.centroids)
-            assert assignment.sizes.tolist() == expected.sizes.tolist()
-            assert assignment.inertia == pytest.approx(expected.inertia, rel=1e-6)
-            assert ("assign_s" in assignment.timings) == (max_fit_rows == 400)
+    assignments = on_workers(len(shares), run)
+    np.testing.assert_array_equal(np.concatenate([each.labels for each in assignments]), expected.labels)
+    for share, assignment in zip(shares, assignments, strict=True):
+        assert len(assignment.labels) == share
+        np.testing.assert_array_equal(assignment.centroids, expected.centroids)
+        assert assignment.sizes.tolist() == expected.sizes.tolist()
+        assert assignment.inertia == pytest.approx(expected.inertia, rel=1e-6)
+        assert ("assign_s" in assignment.timings) == (max_fit_rows == 400)

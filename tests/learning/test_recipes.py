@@ -15,12 +15,13 @@ from raydec.errors import UserError
 from raydec.features.chunk_set import ChunkSet
 from raydec.learning.calibration import LARGEST_FACTOR, calibrate
 from raydec.learning.clusterer import ClusteringTask, LocalClusterer
+from raydec.learning.epoch_draw import BatchDraw
 from raydec.learning.inference import predict_utterances
 from raydec.learning.label_aware import assign_with_labels, label_columns
 from raydec.learning.recipes import fill_recipe
 from raydec.learning.step import BatchSource
 from raydec.learning.training import NullRecorder, Training
-from raydec.learning.worker import LocalWorker
+from raydec.learning.worker import LocalWorker, share_of
 from raydec.runs.training_loop import open_data
 from raydec.search.score import score_run
 
@@ -125,7 +126,7 @@ def test_chunks_at_places_are_slices_of_the_utterance(store: Path) -> None:
 
 def test_random_chunks_belong_to_their_utterances_whatever_the_number_of_workers(store: Path) -> None:
     _, chunk_set = chunk_set_of(store)
-    labels = np.arange(len(chunk_set), dtype=np.int32)
+    labels = np.arange(len(chunk_set), dtype=np.int32).reshape(-1, chunk_set.num_chunks)
     targets = np.arange(chunk_set.num_utterances, dtype=np.float64)[:, None]
     draws = np.array([5, 0, 7, 7, 2])
 
@@ -138,10 +139,12 @@ def test_random_chunks_belong_to_their_utterances_whatever_the_number_of_workers
         parts = []
         for rank in range(world_size):
             source = BatchSource(
-                chunk_set, Part(rank, world_size), labels, targets,
+                chunk_set, Part(rank, world_size), targets,
                 by_utterance=True, chunks_per_utterance=3, random_offsets=True,
             )  # fmt: skip
-            batch = source.batch(draws, np.random.default_rng(1))
+            own = share_of(len(draws), rank, world_size)
+            drawn = BatchDraw(len(draws), own, draws[own], labels[draws[own]])
+            batch = source.batch(drawn, np.random.default_rng(1))
             assert batch.num_global_chunks == 15 and batch.targets is not None
             assert batch.pseudo_labels is not None
             assert torch.equal(batch.pseudo_labels // chunk_set.num_chunks, batch.targets[:, 0].long())
@@ -216,7 +219,7 @@ def test_few_labels_are_trained_beside_as_many_unlabeled_utterances(store: Path)
     training = Training(config, data, worker, LocalClusterer(worker, config.clustering), NullRecorder())
     [stage] = training._stages
     runner = training._epochs
-    found = runner._batches(0, stage, None)
+    found = [batch.rows for batch in runner._draw(0, stage, None)]
     assert [len(batch) for batch in found] == [8, 8, 8]
     labeled = np.concatenate([batch[:4] for batch in found])
     assert sorted(labeled.tolist()) == list(range(12))
