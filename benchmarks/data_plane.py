@@ -207,7 +207,10 @@ def page(samples: list[dict[str, float]], options: argparse.Namespace, picture: 
             f"{int(sample['chunks']):,}",
             *(f"{sample[phase]:.3g}" for phase in PHASES),
             f"{sample['peak_mib']:,.0f}",
-            f"{sample['peak_mib'] * 2**20 * options.workers / sample['chunks']:,.0f}",
+            # Of smaller sets, most of the memory is that of a block.
+            f"{sample['peak_mib'] * 2**20 * options.workers / sample['chunks']:,.0f}"
+            if sample["chunks"] >= 1e6
+            else "",
         ]
         for sample in samples
     ]
@@ -221,7 +224,7 @@ def page(samples: list[dict[str, float]], options: argparse.Namespace, picture: 
         [
             f"# The data plane without the network, {options.workers} worker(s), {time.strftime('%Y-%m-%d')}",
             "",
-            f"`python -m benchmarks.data_plane WORK_DIR {shlex.join(sys.argv[2:])}`",
+            f"`{shlex.join(['python', '-m', 'benchmarks.data_plane', 'WORK_DIR', *sys.argv[2:]])}`",
             "",
             f"{machine()}. K = {NUM_CLUSTERS}, embeddings of {options.dim} values, a sample of at most "
             f"{SAMPLE_ROWS:,} rows, batches of {BATCH} chunks per worker, workers of one thread. Seconds of "

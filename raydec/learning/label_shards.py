@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float64, Int, Int32, Int64
 
+from raydec.learning.sampling import order_by
 from raydec.learning.worker import Worker
 
 
@@ -72,9 +73,7 @@ class LabelShards:
 
     def _rows_by_cluster(self, own_places: Int64[np.ndarray, "place"]) -> Int64[np.ndarray, "place"]:
         if self._by_cluster is None:
-            # numpy uses radix sort for 16-bit integers, which takes linear time.
-            keys = self._labels.astype(np.uint16) if len(self.sizes) <= 2**16 else self._labels
-            self._by_cluster = np.argsort(keys, kind="stable")
+            self._by_cluster = order_by(self._labels, len(self.sizes))
         return self._first_rows[self._worker.rank] + self._by_cluster[own_places]
 
     def _ask(
@@ -86,7 +85,7 @@ class LabelShards:
         """Answers in the order of the questions, each from the worker that knows it."""
         if self._worker.world_size == 1:
             return answer(questions)
-        order = np.argsort(owners.astype(np.uint16), kind="stable")
+        order = order_by(owners, self._worker.world_size)
         ends = np.cumsum(np.bincount(owners, minlength=self._worker.world_size))[:-1]
         asked = self._worker.exchange([torch.from_numpy(q) for q in np.split(questions[order], ends)])
         replies = self._worker.exchange([torch.from_numpy(answer(part.numpy())) for part in asked])

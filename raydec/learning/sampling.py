@@ -12,13 +12,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int, Int64
 
 from raydec.learning.shuffle import WHOLE_SIZE, Shuffle, uniform_at
 from raydec.learning.worker import share_of
 
 # Many clusters are permuted at once, so each may hold less.
 _WHOLE_CLUSTER = 2**12
+
+
+def order_by(groups: Int[np.ndarray, "row"], num_groups: int) -> Int64[np.ndarray, "row"]:
+    """Rows in the order by group, then by row."""
+    # numpy uses radix sort for 16-bit integers, which takes linear time.
+    return np.argsort(groups.astype(np.uint16) if num_groups <= 2**16 else groups, kind="stable")
 
 
 class BalancedDraw:
@@ -71,7 +77,7 @@ class BalancedDraw:
         ends = np.cumsum(self._quotas)
         clusters = np.searchsorted(ends, slots, side="right")
         numbers = uniform_at(slots, self._sizes[clusters], self._key)
-        by_cluster = np.argsort(clusters, kind="stable")
+        by_cluster = order_by(clusters, len(ends))
         parts = np.split(by_cluster, np.searchsorted(clusters[by_cluster], np.arange(1, len(ends))))
         for cluster, (part, shuffle) in enumerate(zip(parts, self._within, strict=True)):
             if shuffle is not None:
