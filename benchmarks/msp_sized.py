@@ -133,7 +133,6 @@ def attempt(command: list[str], log: Path, stop: Callable[[], bool] | None = Non
         child.wait()
     end_orphans(members)
     return {
-        "command": shlex.join(command),
         "status": child.returncode,
         "wall_s": round(time.monotonic() - begun, 1),
         "peak_mib": {kind: [round(value) for value in values] for kind, values in peaks.items()},

@@ -58,8 +58,7 @@ class RowBlocks:
 
     def blocks(self, num_clusters: int) -> Iterator[tuple[Float32[Tensor, "block dim"], slice]]:
         """Blocks of rows and their slices, in order; their size also limits scores for ``num_clusters``."""
-        values = CPU_BLOCK_VALUES if self.device.type == "cpu" else GPU_BLOCK_VALUES
-        block_rows = max(1, values // max(self.data.shape[1], num_clusters))
+        block_rows = self._block_rows(num_clusters)
         for start in range(0, len(self.data), block_rows):
             span = slice(start, start + block_rows)
             yield self.data[span].to(self.device), span
@@ -107,5 +106,15 @@ class RowBlocks:
             wide = block.double()
             return wide.sum(0), wide.square().sum()
 
-        totals, squares = zip(*self.map(of_block), strict=True)
-        return torch.stack(totals).sum(0), torch.stack(squares).sum()
+        # Results are copied, not kept: small tensors that outlive the large ones of their block would leave
+        # holes in the heap that the next block does not fit in, four times the embeddings in all.
+        num_blocks = -(-len(self) // self._block_rows(1))
+        totals = torch.empty(num_blocks, self.data.shape[1], dtype=torch.float64, device=self.device)
+        squares = torch.empty(num_blocks, dtype=torch.float64, device=self.device)
+        for number, (total, square) in enumerate(self.map(of_block)):
+            totals[number], squares[number] = total, square
+        return totals.sum(0), squares.sum()
+
+    def _block_rows(self, num_clusters: int) -> int:
+        values = CPU_BLOCK_VALUES if self.device.type == "cpu" else GPU_BLOCK_VALUES
+        return max(1, values // max(self.data.shape[1], num_clusters))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -340,3 +342,37 @@ def test_several_workers_get_what_one_gets(shares: list[int], max_fit_rows: int 
         assert assignment.sizes.tolist() == expected.sizes.tolist()
         assert assignment.inertia == pytest.approx(expected.inertia, rel=1e-6)
         assert ("assign_s" in assignment.timings) == (max_fit_rows == 400)
+
+
+MEMORY_OF_A_FIT = """
+import threading
+import numpy as np
+from raydec.learning.clustering import fit_kmeans
+from raydec.learning.host import keep_freed_memory
+
+def anonymous():
+    lines = open("/proc/self/status").read().splitlines()
+    return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) * 1024
+
+keep_freed_memory()
+rows = np.random.default_rng(0).standard_normal((200_000, 128), np.float32)
+fit_kmeans(rows[:60_000], 5, seed=0, max_iterations=2)
+before, peak, ended = anonymous(), [0], threading.Event()
+
+def watch():
+    while not ended.wait(0.01):
+        peak.append(anonymous())
+
+watcher = threading.Thread(target=watch)
+watcher.start()
+fit_kmeans(rows, 5, seed=0, max_iterations=2)
+ended.set()
+watcher.join()
+print((max(peak) - before) / rows.nbytes)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_fit_holds_no_copy_of_its_rows() -> None:
+    done = subprocess.run([sys.executable, "-c", MEMORY_OF_A_FIT], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 0.5, "memory beside the rows, as a share of them"
