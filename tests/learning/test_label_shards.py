@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from sklearn.metrics import normalized_mutual_info_score
 from thread_worker import ThreadWorker, on_workers
 
@@ -210,3 +212,22 @@ def test_missing_labels_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="it has the labels of 363 of the chunks 0 to"):
         load_state(folder)
     assert len(load_state(folder, {"labeled": slice(0, 16 * NUM_CHUNKS)}).labels["labeled"]) == 176
+
+
+def test_a_checkpoint_of_version_1_holds_all_labels_itself(tmp_path: Path) -> None:
+    labels = made_labels()
+    save_state(RunState(epoch=2, network={"w": torch.ones(2)}), tmp_path)
+    document = json.loads((tmp_path / "state.json").read_text())
+    items = dict(document["state"]["$items"])
+    del items["sizes"]
+    items["labels"] = {"$items": [["labeled", {"$array": "/labels/labeled"}]]}
+    document = {"schema_version": 1, "state": {"$items": list(items.items())}}
+    (tmp_path / "state.json").write_text(json.dumps(document))
+    tensors = load_file(tmp_path / "state.safetensors")
+    save_file(tensors | {"/labels/labeled": torch.from_numpy(labels)}, tmp_path / "state.safetensors")
+
+    whole = load_state(tmp_path)
+    np.testing.assert_array_equal(whole.labels["labeled"], labels)
+    assert whole.epoch == 2 and whole.sizes["labeled"].tolist() == np.bincount(labels).tolist()
+    share = load_state(tmp_path, {"labeled": slice(22, 55), "unlabeled": slice(0, 11)})
+    np.testing.assert_array_equal(share.labels["labeled"], labels[22:55])
