@@ -29,6 +29,9 @@ OptionalLocation = Annotated[str | None, BeforeValidator(expand_home)]
 Attribute = Literal["arousal", "dominance", "valence"]
 ATTRIBUTES: tuple[Attribute, ...] = ("arousal", "dominance", "valence")
 
+NO_AGREEMENT = "X"
+"""MSP-Podcast's class for utterances on which the annotators did not agree; not among ``all`` classes."""
+
 PUBLISHED_CHANNELS = (32, 32, 64, 64, 128, 128, 128)
 """Channels of the published network's convolutions."""
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 
 # These must be in place before torch, OpenMP or Ray start, and workers inherit them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,22 @@ def speech_dir() -> Path:
 def encoders_dir() -> Path:
     """Real pretrained speech encoders, as transformers reads them."""
     return _outside_folder("RAYDEC_ENCODERS_DIR", "pretrained speech encoders")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("mounts a small tmpfs: needs root")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a tmpfs here: {mounted.stderr.decode().strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
 
 
 def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:

@@ -7,10 +7,10 @@ import sys
 import time
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from raydec.console.arguments import Parser, natural
 from raydec.console.terminal import note, progress_bar
@@ -162,14 +162,20 @@ def predict_standard_input(options: Namespace) -> None:
     Raises:
         UserError: it is none, or the rows cannot be written.
     """
+    from raydec.files.atomic import full_disk_explained
     from raydec.inference.pipe import open_new, predict_pipe
     from raydec.inference.prediction import load
     from raydec.inference.recordings import score_limits
 
     predictor = load(options.model, encoder=options.encoder)
     limits = score_limits(predictor, options.model, options.clip, options.label_range)
-    rows = nullcontext(sys.stdout) if options.out is None else open_new(options.out, restart=options.restart)
-    with rows as out:
+    rows: AbstractContextManager[TextIO] = nullcontext(sys.stdout)
+    explained: AbstractContextManager[None] = nullcontext()
+    if options.out is not None:
+        rows = open_new(options.out, restart=options.restart)
+        kept = f"{options.out} has the rows so far; add --restart to replace it"
+        explained = full_disk_explained(options.out.absolute().parent, kept)
+    with explained, rows as out:
         num_rows = predict_pipe(
             predictor, sys.stdin.buffer, out, window_s=options.windows, hop_s=options.hop, clip=limits
         )

@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
 from rich.console import Console
 from rich.progress import (
@@ -23,6 +23,7 @@ from rich.progress import (
 )
 
 from raydec.errors import DivergedError, UserError
+from raydec.files.atomic import FULL_DISK
 from raydec.learning.host import OPENMP_ENVIRONMENT
 from raydec.verbosity import set_verbosity, verbosity
 
@@ -75,7 +76,11 @@ def run_entry_point(main: Callable[[Sequence[str]], None], arguments: Sequence[s
     _replace_unprintable()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        main(sys.argv[1:] if arguments is None else arguments)
+        try:
+            main(sys.argv[1:] if arguments is None else arguments)
+        finally:
+            # Python itself would do this after the exit status is decided.
+            sys.stdout.flush()
     except UserError as error:
         err.print(f"error: {' '.join(str(error).split())}", markup=False)
         return error.exit_status
@@ -86,8 +91,22 @@ def run_entry_point(main: Callable[[Sequence[str]], None], arguments: Sequence[s
         err.print("interrupted; finished work is kept, run the same command again to resume", markup=False)
         return 130
     except BrokenPipeError:
+        _forget_output()
         return 0
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        _forget_output()
+        where = f"to write {error.filename}" if error.filename else "for standard output"
+        err.print(f"error: no space left {where}; free some and run the same command again", markup=False)
+        return UserError.exit_status
     return 0
+
+
+def _forget_output() -> None:
+    """Drop what standard output could not take; otherwise Python tries again, and complains, as it exits."""
+    with suppress(io.UnsupportedOperation), open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _replace_unprintable() -> None:

@@ -6,10 +6,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
-from raydec.config import ATTRIBUTES, DataConfig
+from raydec.config import ATTRIBUTES, NO_AGREEMENT, DataConfig
 from raydec.errors import UserError
 from raydec.features.folds import divide
 from raydec.features.store import FeatureStore
@@ -41,8 +42,8 @@ def hide_labels(store: FeatureStore, data: DataConfig) -> FeatureStore:
     """
     wanted = data.labeled_utterances
     assert wanted is not None
-    learned = [*data.attributes, *(["emotion"] if data.emotions else [])]
-    rows = store.rows(data.train_split, labeled_for=learned)
+    rows = store.rows(data.train_split)
+    rows = rows[_is_learned_from(store.utterances.take(rows), data)]
     if wanted > len(rows):
         raise UserError(
             f"data.labeled_utterances={wanted}, but {', '.join(data.train_split)} of {store.path} has "
@@ -54,6 +55,16 @@ def hide_labels(store: FeatureStore, data: DataConfig) -> FeatureStore:
     table = store.utterances
     columns = {name: table[name] for name in _LABEL_COLUMNS if name in table.column_names}
     return store.with_columns({name: pc.if_else(hidden, None, column) for name, column in columns.items()})
+
+
+def _is_learned_from(table: pa.Table, data: DataConfig) -> Bool[np.ndarray, " utterance"]:
+    """Which utterances have a label for one of the attributes, or one of the classes, that a run learns."""
+    known = [pc.is_valid(table[name]) for name in data.attributes]
+    if data.emotions == ("all",):
+        known.append(pc.fill_null(pc.not_equal(table["emotion"], NO_AGREEMENT), False))
+    elif data.emotions:
+        known.append(pc.is_in(table["emotion"], pa.array(data.emotions, pa.string())))
+    return np.logical_or.reduce([column.to_numpy() for column in known])
 
 
 def _even_over_speakers(speakers: Sequence[str | None], seed: int) -> Int64[np.ndarray, " place"]:

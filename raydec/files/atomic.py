@@ -18,7 +18,8 @@ import pyarrow as pa
 from raydec.errors import UserError
 
 TEMPORARY_PREFIX = ".partial-"
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Error numbers of a disk or a quota that has no room left."""
 
 
 def file_sha256(path: str | Path) -> str:
@@ -91,7 +92,7 @@ def full_disk_explained(folder: Path, kept: str = "finished shards are kept") ->
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL_DISK:
+        if error.errno not in FULL_DISK:
             raise
         raise UserError(
             f"no space left in {folder} ({error.strerror}); free some and run the same command again: {kept}"

@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from corpus_support import make_store, many, write_corpus
 from report_support import TINY
@@ -17,6 +18,7 @@ from raydec.features.store_view import view
 from raydec.learning.data import select_data
 from raydec.learning.label_aware import label_columns
 from raydec.learning.worker import LocalWorker
+from raydec.model.outputs import Outputs
 from raydec.pages.finished_run import open_run
 
 
@@ -73,6 +75,26 @@ def test_hidden_labels_reach_neither_statistics_nor_kmeans_nor_another_process(s
 def test_more_labels_than_there_are_is_refused(store: FeatureStore) -> None:
     with pytest.raises(UserError, match=r"data.labeled_utterances=13, but train of .* has 12 labeled"):
         shown(store, 13)
+
+
+@pytest.mark.parametrize(
+    ("emotions", "attributes", "usable"),
+    [(("A", "N"), (), 12), (("all",), (), 18), (("A",), ("arousal",), 30)],
+)
+def test_only_utterances_that_are_learned_from_are_counted(
+    tmp_path: Path, emotions: tuple[str, ...], attributes: tuple[str, ...], usable: int
+) -> None:
+    utterances = many(30, "train", speaker="a")
+    made = make_store(write_corpus(tmp_path / "audio", utterances), tmp_path / "store")
+    made = made.with_columns({"emotion": pa.array(["A", "N", "S", "X", None] * 6, pa.string())})
+    classes = ("A", "N", "S") if emotions == ("all",) else emotions
+    outputs = Outputs(attributes, (0.0,) * len(attributes), (1.0,) * len(attributes), {"emotion": classes})
+    assert len(outputs.labeled_rows(made, "train")) == usable
+    for number in (5, usable):
+        few = shown(made, number, emotions=emotions, attributes=attributes)
+        assert len(outputs.labeled_rows(few, "train")) == number
+    with pytest.raises(UserError, match=f"has {usable} labeled utterances"):
+        shown(made, usable + 1, emotions=emotions, attributes=attributes)
 
 
 def test_a_run_with_few_labels_trains_and_its_report_opens(store: FeatureStore, tmp_path: Path) -> None:

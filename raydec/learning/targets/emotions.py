@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float64
 
-from raydec.config import Config
+from raydec.config import NO_AGREEMENT, Config
 from raydec.errors import UserError
 from raydec.features.store import FeatureStore
 from raydec.learning.targets.protocol import TargetKind
@@ -17,8 +17,6 @@ from raydec.model.outputs import Outputs
 
 COLUMN = "emotion"
 ALL = "all"
-# MSP-Podcast's class for utterances on which the annotators did not agree.
-NO_AGREEMENT = "X"
 LOSS_NAME = "class"
 METRICS = tuple(f"{score}_{COLUMN}{end}" for score in ("f1", "uar") for end in ("", "_low", "_high"))
 SELECTION = METRICS[0]
