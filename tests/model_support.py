@@ -11,7 +11,7 @@ from corpus_support import mel_format
 from raydec.config import ModelConfig
 from raydec.features.mel_front_end import MelFrontEnd
 from raydec.model.assembly import build_network
-from raydec.model.directory import ChunkFormat, NetworkSpec, SavedModel
+from raydec.model.directory import ChunkFormat, NetworkSpec, TrainedModel
 from raydec.model.network import Network
 
 
@@ -29,7 +29,7 @@ def small_network(num_attributes: int, seed: int, **model: Any) -> tuple[ModelCo
     return settings, network.eval()
 
 
-def small_model(centroids: bool = True, **changes: Any) -> SavedModel:
+def small_model(centroids: bool = True, **changes: Any) -> TrainedModel:
     model = changes.pop("model", {})
     networks = []
     for seed, attributes in enumerate([("arousal", "valence"), ("dominance",)]):
@@ -48,7 +48,7 @@ def small_model(centroids: bool = True, **changes: Any) -> SavedModel:
         "feature_std": np.full(128, 3.0, np.float32),
         "centroids": rng.normal(size=(5, width)).astype(np.float32) if centroids else None,
     }
-    return SavedModel(**(content | changes))
+    return TrainedModel(**(content | changes))
 
 
 def speech(seconds: float = 2.0, rate: int = 16_000) -> np.ndarray:
@@ -56,7 +56,7 @@ def speech(seconds: float = 2.0, rate: int = 16_000) -> np.ndarray:
     return (np.sin(2 * np.pi * 200 * time) * np.sin(9 * time) * 0.5).astype(np.float32)
 
 
-def small_classifier(attributes: tuple[str, ...] = ("arousal",), **changes: Any) -> SavedModel:
+def small_classifier(attributes: tuple[str, ...] = ("arousal",), **changes: Any) -> TrainedModel:
     """One network that tells three emotion classes apart, beside attributes."""
     settings, network = small_network(len(attributes) + 3, 7)
     scale = (2.0,) * len(attributes)

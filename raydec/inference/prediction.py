@@ -27,7 +27,7 @@ from raydec.model.directory import CENTROIDS_FILE, CONFIG_FILE, WEIGHTS_FILE, lo
 from raydec.model.folding import folded
 from raydec.model.hub import local_model
 from raydec.model.network import joined
-from raydec.model.saved import SavedModel
+from raydec.model.saved import TrainedModel
 
 # Utterances per forward pass. The number is fixed, and short batches are filled up, so that a prediction
 # never depends on what else is predicted; one utterance at a time keeps a CPU's caches warm.
@@ -86,7 +86,7 @@ class WindowPrediction(Prediction):
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of many utterances.
+    """A model's predictions for many utterances.
 
     Attributes:
         scores: attributes in the scale of the training labels, then probabilities of classes.
@@ -141,7 +141,7 @@ class Predictor:
         outputs: what it predicts, in the order of its scores.
     """
 
-    def __init__(self, saved: SavedModel, device: torch.device) -> None:
+    def __init__(self, saved: TrainedModel, device: torch.device) -> None:
         self.saved = saved
         self.outputs = saved.outputs
         self._device = device

@@ -27,7 +27,7 @@ from raydec.inference.audio_inputs import Source
 from raydec.inference.pauses import SPEECH_FINDERS
 from raydec.inference.prediction import SILENT, Predictions, Predictor
 from raydec.inference.spectrograms import frames_of, in_samples, open_recording, windows_of
-from raydec.model.saved import SavedModel
+from raydec.model.saved import TrainedModel
 
 # Frames that are in memory together, unless a single utterance has more.
 _BYTES_IN_MEMORY = 64 << 20
@@ -174,7 +174,7 @@ def _scores(predictor: Predictor, result: Predictions, i: int, options: RowOptio
 
 
 def read_spectrograms(
-    saved: SavedModel,
+    saved: TrainedModel,
     sources: Iterable[Source | str],
     options: RowOptions,
     clock: CpuClock,
@@ -199,7 +199,7 @@ def read_spectrograms(
 
 
 def _read_segment(
-    saved: SavedModel, file: str, path: str, segment: Segment, options: RowOptions, clock: CpuClock
+    saved: TrainedModel, file: str, path: str, segment: Segment, options: RowOptions, clock: CpuClock
 ) -> Iterator[Spectrogram]:
     row: dict[str, Any] = {"file": printable(file)}
     try:
@@ -225,7 +225,7 @@ def _read_segment(
 
 
 def _spectrograms(
-    saved: SavedModel,
+    saved: TrainedModel,
     recording: Recording,
     start_s: float,
     row: dict[str, Any],
@@ -255,7 +255,7 @@ def _spectrograms(
 
 
 def window_content(
-    saved: SavedModel, samples: Float32[np.ndarray, " sample"], clock: CpuClock
+    saved: TrainedModel, samples: Float32[np.ndarray, " sample"], clock: CpuClock
 ) -> tuple[dict[str, Any], Float[Tensor, "frame mel"] | None]:
     """The frames of a window, or the error of one without sound. Its level is that of its own peak."""
     if not samples.any():
@@ -290,7 +290,7 @@ class Reader:
         folder: what relative names are relative to.
     """
 
-    saved: SavedModel
+    saved: TrainedModel
     options: RowOptions
     folder: str
 
@@ -310,7 +310,7 @@ class Scorer:
         options: what rows are made of.
     """
 
-    def __init__(self, saved: SavedModel, device: str, options: RowOptions) -> None:
+    def __init__(self, saved: TrainedModel, device: str, options: RowOptions) -> None:
         self._predictor = Predictor(saved, torch.device(device))
         self._options = options
 

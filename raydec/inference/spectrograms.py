@@ -14,7 +14,7 @@ from raydec.features.audio import Recording, ResamplerFactory, StreamMixer, meas
 from raydec.features.chunking import chunk_starts
 from raydec.features.kaiser import KaiserResampler
 from raydec.features.mel_front_end import MelFrontEnd
-from raydec.model.saved import SavedModel
+from raydec.model.saved import TrainedModel
 
 # Of longer recordings only the frames that lie in a chunk are kept.
 _LONG_S = 120.0
@@ -22,7 +22,7 @@ _LONG_S = 120.0
 Block = Float32[np.ndarray, "_"]
 
 
-def open_recording(saved: SavedModel, path: str, segment: Segment = WHOLE) -> Recording:
+def open_recording(saved: TrainedModel, path: str, segment: Segment = WHOLE) -> Recording:
     """Read a recording once at a model's rate, by its resampler.
 
     Raises:
@@ -31,11 +31,11 @@ def open_recording(saved: SavedModel, path: str, segment: Segment = WHOLE) -> Re
     return measure_audio(path, saved.front_end.sample_rate, segment, resampler=_resampler(saved))
 
 
-def _resampler(saved: SavedModel) -> ResamplerFactory:
+def _resampler(saved: TrainedModel) -> ResamplerFactory:
     return KaiserResampler if saved.resampler == "kaiser" else soxr_resampler
 
 
-def frames_of(saved: SavedModel, recording: Recording) -> Float32[Tensor, "frame width"]:
+def frames_of(saved: TrainedModel, recording: Recording) -> Float32[Tensor, "frame width"]:
     """The frames of a recording that a model predicts as one utterance.
 
     Of a long recording, those that lie in a chunk, one chunk after the other: cut into chunks again, they are
@@ -74,7 +74,7 @@ def window_bounds(num_samples: int, window: int, hop: int | None = None) -> list
 
 
 def stream_windows(
-    saved: SavedModel,
+    saved: TrainedModel,
     blocks: Iterable[Num[np.ndarray, "_"] | Num[np.ndarray, "_ _"]],
     sample_rate: int,
     window_s: float,
@@ -91,7 +91,7 @@ def stream_windows(
         yield place, mixer.mixed(samples)
 
 
-def in_samples(saved: SavedModel, window_s: float, hop_s: float | None) -> tuple[int, int]:
+def in_samples(saved: TrainedModel, window_s: float, hop_s: float | None) -> tuple[int, int]:
     """A window and its hop in samples of a model's rate."""
     rate = saved.front_end.sample_rate
     window = max(1, round(window_s * rate))

@@ -15,7 +15,7 @@ from raydec.features.store import FeatureStore
 from raydec.learning.selection import select_rows
 from raydec.learning.starting_model import keep_label_scale, starting_model
 from raydec.learning.targets.registry import Targets
-from raydec.model.saved import SavedModel
+from raydec.model.saved import TrainedModel
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class TrainingData:
     targets: Targets
     """The targets that are learned from labels."""
     normalizer: FrameNormalizer
-    start: SavedModel | None
+    start: TrainedModel | None
     """The model to start from; None: random weights."""
     form: ChunkFormat
     """The chunk geometry, with unset values of the config filled in."""

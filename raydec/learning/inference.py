@@ -43,7 +43,7 @@ def embed_share(
 
 
 @dataclass(frozen=True)
-class Predictions:
+class ChunkSetPredictions:
     """A network's predictions for every utterance of a set.
 
     Attributes:
@@ -61,7 +61,7 @@ class Predictions:
 @torch.inference_mode()
 def predict_utterances(
     network: Network, chunk_set: ChunkSet, worker: Worker, outputs: Outputs
-) -> Predictions:
+) -> ChunkSetPredictions:
     """Predict a whole set; every worker predicts its share and gets the result for the whole set.
 
     Args:
@@ -84,7 +84,7 @@ def predict_utterances(
         embeddings[first * num_chunks :][: len(block)] = output.embedding.float().cpu().numpy()
         if output.cluster_logits is not None:
             clusters[first * num_chunks :][: len(block)] = output.cluster_logits.argmax(1).cpu().numpy()
-    return Predictions(
+    return ChunkSetPredictions(
         outputs.in_label_scale(gather_rows(worker, values, chunk_set.num_utterances)),
         gather_rows(worker, embeddings, len(chunk_set)),
         gather_rows(worker, clusters, len(chunk_set)) if network.has_cluster_head else None,

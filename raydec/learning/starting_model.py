@@ -19,7 +19,7 @@ from raydec.model.directory import load_model
 from raydec.model.hub import local_model
 from raydec.model.network import Network
 from raydec.model.outputs import Outputs
-from raydec.model.saved import NetworkSpec, SavedModel
+from raydec.model.saved import NetworkSpec, TrainedModel
 
 # Cluster ids are meaningless without the assignment from which they come.
 _ALWAYS_FRESH = "cluster_head.top."
@@ -27,7 +27,7 @@ _TRUNK = "encoder"
 logger = logging.getLogger(__name__)
 
 
-def starting_model(config: Config, front_end: FrontEnd, form: ChunkFormat) -> SavedModel | None:
+def starting_model(config: Config, front_end: FrontEnd, form: ChunkFormat) -> TrainedModel | None:
     """The model of ``model.init``; None if the run starts from random weights.
 
     Raises:
@@ -50,7 +50,7 @@ def starting_model(config: Config, front_end: FrontEnd, form: ChunkFormat) -> Sa
     return saved
 
 
-def keep_label_scale(targets: Targets, saved: SavedModel) -> Targets:
+def keep_label_scale(targets: Targets, saved: TrainedModel) -> Targets:
     """The targets with the label normalisation of a model, for the attributes that it predicts."""
     scales = {
         name: (mean, std)
@@ -60,7 +60,7 @@ def keep_label_scale(targets: Targets, saved: SavedModel) -> Targets:
     return Targets(tuple(_rescaled(target, scales) for target in targets.members), targets.selection)
 
 
-def start_from(saved: SavedModel, network: Network, outputs: Outputs, name: str) -> list[str]:
+def start_from(saved: TrainedModel, network: Network, outputs: Outputs, name: str) -> list[str]:
     """Copy the weights that fit; heads and layers that do not fit keep their random weights.
 
     Args:
@@ -93,7 +93,7 @@ def start_from(saved: SavedModel, network: Network, outputs: Outputs, name: str)
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(name: str) -> SavedModel:
+def _loaded(name: str) -> TrainedModel:
     return load_model(local_model(name))
 
 
@@ -107,7 +107,7 @@ def _rescaled(target: Target, scales: Mapping[str, tuple[float, float]]) -> Targ
     return other
 
 
-def _best_network(saved: SavedModel, outputs: Outputs) -> tuple[NetworkSpec, Network]:
+def _best_network(saved: TrainedModel, outputs: Outputs) -> tuple[NetworkSpec, Network]:
     """The network of a model that shares most outputs; on ties, the first."""
     return max(saved.networks, key=lambda pair: len(set(pair[0].outputs.names) & set(outputs.names)))
 

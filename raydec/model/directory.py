@@ -30,9 +30,9 @@ from raydec.features.front_end import ChunkFormat, FrontEnd, Scale, front_end_of
 from raydec.model.assembly import build_network
 from raydec.model.card import model_card
 from raydec.model.network import Network
-from raydec.model.saved import NetworkSpec, SavedModel
+from raydec.model.saved import NetworkSpec, TrainedModel
 
-__all__ = ["ChunkFormat", "NetworkSpec", "SavedModel", "check_tensors", "load_model", "save_model"]
+__all__ = ["ChunkFormat", "NetworkSpec", "TrainedModel", "check_tensors", "load_model", "save_model"]
 
 FORMAT = "raydec-model"
 SCHEMA_VERSION = 1
@@ -80,7 +80,7 @@ class _ConfigFile(Section):
     extra: dict[str, Any]
 
 
-def save_model(saved: SavedModel, path: str | Path) -> None:
+def save_model(saved: TrainedModel, path: str | Path) -> None:
     """Write a model directory, replacing an old one as a whole.
 
     Other files in an old model directory at ``path`` are kept.
@@ -100,7 +100,7 @@ def save_model(saved: SavedModel, path: str | Path) -> None:
         raise UserError(f"cannot write model directory {path}: {error.strerror or error}") from None
 
 
-def load_model(path: str | Path) -> SavedModel:
+def load_model(path: str | Path) -> TrainedModel:
     """Read a model directory. Its networks are on the CPU in evaluation mode.
 
     Raises:
@@ -113,7 +113,7 @@ def load_model(path: str | Path) -> SavedModel:
     centroids = None
     if config.centroids is not None:
         centroids = _read_centroids(folder / config.centroids, networks[0][1].embedding_dim)
-    return SavedModel(
+    return TrainedModel(
         networks=networks,
         front_end=front_end,
         chunks=_chunk_format(config),
@@ -125,7 +125,7 @@ def load_model(path: str | Path) -> SavedModel:
     )
 
 
-def _write_files(saved: SavedModel, folder: Path) -> None:
+def _write_files(saved: TrainedModel, folder: Path) -> None:
     weights: dict[str, Tensor] = {}
     for i, (_, network) in enumerate(saved.networks):
         for name, tensor in network.state_dict().items():
@@ -140,7 +140,7 @@ def _write_files(saved: SavedModel, folder: Path) -> None:
     (folder / CARD_FILE).write_text(model_card(config), encoding="utf-8")
 
 
-def _config_dict(saved: SavedModel) -> dict[str, Any]:
+def _config_dict(saved: TrainedModel) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,

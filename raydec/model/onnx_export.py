@@ -40,7 +40,7 @@ from raydec.errors import UserError
 from raydec.files.atomic import publish, temporary_file
 from raydec.model.folding import folded
 from raydec.model.network import joined
-from raydec.model.saved import SavedModel
+from raydec.model.saved import TrainedModel
 from raydec.version import __version__
 
 REQUIREMENTS = ("onnx", "onnxruntime", "onnxscript")
@@ -72,7 +72,7 @@ class _Graph(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, saved: SavedModel) -> None:
+    def __init__(self, saved: TrainedModel) -> None:
         super().__init__()
         self.networks = nn.ModuleList([folded(network) for _, network in saved.networks])
         self._specs = [spec.outputs for spec, _ in saved.networks]
@@ -99,7 +99,7 @@ def require_onnx() -> None:
         raise UserError(f'ONNX export needs {", ".join(missing)}; install with: pip install "raydec[onnx]"')
 
 
-def export_onnx(saved: SavedModel, path: str | Path) -> OnnxExport:
+def export_onnx(saved: TrainedModel, path: str | Path) -> OnnxExport:
     """Write a model as one ONNX file, after ONNX Runtime has given PyTorch's outputs from the same bytes.
 
     A file that is at ``path`` is replaced only then.
@@ -128,14 +128,14 @@ def export_onnx(saved: SavedModel, path: str | Path) -> OnnxExport:
     return OnnxExport(outputs, difference, len(content))
 
 
-def _predicted(saved: SavedModel) -> dict[str, slice]:
+def _predicted(saved: TrainedModel) -> dict[str, slice]:
     """Outputs that hold predictions, and their columns among everything that the model predicts."""
     outputs = saved.outputs
     scores = {SCORES: slice(len(outputs.attributes))} if outputs.attributes else {}
     return scores | {group + PROBABILITIES: columns for group, columns in outputs.groups.items()}
 
 
-def output_names(saved: SavedModel) -> list[str]:
+def output_names(saved: TrainedModel) -> list[str]:
     """Names of the outputs, in order."""
     alone = len(saved.networks) == 1
     names = [*_predicted(saved)]
@@ -145,7 +145,7 @@ def output_names(saved: SavedModel) -> list[str]:
     return names
 
 
-def _convert(saved: SavedModel) -> bytes:
+def _convert(saved: TrainedModel) -> bytes:
     graph = _Graph(saved).eval()
     # Sizes that no axis shares by chance, so that the exporter cannot take one for another.
     num_frames = _frame_counts(saved)[-1]
@@ -180,7 +180,7 @@ def _forget_origin(model: Any) -> None:
         value.metadata_props.clear()
 
 
-def _free_axes(saved: SavedModel) -> dict[int, Any]:
+def _free_axes(saved: TrainedModel) -> dict[int, Any]:
     """The input's axes whose length is free, as torch.export describes them."""
     axes: dict[int, Any] = {0: torch.export.Dim("chunk")}
     if _takes_whole_utterances(saved):
@@ -191,11 +191,11 @@ def _free_axes(saved: SavedModel) -> dict[int, Any]:
     return axes
 
 
-def _takes_whole_utterances(saved: SavedModel) -> bool:
+def _takes_whole_utterances(saved: TrainedModel) -> bool:
     return any(spec.model["temporal"] != "none" for spec, _ in saved.networks)
 
 
-def _frame_counts(saved: SavedModel) -> list[int]:
+def _frame_counts(saved: TrainedModel) -> list[int]:
     """Fewest and most frames of a chunk; one number where they are the same."""
     form = saved.chunks
     most = form.chunk_frames
@@ -208,7 +208,7 @@ def _frame_counts(saved: SavedModel) -> list[int]:
     return [*usable[:1], most]
 
 
-def _metadata(saved: SavedModel) -> dict[str, str]:
+def _metadata(saved: TrainedModel) -> dict[str, str]:
     documents = {
         "attributes": saved.attributes,
         **({"classes": saved.outputs.classes} if saved.outputs.classes else {}),
@@ -221,7 +221,7 @@ def _metadata(saved: SavedModel) -> dict[str, str]:
     return {"raydec_version": __version__} | {key: json.dumps(value) for key, value in documents.items()}
 
 
-def _check(saved: SavedModel, content: bytes) -> tuple[dict[str, int], float]:
+def _check(saved: TrainedModel, content: bytes) -> tuple[dict[str, int], float]:
     """Widths of the outputs, and how far ONNX Runtime's are from the networks' own at most."""
     import onnxruntime
 
@@ -243,7 +243,7 @@ def _check(saved: SavedModel, content: bytes) -> tuple[dict[str, int], float]:
     return {name: values.shape[1] for name, values in found.items()}, worst
 
 
-def _inputs(saved: SavedModel) -> Iterator[Float32[Tensor, "chunk frame width"]]:
+def _inputs(saved: TrainedModel) -> Iterator[Float32[Tensor, "chunk frame width"]]:
     """Noise as wide as normalised features are: a batch of one, and some of several."""
     generator = torch.Generator().manual_seed(0)
     unit = saved.chunks.num_chunks if _takes_whole_utterances(saved) else 1
@@ -255,7 +255,7 @@ def _inputs(saved: SavedModel) -> Iterator[Float32[Tensor, "chunk frame width"]]
 
 @torch.inference_mode()
 def _torch_outputs(
-    saved: SavedModel, chunks: Float32[Tensor, "chunk frame width"]
+    saved: TrainedModel, chunks: Float32[Tensor, "chunk frame width"]
 ) -> Mapping[str, np.ndarray]:
     """The networks' own outputs: neither folded nor traced, de-normalised in float64."""
     emotions, others = [], []

@@ -26,7 +26,7 @@ from raydec.files.atomic import file_sha256
 from raydec.model.assembly import build_network
 from raydec.model.directory import check_tensors
 from raydec.model.network import Network
-from raydec.model.saved import NetworkSpec, SavedModel
+from raydec.model.saved import NetworkSpec, TrainedModel
 from raydec.version import __version__
 
 # Names of the attributes in the published files.
@@ -44,7 +44,7 @@ _PARTS = {
 }
 
 
-def read_published(checkpoints: Mapping[Attribute, Path], norm_dir: Path) -> SavedModel:
+def read_published(checkpoints: Mapping[Attribute, Path], norm_dir: Path) -> TrainedModel:
     """Read published checkpoints, one network per attribute, into one model.
 
     Args:
@@ -67,7 +67,7 @@ def read_published(checkpoints: Mapping[Attribute, Path], norm_dir: Path) -> Sav
             label_std=(float(std[0]),),
         )
         networks.append((spec, network))
-    return SavedModel(
+    return TrainedModel(
         networks=networks,
         front_end=_FRONT_END,
         chunks=_FORM,

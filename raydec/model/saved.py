@@ -42,8 +42,8 @@ class NetworkSpec:
 
 
 @dataclass
-class SavedModel:
-    """The content of a model directory.
+class TrainedModel:
+    """A model in memory, with all that a model directory holds.
 
     Attributes:
         networks: networks with what they predict; no attribute is predicted twice.

@@ -27,13 +27,13 @@ from raydec.learning.inference import predict_utterances
 from raydec.learning.worker import LocalWorker
 from raydec.model.directory import load_model
 from raydec.model.outputs import Outputs
-from raydec.model.saved import SavedModel
+from raydec.model.saved import TrainedModel
 from raydec.runs.run_folder import (
+    CLUSTERS_FILE,
     CONFIG_FILE,
     METRICS_FILE,
     MODEL_FOLDER,
     SEARCH_FILE,
-    SIZES_FILE,
     SUMMARY_FILE,
 )
 from raydec.splits import parts_of
@@ -63,7 +63,7 @@ class FinishedRun:
     history: list[dict[str, Any]]
     sizes: list[dict[str, Any]]
     summary: dict[str, Any]
-    saved: SavedModel
+    saved: TrainedModel
     store: FeatureStore
 
     @property
@@ -133,7 +133,7 @@ def open_run(folder: Path, store: Path | None = None) -> FinishedRun:
         raise UserError(f"{folder / MODEL_FOLDER} is missing; the report needs the run's model")
     saved = load_model(folder / MODEL_FOLDER)
     opened = view(_open_store(config, saved, store), config.data)
-    sizes = _read_lines(folder / SIZES_FILE)
+    sizes = _read_lines(folder / CLUSTERS_FILE)
     run = FinishedRun(folder, config, history, sizes, summary, saved, opened)
     _check_same_store(run)
     return run
@@ -163,7 +163,7 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
     return document
 
 
-def _open_store(config: Config, saved: SavedModel, moved_to: Path | None) -> FeatureStore:
+def _open_store(config: Config, saved: TrainedModel, moved_to: Path | None) -> FeatureStore:
     if moved_to is not None:
         return FeatureStore.open(moved_to, saved.front_end)
     if config.data.store is None:

@@ -16,16 +16,16 @@ from raydec.learning.checkpoint import RunState
 from raydec.learning.data import TrainingData
 from raydec.learning.member import Member
 from raydec.learning.training import SplitScores
-from raydec.model.directory import NetworkSpec, SavedModel, save_model
+from raydec.model.directory import NetworkSpec, TrainedModel, save_model
 from raydec.model.network import Network
 from raydec.model.outputs import Outputs
 from raydec.runs.run_events import RunEvents, centroid_drift
 from raydec.runs.run_folder import (
+    CLUSTERS_FILE,
     MEMBERS_FILE,
     METRICS_FILE,
     MODEL_FOLDER,
     PREDICTIONS_FILE,
-    SIZES_FILE,
     STEPS_FILE,
     SUMMARY_FILE,
     RunFolder,
@@ -78,7 +78,7 @@ class RunRecorder:
         self._centroids = state.centroids
         self._folder.write_json_lines(METRICS_FILE, state.history)
         self._keep_lines(STEPS_FILE, state.epoch)
-        self._keep_lines(SIZES_FILE, state.epoch)
+        self._keep_lines(CLUSTERS_FILE, state.epoch)
         group = {"epoch": state.epoch, "members": [dataclasses.asdict(member) for member in self._members]}
         self._folder.write(MEMBERS_FILE, (self._folder.read(MEMBERS_FILE) or "") + json.dumps(group) + "\n")
 
@@ -97,7 +97,7 @@ class RunRecorder:
                 "sizes": {stage: counts.tolist() for stage, counts in sizes.items()},
                 "drift": drift,
             }
-            with (self._folder.local / SIZES_FILE).open("a", encoding="utf-8") as file:
+            with (self._folder.local / CLUSTERS_FILE).open("a", encoding="utf-8") as file:
                 file.write(json_line(line))
         self._events.epoch(state, sizes, drift)
         self._trackers.log(state.history[-1], state.epoch)
@@ -192,7 +192,7 @@ class RunRecorder:
         state: RunState,
         centroids: np.ndarray | None,
         metrics: Mapping[str, Mapping[str, float | None]],
-    ) -> SavedModel:
+    ) -> TrainedModel:
         outputs = self._data.targets.outputs
         spec = NetworkSpec(
             attributes=outputs.attributes,
@@ -202,7 +202,7 @@ class RunRecorder:
             label_std=outputs.label_std,
             classes=outputs.classes,
         )
-        return SavedModel(
+        return TrainedModel(
             networks=[(spec, network)],
             front_end=self._store.front_end,
             chunks=self._data.form,

@@ -23,9 +23,9 @@ from raydec.files.storage import is_uri
 
 CONFIG_FILE, SUMMARY_FILE = "config.yaml", "summary.json"
 SEARCH_FILE = "search.yaml"
-CLAIM_FILE = "owner"
+OWNER_FILE = "owner"
 METRICS_FILE, STEPS_FILE = "metrics.jsonl", "steps.jsonl"
-SIZES_FILE = "clusters.jsonl"
+CLUSTERS_FILE = "clusters.jsonl"
 MEMBERS_FILE = "workers.jsonl"
 PREDICTIONS_FILE = "predictions.parquet"
 MODEL_FOLDER = "model"
@@ -134,7 +134,7 @@ class RunFolder:
     def take(self) -> None:
         """Claim the run for this process and its workers; earlier writers will stop."""
         self.claim = secrets.token_hex(8)
-        self.write(CLAIM_FILE, self.claim + "\n")
+        self.write(OWNER_FILE, self.claim + "\n")
 
     def check_claim(self) -> None:
         """Check that no other process has taken over the run, because two writers would corrupt it.
@@ -144,7 +144,7 @@ class RunFolder:
         Raises:
             TakenOverError: another process has taken over the run.
         """
-        if self.claim is not None and (self.read(CLAIM_FILE) or "").strip() != self.claim:
+        if self.claim is not None and (self.read(OWNER_FILE) or "").strip() != self.claim:
             raise TakenOverError(
                 f"another raydec process has taken over the run in {self.location}; this one stops, its "
                 "finished work is kept, and the other continues"

@@ -28,7 +28,7 @@ from raydec.features.normalization import FrameNormalizer
 from raydec.features.store import FeatureStore
 from raydec.model.directory import save_model
 from raydec.model.outputs import Outputs
-from raydec.model.saved import SavedModel
+from raydec.model.saved import TrainedModel
 
 SECONDS = (0.4, 0.9, 1.3, 2.4, 4.6)
 
@@ -67,7 +67,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
 
 
 @torch.no_grad()
-def fitting_model(store: FeatureStore, **changes: object) -> SavedModel:
+def fitting_model(store: FeatureStore, **changes: object) -> TrainedModel:
     """A model with random weights whose scores and clusters vary over the utterances of this store."""
     normalizer = normalizer_of(store, mel_format(scale="log"))
     saved = small_model(feature_mean=normalizer.mean, feature_std=normalizer.std, **changes)
@@ -91,19 +91,19 @@ def first_chunk(store: FeatureStore, row: int, normalizer: FrameNormalizer) -> t
 
 
 @pytest.fixture(scope="module")
-def model(store: FeatureStore) -> SavedModel:
+def model(store: FeatureStore) -> TrainedModel:
     return fitting_model(store, extra={"run": "tiny"})
 
 
 @pytest.fixture(scope="module")
-def model_dir(model: SavedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model_dir(model: TrainedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "model"
     save_model(model, folder)
     return folder
 
 
 @torch.no_grad()
-def by_hand(saved: SavedModel, store: FeatureStore, split: str) -> pd.DataFrame:
+def by_hand(saved: TrainedModel, store: FeatureStore, split: str) -> pd.DataFrame:
     """Every labeled utterance of a split with its scores and its cluster."""
     normalizer = FrameNormalizer(saved.feature_mean, saved.feature_std, saved.chunks.scale, saved.chunks.clip)
     table = store.utterances.to_pandas()
@@ -126,7 +126,7 @@ def ccc(x: np.ndarray, y: np.ndarray) -> float:
 
 
 @pytest.fixture(scope="module")
-def expected(model: SavedModel, store: FeatureStore) -> pd.DataFrame:
+def expected(model: TrainedModel, store: FeatureStore) -> pd.DataFrame:
     table = by_hand(model, store, "test1")
     assert table["cluster"].nunique() > 2
     assert table["predicted_arousal"].std() > 0.3 and table["predicted_valence"].std() > 0.3

@@ -19,7 +19,7 @@ from raydec.features.normalization import FrameNormalizer
 from raydec.inference.prediction import Predictor, load
 from raydec.inference.rows import RowOptions, predict_files
 from raydec.inference.spectrograms import window_bounds
-from raydec.model.directory import ChunkFormat, SavedModel, save_model
+from raydec.model.directory import ChunkFormat, TrainedModel, save_model
 
 CPU = torch.device("cpu")
 
@@ -30,7 +30,7 @@ def utterances() -> list[torch.Tensor]:
     return [torch.rand(length, 128, generator=generator) for length in lengths]
 
 
-def by_hand(saved: SavedModel, frames: torch.Tensor) -> tuple[list[float], int]:
+def by_hand(saved: TrainedModel, frames: torch.Tensor) -> tuple[list[float], int]:
     """Scores and cluster of one utterance, step by step."""
     form = saved.chunks
     normalizer = FrameNormalizer(saved.feature_mean, saved.feature_std, form.scale, form.clip)

@@ -18,10 +18,10 @@ from raydec.inference.prediction import Predictor
 from raydec.inference.rows import RowOptions, predict_files
 from raydec.model.directory import load_model, save_model
 from raydec.model.outputs import Outputs
-from raydec.model.saved import SavedModel
+from raydec.model.saved import TrainedModel
 
 
-def by_hand(saved: SavedModel) -> np.ndarray:
+def by_hand(saved: TrainedModel) -> np.ndarray:
     """Arousal and class probabilities of ``speech()``, each the mean over chunks."""
     ((spec, network),) = saved.networks
     normalizer = FrameNormalizer(saved.feature_mean, saved.feature_std, "log", 3.0)

@@ -17,7 +17,7 @@ from raydec.features.mel_front_end import MelFrontEnd
 from raydec.model import onnx_export
 from raydec.model.directory import ChunkFormat, load_model, save_model
 from raydec.model.onnx_export import export_onnx
-from raydec.model.saved import SavedModel
+from raydec.model.saved import TrainedModel
 
 onnx = pytest.importorskip("onnx", reason="onnx is in the onnx extra")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is in the onnx extra")
@@ -31,7 +31,7 @@ def session_of(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
-def torch_outputs(saved: SavedModel, chunks: np.ndarray) -> dict[str, np.ndarray]:
+def torch_outputs(saved: TrainedModel, chunks: np.ndarray) -> dict[str, np.ndarray]:
     """The same outputs, combined from the networks step by step."""
     scores, found = [], {}
     for spec, network in saved.networks:
@@ -45,7 +45,9 @@ def torch_outputs(saved: SavedModel, chunks: np.ndarray) -> dict[str, np.ndarray
     return found | {"scores": np.concatenate(scores, axis=1)}
 
 
-def assert_same_outputs(session: onnxruntime.InferenceSession, saved: SavedModel, chunks: np.ndarray) -> None:
+def assert_same_outputs(
+    session: onnxruntime.InferenceSession, saved: TrainedModel, chunks: np.ndarray
+) -> None:
     names = [output.name for output in session.get_outputs()]
     found = dict(zip(names, session.run(None, {"chunks": chunks}), strict=True))
     wanted = torch_outputs(saved, chunks)
@@ -131,7 +133,7 @@ def test_a_file_that_disagrees_with_torch_is_never_put_in_place(
     target = tmp_path / "model.onnx"
     target.write_bytes(b"the last good one")
 
-    def slightly_wrong(saved: SavedModel) -> bytes:
+    def slightly_wrong(saved: TrainedModel) -> bytes:
         model = onnx.load(str(exported))
         bias = next(t for t in model.graph.initializer if t.name.endswith("emotion_head.top.bias"))
         bias.raw_data = (np.frombuffer(bias.raw_data, np.float32) + np.float32(1e-3)).tobytes()

@@ -16,7 +16,7 @@ from raydec.config import ModelConfig
 from raydec.errors import UserError
 from raydec.features.mel_front_end import MelFrontEnd
 from raydec.model.assembly import build_network
-from raydec.model.directory import ChunkFormat, NetworkSpec, SavedModel, load_model, save_model
+from raydec.model.directory import ChunkFormat, NetworkSpec, TrainedModel, load_model, save_model
 
 FILES = {"model.safetensors", "config.json", "centroids.npy", "README.md"}
 
@@ -32,7 +32,7 @@ def network_of(attributes: tuple[str, ...], seed: int, **model: Any) -> tuple[Ne
     return NetworkSpec(attributes, 5, settings.model_dump(mode="json"), numbers, numbers), network.eval()
 
 
-def saved_model(**changes: Any) -> SavedModel:
+def saved_model(**changes: Any) -> TrainedModel:
     rng = np.random.default_rng(0)
     content = {
         "networks": [network_of(("arousal", "valence"), 1), network_of(("dominance",), 2, temporal="gru")],
@@ -44,7 +44,7 @@ def saved_model(**changes: Any) -> SavedModel:
         "resampler": "kaiser",
         "extra": {"run": "trial", "scores": {"test1": {"arousal": 0.51234, "valence": float("nan")}}},
     }
-    return SavedModel(**(content | changes))
+    return TrainedModel(**(content | changes))
 
 
 @pytest.fixture

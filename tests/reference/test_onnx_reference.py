@@ -16,7 +16,7 @@ from raydec.features.mel import mel_frames
 from raydec.features.normalization import FrameNormalizer
 from raydec.model.onnx_export import export_onnx
 from raydec.model.published import SHORT_NAMES, read_published
-from raydec.model.saved import SavedModel
+from raydec.model.saved import TrainedModel
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is in the onnx extra")
 pytest.importorskip("onnxscript", reason="onnxscript is in the onnx extra")
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.reference
 
 
 @pytest.fixture(scope="module")
-def published(reference_dir: Path) -> SavedModel:
+def published(reference_dir: Path) -> TrainedModel:
     """The three published checkpoints as one raydec model."""
     weights = reference_dir / "weights"
     paths = {name: next(weights.glob(f"*_{short.title()}.pth.tar")) for name, short in SHORT_NAMES.items()}
@@ -33,14 +33,16 @@ def published(reference_dir: Path) -> SavedModel:
 
 
 @pytest.fixture(scope="module")
-def session(published: SavedModel, tmp_path_factory: pytest.TempPathFactory) -> onnxruntime.InferenceSession:
+def session(
+    published: TrainedModel, tmp_path_factory: pytest.TempPathFactory
+) -> onnxruntime.InferenceSession:
     path = tmp_path_factory.mktemp("onnx") / "published.onnx"
     export_onnx(published, path)
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
 @pytest.fixture(scope="module")
-def recordings(reference_dir: Path, published: SavedModel) -> dict[str, torch.Tensor]:
+def recordings(reference_dir: Path, published: TrainedModel) -> dict[str, torch.Tensor]:
     """Normalised chunks of every recording that can be decoded."""
     form = published.chunks
     normalizer = FrameNormalizer(published.feature_mean, published.feature_std, form.scale, form.clip)
@@ -61,7 +63,7 @@ def run(session: onnxruntime.InferenceSession, chunks: torch.Tensor) -> dict[str
 
 
 def test_onnx_gives_torchs_outputs_on_every_recording(
-    published: SavedModel, session: onnxruntime.InferenceSession, recordings: dict[str, torch.Tensor]
+    published: TrainedModel, session: onnxruntime.InferenceSession, recordings: dict[str, torch.Tensor]
 ) -> None:
     # All but silence, an empty file and garbage; some have chunks of fewer than 62 frames.
     assert len(recordings) == 22 and {len(chunks[0]) for chunks in recordings.values()} >= {61, 62}
