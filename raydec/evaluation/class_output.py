@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from raydec.evaluation.formatting import interval, markdown_table, number
+from raydec.evaluation.formatting import interval, number
 from raydec.evaluation.result import ClassResult, Evaluation
+from raydec.files.markdown import markdown_table
 from raydec.learning.classification import Estimate
 
 CLASS_METHOD = """

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float
 
 from raydec.evaluation.statistics import CccDifference, CccEstimate, bootstrap_mean_ccc, compare_mean_ccc
+from raydec.files.markdown import markdown_table
 from raydec.learning.randomness import generator_for
 
 HEADER = (
@@ -33,6 +34,10 @@ HEADER = (
     "minus best baseline",
     "p",
     "failed",
+)
+_LATEX = str.maketrans(
+    {c: rf"\{c}" for c in "_%&#${}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 )
 
 
@@ -210,8 +215,7 @@ def _difference_text(difference: CccDifference | None) -> list[str]:
 
 def to_markdown(rows: Sequence[ComparisonRow]) -> str:
     """A Markdown table with an explanation below it."""
-    lines = [HEADER, ["---"] * len(HEADER), *comparison_rows(rows)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + f"\n\n{_caption(rows)}\n"
+    return f"{markdown_table(HEADER, comparison_rows(rows))}\n\n{_caption(rows)}\n"
 
 
 def _caption(rows: Sequence[ComparisonRow]) -> str:
@@ -249,8 +253,4 @@ def to_latex(rows: Sequence[ComparisonRow]) -> str:
 
 
 def _latex_line(cells: Sequence[str]) -> str:
-    escaped = (
-        cell.replace("\\", r"\textbackslash{}").replace("_", r"\_").replace("%", r"\%").replace("&", r"\&")
-        for cell in cells
-    )
-    return " & ".join(escaped) + r" \\"
+    return " & ".join(cell.translate(_LATEX) for cell in cells) + r" \\"

@@ -1,18 +1,6 @@
-"""Numbers and tables of an evaluation as text."""
+"""Numbers of an evaluation as text."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable, Sequence
-
-
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; line breaks in cells become spaces."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
 
 
 def number(value: float) -> str:

@@ -41,7 +41,7 @@ from typing import Any
 
 from raydec.errors import UserError
 from raydec.evaluation.class_output import CLASS_METHOD, class_document, class_rows, confusion_section
-from raydec.evaluation.formatting import interval, markdown_table, number, p_value_text
+from raydec.evaluation.formatting import interval, number, p_value_text
 from raydec.evaluation.result import (
     AttributeResult,
     Comparison,
@@ -50,6 +50,7 @@ from raydec.evaluation.result import (
     SplitResult,
 )
 from raydec.files.atomic import write_text
+from raydec.files.markdown import markdown_table
 from raydec.version import __version__
 
 SCHEMA_VERSION = 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from raydec.files.markdown import markdown_table
+
 _SYNTHETIC_WARNING = (
     "> **Trained on raydec's built-in synthetic corpus.** It demonstrates the software only: it has "
     "learned nothing about human emotion and must not be used on people.\n"
@@ -69,25 +71,17 @@ def _scores_section(
     lines = ["## Scores\n"]
     if names := list(attributes):
         lines.append("Concordance correlation coefficient (CCC) over utterances.\n")
-        lines += _header(names)
-        lines += [
-            _table_row([split, *(_number(found.get(name)) for name in names)])
-            for split, found in scores.items()
-        ]
+        rows = [[split, *(_number(found.get(name)) for name in names)] for split, found in scores.items()]
+        lines.append(markdown_table(["split", *names], rows))
     for group in groups:
         measures = {"macro-F1": f"f1_{group}", "unweighted average recall": f"uar_{group}"}
         lines.append(f"\nClasses ({group}) over utterances, with 95% intervals over speakers.\n")
-        lines += _header(measures)
-        lines += [
-            _table_row([split, *(_with_interval(found, key) for key in measures.values())])
+        rows = [
+            [split, *(_with_interval(found, key) for key in measures.values())]
             for split, found in scores.items()
         ]
+        lines.append(markdown_table(["split", *measures], rows))
     return "\n".join(lines) + "\n"
-
-
-def _header(names: Iterable[str]) -> list[str]:
-    cells = ["split", *names]
-    return [_table_row(cells), _table_row(["---"] * len(cells))]
 
 
 def _with_interval(scores: Mapping[str, float | None], key: str) -> str:
@@ -141,7 +135,3 @@ def _listing(words: Iterable[str]) -> str:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
-
-
-def _table_row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"

@@ -12,9 +12,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raydec.evaluation.statistics import CccDifference, CccEstimate, bootstrap_mean_ccc, compare_mean_ccc
+from raydec.files.markdown import markdown_table
 from raydec.learning.randomness import generator_for
 from raydec.runs.run_folder import PREDICTIONS_FILE, RunFolder
-from raydec.search.ranking import RankedSetting, describe_setting, to_markdown
+from raydec.search.ranking import RankedSetting, describe_setting
 from raydec.search.state import TRIALS_FOLDER, Study
 
 CROSSVAL = "crossval"
@@ -83,7 +84,7 @@ def crossval_markdown(scores: Sequence[PooledScore]) -> str:
     header = ["setting", "attribute", "CCC", "95% interval", "utterances", "over", "difference", "95%", "p"]
     rows = [[score.setting, score.attribute, *_cells(score)] for score in scores]
     return (
-        f"{to_markdown(header, rows)}\nTest predictions of all folds are pooled, then scored once; with "
+        f"{markdown_table(header, rows)}\n\nTest predictions of all folds are pooled, then scored once; with "
         "several seeds, the mean of their CCC. Intervals: bootstrap over all speakers. Differences are from "
         "the setting that validation ranks first, paired on the same utterances.\n"
     )

@@ -239,12 +239,6 @@ def _state(entry: RankedSetting) -> str:
     return f"{count} of {len(entry.runs)} {entry.state}"
 
 
-def to_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)
-
-
 def to_text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in aligned columns, for a terminal or a log."""
     widths = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]

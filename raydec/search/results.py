@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raydec.files.atomic import point_link
+from raydec.files.markdown import markdown_table
 from raydec.runs.run_folder import CONFIG_FILE, MODEL_FOLDER, RunFolder
 from raydec.search.crossval import write_crossval
 from raydec.search.paper_table import write_comparison
@@ -19,7 +20,6 @@ from raydec.search.ranking import (
     table,
     to_csv,
     to_json,
-    to_markdown,
 )
 from raydec.search.state import TRIALS_FOLDER, Study, collect
 from raydec.version import __version__
@@ -89,7 +89,7 @@ def _write(study: Study, ranking: Sequence[RankedSetting], best: RunOutcome | No
         raydec_version=__version__,
     )
     texts = {
-        f"{RESULTS}.md": f"# {study.name}\n\n{to_markdown(*table(ranking, keys, search.metric))}",
+        f"{RESULTS}.md": f"# {study.name}\n\n{markdown_table(*table(ranking, keys, search.metric))}\n",
         f"{RESULTS}.csv": to_csv(ranking, keys),
         f"{RESULTS}.json": document,
     }

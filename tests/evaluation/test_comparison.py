@@ -111,3 +111,13 @@ def test_a_failed_cell_keeps_its_row_in_every_format(cells: list[Cell]) -> None:
     assert "over the 6 speakers of the split" in caption and "p cannot be below 0.031" in caption
     assert r"num\_clusters=20" in to_latex(rows)
     assert to_latex(rows).count(r"\\") == 1 + 4
+
+
+def test_latex_escapes_what_tex_reads_as_commands(cells: list[Cell]) -> None:
+    row = compare_cells(
+        [Cell({"data.attributes": ["arousal"], "model.init": r"a_b%c&d#e$f{g}h~i^j\k"}, [], 1)],
+        "test",
+        num_resamples=50,
+    )
+    expected = r"a\_b\%c\&d\#e\$f\{g\}h\textasciitilde{}i\textasciicircum{}j\textbackslash{}k"
+    assert expected in to_latex(row)

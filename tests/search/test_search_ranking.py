@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from raydec.files.markdown import markdown_table
 from raydec.pages.search_report import write_hparams, write_search_report
 from raydec.search.ranking import (
     RunOutcome,
@@ -24,7 +25,6 @@ from raydec.search.ranking import (
     table,
     to_csv,
     to_json,
-    to_markdown,
 )
 
 KEYS = ("clustering.num_clusters",)
@@ -114,8 +114,8 @@ def test_files_say_the_same_as_the_ranking() -> None:
     assert [row[KEYS[0]] for row in rows] == ["5", "10"]
     assert float(rows[0]["score"]) == ranking[0].score.mean  # type: ignore[union-attr]
     assert rows[1]["score"] == ""
-    markdown = to_markdown(*table(ranking, KEYS, "valid/ccc"))
-    assert markdown.count("\n") == 4
+    markdown = markdown_table(*table(ranking, KEYS, "valid/ccc"))
+    assert markdown.count("\n") == 3
     assert {line.count("|") for line in markdown.splitlines()} == {9}
 
 
