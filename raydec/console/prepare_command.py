@@ -30,8 +30,16 @@ def parse_prepare(arguments: Sequence[str]) -> Namespace:
         prog="python -m raydec.prepare",
         description="Turn a corpus into a feature store. An interrupted run is resumed.",
     )
-    parser.add_argument("corpus_dir", type=Path, metavar="CORPUS_DIR", help="folder of the corpus")
-    parser.add_argument("store_dir", type=Path, metavar="STORE_DIR", help="folder of the feature store")
+    parser.add_argument("corpus_dir", type=Path, nargs="?", metavar="CORPUS_DIR", help="folder of the corpus")
+    parser.add_argument(
+        "store_dir", type=Path, nargs="?", metavar="STORE_DIR", help="folder of the feature store"
+    )
+    parser.add_argument(
+        "--verify",
+        type=Path,
+        metavar="STORE_DIR",
+        help="compare the files of a finished feature store with their checksums instead",
+    )
     parser.add_argument(
         "--labels", type=Path, metavar="FILE", help="label file; default: found by the format"
     )
@@ -77,6 +85,10 @@ def parse_prepare(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("--address", help="Ray cluster to join; default: RAY_ADDRESS, else this machine")
     parser.add_argument("--restart", action="store_true", help="discard an earlier store in STORE_DIR")
     options = parser.parse_args(list(arguments))
+    if options.verify is None and options.store_dir is None:
+        parser.error("the following arguments are required: CORPUS_DIR STORE_DIR")
+    if options.verify is not None and options.corpus_dir is not None:
+        raise UserError(f"--verify {options.verify} takes no other folder, but {options.corpus_dir} is given")
     if options.encoder is None and (options.frames or options.layers != "last"):
         raise UserError("--layers and --frames choose what an encoder gives; name one with --encoder")
     if options.encoder is not None and options.remove_dc:
