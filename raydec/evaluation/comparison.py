@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Float
 
-from raydec.evaluation.statistics import CccDifference, CccEstimate, bootstrap_mean_ccc, compare_mean_ccc
+from raydec.evaluation.statistics import CccDifference, CccEstimate, bootstrap_ccc, compare_ccc
 from raydec.files.markdown import markdown_table
 from raydec.learning.randomness import generator_for
 
@@ -105,13 +105,13 @@ def compare_cells(
             if result is not None:
                 # All rows of an attribute use the same resamples.
                 rng = generator_for(seed, "comparison", attribute)
-                estimate = bootstrap_mean_ccc(
+                estimate = bootstrap_ccc(
                     result.predictions, result.target, result.speakers, rng, num_resamples=num_resamples
                 )
             if result is not None and best is not None and index != best:
                 rival = scored[best]
                 assert rival is not None
-                difference = compare_mean_ccc(
+                difference = compare_ccc(
                     result.predictions,
                     rival.predictions,
                     result.target,
@@ -164,7 +164,7 @@ def _best_baseline(cells: Sequence[Cell], scored: Sequence[_Scored | None]) -> i
     for index, (cell, result) in enumerate(zip(cells, scored, strict=True)):
         if cell.is_baseline and result is not None:
             rng = generator_for(0, "best_baseline")
-            means[index] = bootstrap_mean_ccc(
+            means[index] = bootstrap_ccc(
                 result.predictions, result.target, result.speakers, rng, num_resamples=1
             ).ccc
     return max(means, key=means.__getitem__) if means else None

@@ -55,7 +55,7 @@ class CccDifference:
 
 
 def bootstrap_ccc(
-    prediction: Float[np.ndarray, "utterance"],
+    prediction: Float[np.ndarray, "*seed utterance"],
     target: Float[np.ndarray, "utterance"],
     speakers: Sequence[str | None] | np.ndarray | None,
     rng: np.random.Generator,
@@ -68,46 +68,29 @@ def bootstrap_ccc(
     For unknown speakers, see :func:`raydec.learning.resampling.resampling_units`.
 
     Args:
-        prediction: one score per utterance.
+        prediction: one score per utterance, or one row of scores per seed. With several seeds, the CCC is
+            the mean over seeds, and every resample of speakers scores all of them: the interval does not
+            include the spread over seeds.
         target: NaN if unlabeled; such utterances are ignored.
         speakers: speaker of each utterance; None if unknown.
         rng: source of randomness.
         num_resamples: number of bootstrap samples.
         level: coverage of the interval.
     """
-    return bootstrap_mean_ccc(
-        prediction[None], target, speakers, rng, num_resamples=num_resamples, level=level
-    )
-
-
-def bootstrap_mean_ccc(
-    predictions: Float[np.ndarray, "seed utterance"],
-    target: Float[np.ndarray, "utterance"],
-    speakers: Sequence[str | None] | np.ndarray | None,
-    rng: np.random.Generator,
-    *,
-    num_resamples: int = 2000,
-    level: float = 0.95,
-) -> CccEstimate:
-    """The mean CCC of one model trained with several seeds; the interval is over speakers, not over seeds.
-
-    All seeds are scored on every resample of speakers. Arguments as for :func:`bootstrap_ccc`.
-    """
     labeled = ~np.isnan(target)
     units, unit = resampling_units(speakers, labeled)
-    sums = _sums_by_seed(predictions, target, labeled, units)
+    sums = _sums_by_seed(prediction, target, labeled, units)
     num_units = len(sums[0])
     resampled = np.concatenate(
         [_mean_ccc(counts, sums) for counts in draw_units(num_units, num_resamples, rng)]
     )
     low, high = percentile_interval(resampled, level)
-    mean = float(np.mean([concordance(scores, target) for scores in predictions]))
-    return CccEstimate(mean, low, high, unit, num_units, int(labeled.sum()))
+    return CccEstimate(_mean_concordance(prediction, target), low, high, unit, num_units, int(labeled.sum()))
 
 
 def compare_ccc(
-    first: Float[np.ndarray, "utterance"],
-    second: Float[np.ndarray, "utterance"],
+    first: Float[np.ndarray, "*first_seed utterance"],
+    second: Float[np.ndarray, "*second_seed utterance"],
     target: Float[np.ndarray, "utterance"],
     speakers: Sequence[str | None] | np.ndarray | None,
     rng: np.random.Generator,
@@ -122,30 +105,14 @@ def compare_ccc(
     are drawn.
 
     Args:
-        first: one model's scores.
-        second: the other model's scores of the same utterances.
+        first: one model's scores, as ``prediction`` of :func:`bootstrap_ccc`.
+        second: the other model's scores of the same utterances; the number of seeds may differ.
         target: NaN if unlabeled.
         speakers: see :func:`bootstrap_ccc`.
         rng: source of randomness.
         num_resamples: number of bootstrap samples; the p-value is at least 2 / (num_resamples + 1).
         level: coverage of the interval.
     """
-    return compare_mean_ccc(
-        first[None], second[None], target, speakers, rng, num_resamples=num_resamples, level=level
-    )
-
-
-def compare_mean_ccc(
-    first: Float[np.ndarray, "first_seed utterance"],
-    second: Float[np.ndarray, "second_seed utterance"],
-    target: Float[np.ndarray, "utterance"],
-    speakers: Sequence[str | None] | np.ndarray | None,
-    rng: np.random.Generator,
-    *,
-    num_resamples: int = 2000,
-    level: float = 0.95,
-) -> CccDifference:
-    """Like :func:`compare_ccc`, for the mean CCC over seeds; the numbers of seeds may differ."""
     labeled = ~np.isnan(target)
     units, unit = resampling_units(speakers, labeled)
     sums = [_sums_by_seed(scores, target, labeled, units) for scores in (first, second)]
@@ -158,9 +125,15 @@ def compare_mean_ccc(
     )
     tail = 1 + min(int((differences <= 0).sum()), int((differences >= 0).sum()))
     low, high = percentile_interval(differences, level)
-    means = [float(np.mean([concordance(one, target) for one in scores])) for scores in (first, second)]
+    difference = _mean_concordance(first, target) - _mean_concordance(second, target)
     p_value = min(1.0, max(2 * tail / (num_resamples + 1), 2.0 ** (1 - num_units)))
-    return CccDifference(means[0] - means[1], low, high, p_value, unit, num_units)
+    return CccDifference(difference, low, high, p_value, unit, num_units)
+
+
+def _mean_concordance(
+    prediction: Float[np.ndarray, "*seed utterance"], target: Float[np.ndarray, "utterance"]
+) -> float:
+    return float(np.mean([concordance(scores, target) for scores in np.atleast_2d(prediction)]))
 
 
 def _unit_sums(
@@ -178,12 +151,12 @@ def _unit_sums(
 
 
 def _sums_by_seed(
-    predictions: Float[np.ndarray, "seed utterance"],
+    prediction: Float[np.ndarray, "*seed utterance"],
     target: Float[np.ndarray, "utterance"],
     labeled: np.ndarray,
     units: Int64[np.ndarray, "row"],
 ) -> list[np.ndarray]:
-    return [_unit_sums(scores[labeled], target[labeled], units) for scores in predictions]
+    return [_unit_sums(scores[labeled], target[labeled], units) for scores in np.atleast_2d(prediction)]
 
 
 def _mean_ccc(

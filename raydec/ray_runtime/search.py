@@ -64,16 +64,7 @@ def run_trials(
     events: SearchEvents,
     tune_folder: str,
 ) -> None:
-    """Run the remaining trials of a search to the end; Ray must be running.
-
-    Args:
-        plan: the search.
-        job: settings common to all trials, and how many run at a time.
-        remaining: the trials to run.
-        ledger: records every start and end immediately.
-        events: receives the progress of every trial, for display.
-        tune_folder: path or URI for Tune's own files.
-    """
+    """See :meth:`raydec.search.run.SearchRunner.run_trials`; Ray must be running."""
     share = job.share
     searcher = _searcher(plan, remaining, ledger) if plan.seeds_in_turn else None
     space = {} if searcher else {_TRIAL: tune.grid_search([_spec(entry) for entry in remaining.entries])}

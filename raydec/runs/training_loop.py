@@ -8,7 +8,6 @@ import torch
 
 from raydec.config import Config
 from raydec.errors import UserError
-from raydec.features.store import FeatureStore
 from raydec.files.storage import is_uri, storage_explained
 from raydec.learning.clusterer import CentroidFit, Clusterer, LocalClusterer
 from raydec.learning.data import TrainingData, select_data
@@ -20,14 +19,15 @@ from raydec.runs.recorder import RunRecorder
 from raydec.runs.run_folder import RunFolder
 
 
-def open_data(config: Config) -> tuple[FeatureStore, TrainingData]:
-    """Open a config's store and select its chunks.
+def open_data(config: Config) -> tuple[Config, TrainingData]:
+    """Open a config's store and select its chunks; returns the config with what the recipe decides, too.
 
     Raises:
         UserError: see :func:`open_store` and :func:`select_data`.
     """
     store = open_store(config)
-    return store, select_data(filled(config, store), store)
+    config = filled(config, store)
+    return config, select_data(config, store)
 
 
 def train_loop(
@@ -38,13 +38,12 @@ def train_loop(
     Raises:
         TakenOverError: another process has taken over the run; see :meth:`RunFolder.check_claim`.
     """
-    store, data = open_data(config)
-    config = filled(config, store)
+    config, data = open_data(config)
     members = worker.members()
     recorder: Recorder = NullRecorder()
     with storage_explained(location):
         if worker.rank == 0:
-            recorder = RunRecorder(RunFolder(location, claim), config, store, data, members)
+            recorder = RunRecorder(RunFolder(location, claim), config, data.labeled.store, data, members)
         Training(config, data, worker, clusterer, recorder).run()
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raydec.evaluation.statistics import CccDifference, CccEstimate, bootstrap_mean_ccc, compare_mean_ccc
+from raydec.evaluation.statistics import CccDifference, CccEstimate, bootstrap_ccc, compare_ccc
 from raydec.files.markdown import markdown_table
 from raydec.learning.randomness import generator_for
 from raydec.runs.run_folder import PREDICTIONS_FILE, RunFolder
@@ -142,7 +142,7 @@ def _estimate(tables: Sequence[pa.Table], attribute: str) -> CccEstimate | None:
     first = tables[0]
     if f"{attribute}{_SUFFIX}" not in first.column_names:
         return None
-    return bootstrap_mean_ccc(
+    return bootstrap_ccc(
         _scores(tables, attribute),
         first[attribute].to_numpy().astype(np.float64),
         first["speaker"].to_pylist(),
@@ -158,7 +158,7 @@ def _difference(
     same = first["utterance_id"].equals(reference[0]["utterance_id"])
     if not same or any(f"{attribute}{_SUFFIX}" not in one[0].column_names for one in (tables, reference)):
         return None
-    return compare_mean_ccc(
+    return compare_ccc(
         _scores(tables, attribute),
         _scores(reference, attribute),
         first[attribute].to_numpy().astype(np.float64),
