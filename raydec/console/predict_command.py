@@ -1,4 +1,4 @@
-"""What a person gives to ``raydec.predict``, and sees of it."""
+"""The command line of ``raydec.predict``, its standard input, and its progress."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def parse_predict(arguments: Sequence[str]) -> Namespace:
         help="where the pretrained encoder of such a model is; default: in MODEL_DIR, or on the Hub",
     )
     parser.add_argument("--address", help="Ray cluster to join; default: RAY_ADDRESS, else this machine")
-    parser.add_argument("--restart", action="store_true", help="forget what FILE holds and begin anew")
+    parser.add_argument("--restart", action="store_true", help="discard the rows of FILE and start over")
     options = parser.parse_args(arguments)
     _check(options)
     return options
@@ -96,12 +96,12 @@ def _add_columns(parser: Parser) -> None:
     parser.add_argument(
         "--embeddings",
         action="store_true",
-        help="a column with what K-means sees, the mean over a row's chunks (.parquet only)",
+        help="add a column with the embedding, the mean over a row's chunks (.parquet only)",
     )
     parser.add_argument(
         "--distances",
         action="store_true",
-        help="a column with the distances to all centroids, the mean over a row's chunks (.parquet only)",
+        help="add a column with the distances to all centroids, the mean over a row's chunks (.parquet only)",
     )
     parser.add_argument(
         "--clip", action="store_true", help="limit scores to the range of the training labels"
@@ -111,7 +111,7 @@ def _add_columns(parser: Parser) -> None:
         type=float,
         nargs=2,
         metavar=("LOW", "HIGH"),
-        help="limit scores to this range; for models that do not say theirs",
+        help="limit scores to this range; for models that do not record the range of their labels",
     )
 
 
@@ -150,7 +150,7 @@ def _seconds(text: str) -> float:
     try:
         seconds = float(text)
     except ValueError:
-        raise ArgumentTypeError(f"{text!r} is no number of seconds") from None
+        raise ArgumentTypeError(f"{text!r} is not a number of seconds") from None
     if not (math.isfinite(seconds) and seconds >= 0.1):
         raise ArgumentTypeError(f"{text} is out of range; give at least 0.1 s")
     return seconds
@@ -160,7 +160,7 @@ def predict_standard_input(options: Namespace) -> None:
     """Print or write a row for each window of the WAV stream on standard input.
 
     Raises:
-        UserError: it is none, or the rows cannot be written.
+        UserError: standard input is not a WAV stream, or the rows cannot be written.
     """
     from raydec.files.atomic import full_disk_explained
     from raydec.inference.pipe import open_new, predict_pipe
@@ -205,11 +205,11 @@ class PredictionProgress:
         self._bar.stop()
 
     def found(self, num_files: int, num_done: int, num_failed: int) -> None:
-        """Say how much of the work is done already."""
+        """Print how much of the work is already done."""
         if num_done:
-            note(f"{num_done} of {num_files} files have their rows already")
+            note(f"{num_done} of {num_files} files already have rows")
         if num_failed:
-            note(f"{num_failed} of {num_files} files failed before and are tried again")
+            note(f"{num_failed} of {num_files} files failed before and are retried")
         self._bar.update(self._task, total=num_files - num_done)
 
     def predicted(self, table: pa.Table, clock: CpuClock) -> None:
@@ -222,7 +222,7 @@ class PredictionProgress:
         self._bar.advance(self._task, len(pc.unique(table["file"])))
 
     def summary(self) -> str:
-        """Speed, and where the CPU time went."""
+        """Speed, and the CPU time by phase."""
         wall_s = time.monotonic() - self._begun
         total = sum(self._seconds.values()) or 1.0
         split = ", ".join(f"{phase} {seconds / total:.0%}" for phase, seconds in self._seconds.items())

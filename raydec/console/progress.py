@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: one line per epoch, and a spinner on a terminal."""
+"""Progress of a run on the terminal: one line per epoch, and a spinner."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ POLL_S, REMOTE_POLL_S = 0.5, 5.0
 
 @contextmanager
 def following(config: Config) -> Iterator[None]:
-    """Print each epoch's line as the run directory gets it, whichever process trains."""
+    """Print a line for every epoch as soon as it is in the run directory, whichever process trains."""
     stop = threading.Event()
     follower = threading.Thread(target=_follow, args=(config, stop), daemon=True)
     follower.start()
@@ -40,7 +40,7 @@ def _follow(config: Config, stop: threading.Event) -> None:
     status = err.status("starting workers") if err.is_terminal else nullcontext()
     with status as spinner:
         while True:
-            # Asked before reading, so that the last epoch's line is not missed.
+            # Checked before reading, so that the last epoch's line is not missed.
             last_look = stop.is_set()
             for text in (lines := _lines(folder))[shown:]:
                 if shown == 0:
@@ -60,7 +60,7 @@ def _lines(folder: RunFolder) -> list[str]:
 
 
 def _score_columns(config: Config) -> dict[str, str]:
-    """Metrics that people read first, by the head of their column."""
+    """The most important metrics, by the heading of their column."""
     columns = {name: f"ccc_{name}" for name in config.data.attributes}
     return columns | ({"macro-F1": "f1_emotion", "UAR": "uar_emotion"} if config.data.emotions else {})
 
@@ -93,7 +93,7 @@ def _row(metrics: Mapping[str, Any], config: Config) -> str:
 
 
 def _number(value: float | None, form: str) -> str:
-    """A number in its column, or a dash where an epoch has none."""
+    """A number in its column, or a dash if the epoch has none."""
     return f"{'-':>{form.split('.')[0]}}" if value is None else f"{value:{form}}"
 
 

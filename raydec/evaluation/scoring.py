@@ -1,7 +1,7 @@
-"""How good a model is on the labeled splits of a feature store, how sure that is, and where it is bad.
+"""Score a model on the labeled splits of a feature store, with intervals, by speaker and by duration.
 
-Everything is per utterance: an utterance's score is the mean over its chunks, its cluster the most frequent
-one of its chunks. :mod:`raydec.evaluation.output` writes the result for programs and for people.
+Scores are per utterance: predictions are means over an utterance's chunks, and its cluster is the most
+frequent one of its chunks. :mod:`raydec.evaluation.output` writes the result as JSON and Markdown.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _FEW_SPEAKERS = 10
 _ROWS_PER_STEP = 64
 
 Progress = Callable[[int, int], None]
-"""Told how many predictions are made, and how many there will be."""
+"""Called with the number of finished predictions and the total."""
 
 
 def evaluate(
@@ -71,11 +71,11 @@ def evaluate(
         against: another model directory or table, compared on the same utterances by a paired bootstrap.
         seed: the same seed gives the same numbers, whichever other splits are asked for.
         num_resamples: number of bootstrap samples, and of permutations.
-        progress: told how far the predictions are.
+        progress: called as predictions are made.
 
     Raises:
         UserError: a model or the store cannot be read or they do not fit each other, or a split is missing
-            or has no labels for the model; the message names what there is.
+            or has no labels for the model; the message names the splits that there are.
     """
     predictor = _load(model)
     front_end = predictor.saved.front_end if isinstance(predictor, Predictor) else None
@@ -99,7 +99,7 @@ def evaluate(
 
 
 class _Steps:
-    """Counts predictions for whoever shows progress."""
+    """Counts predictions for a progress display."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
         self._progress = progress
@@ -151,7 +151,7 @@ def _identity(path: str | Path, predictor: Scorer) -> ModelIdentity:
 
 @dataclass(frozen=True, eq=False)
 class _Scored:
-    """A split's labeled utterances, and what the models say of them; scores and labels by attribute."""
+    """A split's labeled utterances with the models' predictions; scores and labels by attribute."""
 
     split: str
     table: pa.Table
@@ -305,7 +305,7 @@ def _notes(store: FeatureStore, scored: _Scored) -> tuple[str, ...]:
     notes = []
     known = set(scored.speakers) - {None}
     if store.synthetic:
-        notes.append("the corpus is synthetic: its scores say nothing about human speech")
+        notes.append("the corpus is synthetic: its scores do not carry over to human speech")
     if len(known) < 2:
         notes.append(
             "fewer than two speakers are known: utterances were resampled, so intervals are too narrow"
@@ -328,7 +328,7 @@ def _notes(store: FeatureStore, scored: _Scored) -> tuple[str, ...]:
 
 
 def _train_splits(predictor: Scorer) -> tuple[str, ...]:
-    """The splits that a model says it was trained on; ``train`` for one that does not say."""
+    """The splits that a model was trained on; ``train`` if the model does not record them."""
     match predictor.saved.extra.get("splits") if isinstance(predictor, Predictor) else None:
         case {"train": [*names]}:
             return tuple(map(str, names))

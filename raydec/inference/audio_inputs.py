@@ -1,4 +1,4 @@
-"""Which audio files a prediction command means: files, folders and lists of files."""
+"""Find the audio files of a prediction command: files, folders and lists of files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Source(NamedTuple):
 
     Attributes:
         file: a path or a URI.
-        segments: the parts of it that are meant.
+        segments: the parts of it to predict.
     """
 
     file: str
@@ -33,7 +33,7 @@ class Source(NamedTuple):
 
     @classmethod
     def of(cls, value: Source | str | Sequence[Any]) -> Source:
-        """A source from its file's name, or from what JSON made of a source."""
+        """A source from its file's name, or from a source that was written as JSON."""
         if isinstance(value, str):
             return cls(value)
         return cls(value[0], tuple(Segment(*segment) for segment in value[1]))
@@ -97,7 +97,7 @@ def _remote(uri: str) -> _Found:
 
 
 def _listed(path: Path, folder: str) -> _Found:
-    """What a list names; ``path`` may be a copy of a list that lies in ``folder``."""
+    """The sources in a list; ``path`` may be a copy of a list whose place is ``folder``."""
     suffix = path.suffix.lower()
     if suffix in (_PATHS, _KALDI):
         lines = [line.strip() for line in read_text(path)[0].splitlines() if line.strip()]
@@ -154,6 +154,6 @@ def _beside(folder: Path, listed: _Found) -> _Found:
             try:
                 found = index.locate(listed[place][0]).path
             except RowProblem:
-                continue  # its row will say that it does not exist
+                continue  # its row will report that it does not exist
             paths[place] = os.path.join(audio, os.path.relpath(found, os.path.realpath(audio)))
     return [(path, segment) for path, (_, segment) in zip(paths, listed, strict=True)]

@@ -1,4 +1,4 @@
-"""Where somebody speaks in a recording: stretches between pauses."""
+"""Find speech in a recording: the stretches between pauses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from raydec.features.audio import Recording
 # A pause is quieter than the loud parts by this much, and than the quiet parts it is louder by a third of
 # what lies between the two at most.
 _BELOW_LOUD_DB, _SHARE_OF_RANGE = 35.0, 0.35
-# Where loud and quiet parts are this close, nothing is a pause.
+# If loud and quiet parts differ by less than this, there are no pauses.
 _MIN_RANGE_DB = 12.0
 _MIN_PAUSE_S, _MIN_SPEECH_S, _MARGIN_S = 0.3, 0.1, 0.1
 
@@ -22,7 +22,7 @@ def energy_segments(recording: Recording) -> list[tuple[float, float]]:
 
     A pause lasts at least 0.3 s and is 35 dB quieter than the loud parts (the 95th percentile of 10 ms
     peaks), or near the level of the quiet parts (the 10th) where there is noise. Bursts shorter than 0.1 s
-    are no speech. Each stretch keeps 0.1 s of the pauses around it.
+    are not speech. Each stretch keeps 0.1 s of the pauses around it.
     """
     duration_s = recording.levels.num_samples / recording.sample_rate
     step_s = round(0.01 * recording.sample_rate) / recording.sample_rate
@@ -52,7 +52,7 @@ def _runs(is_loud: Bool[np.ndarray, " step"], step_s: float) -> Float[np.ndarray
 
 
 def _padded(runs: Float[np.ndarray, "stretch 2"], duration_s: float) -> list[tuple[float, float]]:
-    """With a margin to both sides, which ends where the recording does."""
+    """With a margin on both sides, limited to the recording."""
     begins, ends = np.maximum(runs[:, 0] - _MARGIN_S, 0), np.minimum(runs[:, 1] + _MARGIN_S, duration_s)
     return [(round(float(begin), 3), round(float(end), 3)) for begin, end in zip(begins, ends, strict=True)]
 

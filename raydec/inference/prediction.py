@@ -32,7 +32,7 @@ from raydec.model.saved import TrainedModel
 # Utterances per forward pass. The number is fixed, and short batches are filled up, so that a prediction
 # never depends on what else is predicted; one utterance at a time keeps a CPU's caches warm.
 _UTTERANCES_PER_PASS = {"cpu": 1, "cuda": 64}
-# Utterances whose frames are in memory together.
+# Utterances whose frames are in memory at the same time.
 _UTTERANCES_IN_MEMORY = 256
 SILENT = "silent: every sample is zero"
 """The error of a window without sound, in a recording that has some."""
@@ -40,7 +40,7 @@ SILENT = "silent: every sample is zero"
 
 @dataclass(frozen=True)
 class Prediction(Mapping[str, float]):
-    """What a model says of one recording: a mapping from the name of an output to its number.
+    """A model's prediction for one recording: a mapping from output names to numbers.
 
     Attributes:
         scores: per attribute, in the scale of the training labels, and per class its probability, under
@@ -71,7 +71,7 @@ class Prediction(Mapping[str, float]):
 
 @dataclass(frozen=True, kw_only=True)
 class WindowPrediction(Prediction):
-    """What a model says of one window of a stream.
+    """A model's prediction for one window of a stream.
 
     Attributes:
         start: its beginning in seconds from that of the stream, to the millisecond.
@@ -92,10 +92,10 @@ class Predictions:
         scores: attributes in the scale of the training labels, then probabilities of classes.
         clusters: most frequent cluster of each utterance's chunks, the lowest number on ties; None for a
             model without clusters.
-        embeddings: mean over each utterance's chunks of what K-means sees, the first network's; None unless
-            asked for.
-        distances: mean over each utterance's chunks of the distances to all centroids; None unless asked
-            for, and for a model without centroids.
+        embeddings: mean of the first network's embeddings over each utterance's chunks; None unless
+            requested.
+        distances: mean over each utterance's chunks of the distances to all centroids; None unless
+            requested, and for a model without centroids.
     """
 
     scores: Float64[np.ndarray, "utterance output"]
@@ -121,7 +121,7 @@ def load(path: str | Path, device: str = "auto", *, encoder: str | Path | None =
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         place = torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:  # torch's answers to a device it does not have
+    except (RuntimeError, AssertionError) as error:  # torch's errors for a device that does not exist
         raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
     folder = local_model(path)
     saved = load_model(folder)
@@ -204,11 +204,11 @@ class Predictor:
         window_s: float = 4.0,
         hop_s: float | None = None,
     ) -> Iterator[WindowPrediction]:
-        """Predict windows of audio that is still coming, each as soon as it is complete.
+        """Predict windows of a live stream, each as soon as it is complete.
 
-        The scores are those of the same windows of a file: a window is made as loud as its own peak wants it
-        and depends on nothing outside it. It comes half a hop after its end, when it is certain not to be
-        the last one, which reaches to the end of the stream.
+        The scores equal those of the same windows of a file: a window is normalised by its own peak and does
+        not depend on samples outside it. It is returned half a hop after its end, once it cannot be the
+        last window, which extends to the end of the stream.
 
         Args:
             blocks: samples in blocks of any length, one column per channel.
@@ -217,7 +217,7 @@ class Predictor:
             hop_s: seconds from the start of one window to that of the next; default: ``window_s``.
 
         Raises:
-            UserError: a hop longer than a window, or samples of which nothing can be made.
+            UserError: a hop longer than a window, or unusable samples.
         """
         if not 0 < (window_s if hop_s is None else hop_s) <= window_s:
             raise UserError(f"hop_s={hop_s} must be above 0 and at most window_s={window_s}")
@@ -308,7 +308,7 @@ class Predictor:
 
         scores = by_utterance(emotion).mean(dim=1).cpu().numpy()
         outputs.scores[indices] = self.outputs.in_label_scale(scores)
-        # The nearest centroid; for a model without centroids the cluster head's choice.
+        # The nearest centroid; for a model without centroids, the prediction of the cluster head.
         closeness = logits if distances is None else -distances
         if closeness is not None:
             chosen = by_utterance(closeness.argmax(dim=1)).reshape(-1).cpu().numpy()
@@ -319,7 +319,7 @@ class Predictor:
             assert distances is not None
             outputs.distances[indices] = by_utterance(distances).mean(dim=1).float().cpu().numpy()
 
-    # TF32 would cost three digits on a GPU; predictions are to be the same everywhere.
+    # TF32 would lose three digits on a GPU, but predictions should agree on all devices.
     @torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     @torch.inference_mode()
     def _forward(
@@ -330,7 +330,7 @@ class Predictor:
         Float64[Tensor, "chunk cluster"] | None,
         Float[Tensor, "chunk cluster"] | None,
     ]:
-        """What is averaged to scores; of the first network embeddings, distances to centroids, logits."""
+        """Outputs to be averaged; the first network's embeddings, distances to centroids, and logits."""
         outputs = [network(chunks) for network in self._networks]
         specs = [spec.outputs for spec, _ in self.saved.networks]
         emotion = joined([output.emotion.double() for output in outputs], specs)
@@ -342,7 +342,7 @@ class Predictor:
 
 @dataclass
 class _Room:
-    """Room for what is predicted, filled pass by pass."""
+    """Arrays for the predictions, filled pass by pass."""
 
     scores: np.ndarray
     clusters: np.ndarray

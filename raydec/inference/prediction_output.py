@@ -1,4 +1,4 @@
-"""Prediction tables that grow in parts, so that an interrupted command goes on where it stopped."""
+"""Prediction tables that are written in parts, so that an interrupted command can be resumed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ROWS_PER_BLOCK = 10_000
 
 @dataclass(frozen=True)
 class PredictionCounts:
-    """What is in a finished file.
+    """The content of a finished file.
 
     Attributes:
         rows: all of them.
@@ -46,7 +46,7 @@ class DoneFile:
 
     Attributes:
         starts: where its rows begin, in seconds.
-        is_failed: it could not be read, in part or as a whole, but may have been mended since.
+        is_failed: it could not be read, in part or as a whole, and is worth a retry.
     """
 
     starts: frozenset[float]
@@ -63,10 +63,10 @@ class PredictionOutput:
         path: ``.csv`` or ``.parquet``.
         schema: columns, ``file``, ``start`` and ``error`` among them.
         made_with: JSON values that decide the rows: the model, the window length.
-        restart: forget what is there.
+        restart: discard existing rows.
 
     Raises:
-        UserError: another kind of file, or one made with something else or by somebody else.
+        UserError: another kind of file, or one made with other settings or by another program.
     """
 
     def __init__(self, path: Path, schema: pa.Schema, made_with: Mapping[str, Any], restart: bool) -> None:
@@ -86,10 +86,10 @@ class PredictionOutput:
         self._num_parts = 1 + max((_number(part) for part in self._part_files()), default=-1)
 
     def done(self, harmless: str) -> dict[str, DoneFile]:
-        """Files that have rows; the rows that were written last count.
+        """Files that have rows; of a file written several times, the last rows count.
 
         Args:
-            harmless: an error that says nothing against a file of which other rows have scores.
+            harmless: an error that does not make a file failed if other rows of it have scores.
         """
         done: dict[str, DoneFile] = {}
         for table in self._read():
@@ -101,7 +101,7 @@ class PredictionOutput:
         return done
 
     def add(self, table: pa.Table) -> None:
-        """Keep rows, so that they outlive this process; all rows of a file come in one call."""
+        """Write rows to disk; all rows of a file must come in one call."""
         batch = table.combine_chunks().to_batches(max_chunksize=max(1, table.num_rows))
         if not batch:
             return
@@ -118,7 +118,7 @@ class PredictionOutput:
         files = table["file"].to_pylist()
         rank = {file: place for place, file in enumerate(order)}
         rows = sorted(range(len(files)), key=lambda row: rank.get(files[row], -1))
-        # Rows are taken from mapped files and written in blocks: embeddings may be more than fit in memory.
+        # Rows are read from mapped files and written in blocks, because embeddings may not fit in memory.
         blocks = (
             table.take(pa.array(rows[start : start + _ROWS_PER_BLOCK], pa.int64()))
             for start in range(0, max(1, len(rows)), _ROWS_PER_BLOCK)
@@ -166,7 +166,9 @@ class PredictionOutput:
                     yield pa.ipc.open_file(source).read_all().cast(self._schema)
         except (pa.ArrowException, KeyError, ValueError) as error:
             reason = " ".join(str(error).split())
-            raise UserError(f"{self.path} was changed and cannot go on: {reason}; add --restart") from None
+            raise UserError(
+                f"{self.path} was changed and cannot be resumed: {reason}; add --restart"
+            ) from None
 
     def _part_files(self) -> list[Path]:
         return sorted(self._parts.glob(f"{_PART}*.arrow"), key=_number)

@@ -1,4 +1,4 @@
-"""Predict recordings into a file, resumably: what ``raydec.predict`` does once its arguments are read."""
+"""Predict recordings into a file, resumably: the work of ``raydec.predict``."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from raydec.model.hub import local_model
 
 @runtime_checkable
 class PredictionEvents(Protocol):
-    """Is told how far a prediction of many files is."""
+    """Receives the progress of predicting many files."""
 
     def found(self, num_files: int, num_done: int, num_failed: int) -> None:
-        """So many files were asked for; some have their rows from earlier, some failed and are retried."""
+        """The inputs were found; some already have rows, some failed earlier and are retried."""
 
     def predicted(self, table: pa.Table, clock: CpuClock) -> None:
-        """The rows of some files are kept; ``clock`` has the CPU time that they took."""
+        """Rows of some files were written; ``clock`` has the CPU time that they took."""
 
 
 class _Unheard:
@@ -73,14 +73,14 @@ def predict_recordings(
         distances: add the column ``cluster_distances``.
         clip: limit scores to the range of the training labels.
         label_range: limit scores to this range.
-        restart: forget what ``out`` holds.
+        restart: discard the rows of ``out``.
         encoder: folder of the pretrained encoder that the model names; see
             :func:`raydec.inference.prediction.load`.
-        run: where the work is done; default: this process.
-        events: is told how far it is.
+        run: does the work; default: in this process.
+        events: receives the progress.
 
     Raises:
-        UserError: a path or the model cannot be used, or ``out`` was made with something else.
+        UserError: a path or the model cannot be used, or ``out`` was made with other settings.
     """
     sources = find_inputs(paths)
     place = local_model(model)
@@ -106,7 +106,7 @@ def predict_recordings(
 def _missing(
     sources: Sequence[Source], done: Mapping[str, DoneFile], events: PredictionEvents, *, cut_later: bool
 ) -> list[Source]:
-    """What has no rows, or rows with an error; ``cut_later`` says that rows begin elsewhere than segments."""
+    """Sources without rows, or with failed ones; ``cut_later``: rows do not begin where segments do."""
     missing, num_failed = [], 0
     for source in sources:
         found = done.get(printable(source.file))
@@ -140,12 +140,14 @@ def score_limits(
     if label_range is not None or not clip:
         return label_range
     if predictor.saved.label_range is None:
-        raise UserError(f"--clip: {model} does not say its labels' range; add --label-range LOW HIGH")
+        raise UserError(
+            f"--clip: {model} does not record the range of its labels; add --label-range LOW HIGH"
+        )
     return predictor.saved.label_range
 
 
 def _extra_columns(options: RowOptions) -> dict[str, Any]:
-    """What else decides the rows; nothing by default, as in files that older versions began."""
+    """Other settings that determine the rows; empty by default, as in files of older versions."""
     chosen: dict[str, Any] = {"embeddings": options.embeddings, "distances": options.distances}
     chosen |= {"hop_s": options.hop_s, "segments": options.segments}
     chosen["clip"] = options.clip and list(options.clip)

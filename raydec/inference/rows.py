@@ -1,7 +1,7 @@
-"""Rows of predictions: spectrograms on one side, the network on the other, rows at the end.
+"""Rows of predictions, in two steps: spectrograms from recordings, then scores from spectrograms.
 
-The two sides need nothing of each other but spectrograms, so that they may run in different processes:
-reading on every CPU, the network wherever it is fast.
+The steps share only spectrograms, so they may run in different processes: reading on every CPU, the network
+on the fastest device.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from raydec.inference.prediction import SILENT, Predictions, Predictor
 from raydec.inference.spectrograms import frames_of, in_samples, open_recording, windows_of
 from raydec.model.saved import TrainedModel
 
-# Frames that are in memory together, unless a single utterance has more.
+# Frames that are in memory at the same time, unless a single utterance has more.
 _BYTES_IN_MEMORY = 64 << 20
 PHASES = ("decode", "mel", "network")
 
@@ -39,7 +39,7 @@ Spectrogram = tuple[dict[str, Any], Float[Tensor, "frame mel"] | None]
 
 @dataclass(frozen=True)
 class RowOptions:
-    """What rows are made of.
+    """Settings of the rows.
 
     Attributes:
         window_s: predict windows of this many seconds instead of whole files.
@@ -75,7 +75,7 @@ class CpuClock:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Count what the block uses, on all of this process's threads."""
+        """Count the CPU time of the block, over all threads of this process."""
         begun = time.process_time()
         try:
             yield
@@ -84,7 +84,7 @@ class CpuClock:
 
 
 def result_schema(predictor: Predictor, options: RowOptions = WHOLE_FILES) -> pa.Schema:
-    """Columns of rows: file, start, end, attributes, classes, cluster, those asked for, warning, error.
+    """Columns of rows: file, start, end, attributes, classes, cluster, requested ones, warning, error.
 
     A group of classes has a column of its name for the most probable class, and one per class for its
     probability.
@@ -122,7 +122,7 @@ def predict_files(
 
     Returns:
         One row per file, segment or window, in order; ``start`` and ``end`` in seconds, to the millisecond.
-        What cannot be predicted is a row with the reason in ``error``; what is odd about a recording is in
+        A failed prediction is a row with the reason in ``error``; problems of a usable recording are in
         ``warning``.
     """
     clock = clock or CpuClock()
@@ -133,7 +133,7 @@ def predict_files(
 def score_spectrograms(
     predictor: Predictor, spectrograms: Iterable[Spectrogram], options: RowOptions, clock: CpuClock
 ) -> pa.Table:
-    """Rows with scores, in order; no more spectrograms are taken at a time than memory should hold."""
+    """Rows with scores, in order; spectrograms are read in batches of limited size."""
     rows: list[dict[str, Any]] = []
     for block in _blocks(spectrograms):
         readable = [(row, frames) for row, frames in block if frames is not None]
@@ -183,7 +183,7 @@ def read_spectrograms(
     """Decode files and compute their spectrograms, one after the other, for a model.
 
     Args:
-        saved: its features and resampler decide; its networks are not used.
+        saved: only its features and resampler are used, not its networks.
         sources: audio files, or segments of such.
         options: what rows are made of.
         clock: counts the CPU time.
@@ -232,7 +232,7 @@ def _spectrograms(
     options: RowOptions,
     clock: CpuClock,
 ) -> Iterator[Spectrogram]:
-    """Of a recording that begins at ``start_s`` in its file."""
+    """Spectrograms of a recording that begins at ``start_s`` in its file."""
     rate = saved.front_end.sample_rate
     row = row | {
         "warning": "; ".join((*recording.warnings, *recording.levels.warnings(saved.front_end.remove_dc)))
@@ -257,7 +257,7 @@ def _spectrograms(
 def window_content(
     saved: TrainedModel, samples: Float32[np.ndarray, " sample"], clock: CpuClock
 ) -> tuple[dict[str, Any], Float[Tensor, "frame mel"] | None]:
-    """The frames of a window, or the error of one without sound. Its level is that of its own peak."""
+    """The frames of a window, or the error of one without sound. It is normalised by its own peak."""
     if not samples.any():
         return {"error": SILENT}, None
     with clock.phase("mel"):
@@ -295,7 +295,7 @@ class Reader:
     folder: str
 
     def __call__(self, files: Sequence[Source | str]) -> bytes:
-        """Spectrograms and the CPU time that they took."""
+        """Pack spectrograms and the CPU time that they took."""
         clock = CpuClock()
         spectrograms = list(read_spectrograms(self.saved, files, self.options, clock, self.folder))
         return pack_spectrograms(spectrograms, clock)
@@ -315,7 +315,7 @@ class Scorer:
         self._options = options
 
     def __call__(self, spectrograms: bytes) -> bytes:
-        """Rows, and the CPU time that they and their spectrograms took."""
+        """Pack rows, and the CPU time that they and their spectrograms took."""
         found, clock = unpack_spectrograms(spectrograms, self._predictor.saved.front_end.width)
         return pack_table(score_spectrograms(self._predictor, found, self._options, clock), clock)
 

@@ -1,4 +1,4 @@
-"""From recordings to what the network sees, in blocks: memory does not grow with a recording's length."""
+"""From recordings to the network's input, in blocks: memory does not grow with a recording's length."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def _resampler(saved: TrainedModel) -> ResamplerFactory:
 def frames_of(saved: TrainedModel, recording: Recording) -> Float32[Tensor, "frame width"]:
     """The frames of a recording that a model predicts as one utterance.
 
-    Of a long recording, those that lie in a chunk, one chunk after the other: cut into chunks again, they are
-    the same chunks, and the chunks of an hour are 11 s of it.
+    Of a long recording, only the frames of its chunks are kept, one chunk after the other. Cutting them again
+    gives the same chunks; those of an hour have 11 s.
     """
     form, front_end = saved.chunks, saved.front_end
     num_samples = recording.levels.num_samples
@@ -83,7 +83,7 @@ def stream_windows(
     """Windows of a stream at a model's rate, in one channel; see :func:`windows_of`.
 
     Raises:
-        AudioError: samples of which nothing can be made.
+        AudioError: unusable samples.
     """
     mixer = StreamMixer(sample_rate, saved.front_end.sample_rate, _resampler(saved))
     window, hop = in_samples(saved, window_s, hop_s)
@@ -99,10 +99,10 @@ def in_samples(saved: TrainedModel, window_s: float, hop_s: float | None) -> tup
 
 
 def windows_of(blocks: Iterable[np.ndarray], window: int, hop: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Windows of samples that come in blocks: the place of each one's first sample, and its samples.
+    """Windows of samples that arrive in blocks: the index of each one's first sample, and its samples.
 
-    They are those of :func:`window_bounds`. A window comes as soon as it is certain not to be the last one:
-    half a hop after its end.
+    They are those of :func:`window_bounds`. A window is returned as soon as it cannot be the last one: half a
+    hop after its end.
     """
     parts: list[np.ndarray] = []
     num_held = begin = 0

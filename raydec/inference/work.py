@@ -1,4 +1,4 @@
-"""Divide a long list of files into parts of work, and do that work in this process."""
+"""Divide a long list of files into parts, and predict them in this process."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from raydec.inference.prediction import Predictor
 from raydec.inference.rows import CpuClock, RowOptions, predict_files
 from raydec.learning.host import keep_freed_memory
 
-# What a crash can cost, and what travels between processes: some dozen files, or one long one.
+# The unit of work that a crash loses and that is sent to a process: some dozen files, or a long one.
 _FILES_PER_PART = 32
 _BYTES_PER_PART = 64 << 20
 
 Add = Callable[[pa.Table, CpuClock], None]
-"""Takes the rows of one part and the CPU time that they took."""
+"""Receives the rows of one part and the CPU time that they took."""
 Runner = Callable[[Predictor, Sequence[Sequence[Source]], RowOptions, Add], None]
-"""Predicts all parts, in any order, and hands each part's rows to ``Add`` as soon as they are there."""
+"""Predicts all parts, in any order, and passes each part's rows to ``Add`` as soon as they are ready."""
 
 
 def divide(sources: Sequence[Source]) -> Iterator[list[Source]]:
@@ -37,7 +37,7 @@ def divide(sources: Sequence[Source]) -> Iterator[list[Source]]:
 
 
 def run_here(predictor: Predictor, parts: Sequence[Sequence[Source]], options: RowOptions, add: Add) -> None:
-    """A :data:`Runner` that needs nothing but this process."""
+    """A :data:`Runner` in this process."""
     keep_freed_memory()
     for part in parts:
         clock = CpuClock()

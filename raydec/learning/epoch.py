@@ -1,4 +1,4 @@
-"""One epoch: embed, cluster, draw, train; as the paper's figure reads."""
+"""One epoch: embed, cluster, draw, train, as in the paper's figure."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from raydec.learning.step import BatchSource, StepLosses, StepRunner, read_losse
 from raydec.learning.worker import Worker, gather_rows
 from raydec.model.network import Network
 
-# A GPU is asked for its losses this often: reading them waits for all the work it was given.
+# Losses are read from a GPU this often, because reading them waits for all queued work.
 STEPS_PER_READ = {"cpu": 1, "cuda": 32}
 
 StepListener = Callable[[dict[str, float | int | str | None]], None]
@@ -127,7 +127,7 @@ class EpochRunner:
         own = shared_chunks(assignment.labels, previous, self._config.clustering.num_clusters)
         shared = self._worker.all_sum(torch.from_numpy(own)).numpy()
         if aligned:
-            # So that a cluster head trained on the previous ids can be kept.
+            # This allows keeping a cluster head that was trained on the previous ids.
             assignment = rename_clusters(assignment, match_clusters(shared))
         return assignment, normalized_mutual_information(shared)
 
@@ -155,7 +155,7 @@ class EpochRunner:
         )
 
     def _renew_cluster_head(self, epoch: int, stage: Stage, state: RunState) -> None:
-        """A fresh top layer for fresh cluster ids; kept where ids live on from the last assignment."""
+        """Replace the top layer if cluster ids are new; keep it if they continue from the last assignment."""
         if self._config.head_mode == "align" and state.centroids is not None:
             return
         generator = torch_generator_for(self._config.seed, "cluster_head", epoch, stage.name)
@@ -164,7 +164,7 @@ class EpochRunner:
         self._optimizers.renew_top()
 
     def _freeze_emotion_head(self, stage: Stage, state: RunState) -> None:
-        """Freeze as configured; the published code never thaws what its first unlabeled stage froze."""
+        """Freeze as configured; the published code never unfreezes what its first unlabeled stage froze."""
         mode = self._config.freeze_mode
         if mode == "permanent":
             state.emotion_head_frozen |= not stage.supervised
@@ -225,7 +225,7 @@ class EpochRunner:
         Everything is drawn once, or as many as there are, evenly over clusters.
 
         Args:
-            epoch: numbers the draw.
+            epoch: the number of the draw.
             stage: what is drawn from.
             labels: this worker's share of the assignment.
         """
@@ -260,7 +260,7 @@ class EpochRunner:
     def _shuffle(
         self, epoch: int, stage: Stage, num_draws: int, rng: np.random.Generator
     ) -> Callable[[np.ndarray], np.ndarray]:
-        """Every row once; where batches are paired, unlabeled utterances at the positions behind them."""
+        """Every row once; if batches are paired, unlabeled utterances at the positions after them."""
         if not pairs_batches(self._config, stage):
             return Shuffle(num_draws, rng)
         assert stage.num_labeled is not None
@@ -291,12 +291,12 @@ def _place(epoch: int, stage: Stage, step: int, num_steps: int) -> str:
 
 
 def _key(group: str, stage: Stage, name: str) -> str:
-    """The supervised stage owns the plain key; the unlabeled stage's says so."""
+    """The supervised stage has the plain key; keys of the unlabeled stage end in ``_unlabeled``."""
     return f"{group}/{name}" if stage.supervised else f"{group}/{name}_unlabeled"
 
 
 def _mean_losses(records: list[dict[str, float]], stage: Stage) -> dict[str, float | None]:
-    """Mean over steps of every loss the stage has."""
+    """Mean of every loss of the stage over its steps."""
     return {
         _key("train", stage, f"loss_{name}"): float(np.mean([record[name] for record in records]))
         for name in records[0]

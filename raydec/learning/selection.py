@@ -1,4 +1,4 @@
-"""Which utterances of a store play which part in a run: their rows, before any frame is looked at."""
+"""Select the utterances of a run by their rows in the store, without reading frames."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SelectedRows:
-    """Rows of the store by their part, and what is learned from their labels."""
+    """Rows of the store by their use, and the targets of their labels."""
 
     labeled: np.ndarray
     """int64 ``[utterance]``, as the other rows."""
@@ -35,7 +35,7 @@ class SelectedRows:
 
 
 def open_store(config: Config) -> FeatureStore:
-    """Open a resolved config's store: fetched first if it is elsewhere, and as the config wants to see it.
+    """Open a resolved config's store, fetched if it is remote, with the view that the config selects.
 
     Raises:
         UserError: see :func:`local_store`, :meth:`FeatureStore.open` and
@@ -46,7 +46,7 @@ def open_store(config: Config) -> FeatureStore:
 
 
 def check_data(config: Config) -> Config:
-    """See that a resolved config's store opens and has what the config asks for.
+    """Check that a resolved config's store opens and has the data that the config needs.
 
     Raises:
         UserError: see :func:`open_store`, :func:`select_rows` and
@@ -59,7 +59,7 @@ def check_data(config: Config) -> Config:
     rows = select_rows(config, store)
     for problem in _uninformative(config, store.utterances.take(rows.validation)):
         logger.warning(
-            "data.validation_split=%s: %s; its score says nothing and cannot choose the best epoch, name "
+            "data.validation_split=%s: %s; its score is meaningless and cannot choose the best epoch, name "
             "another split",
             config.data.validation_name,
             problem,
@@ -82,7 +82,7 @@ def _decided(config: Config, store: FeatureStore, num_labeled: int) -> Config:
 
 
 def _uninformative(config: Config, table: pa.Table) -> list[str]:
-    """What is wrong with the validation labels of attributes that no CCC can be made of."""
+    """Problems of validation labels for which no CCC can be computed."""
     problems = []
     for attribute in config.data.attributes:
         values = table[attribute].drop_null()
@@ -113,7 +113,7 @@ def select_rows(config: Config, store: FeatureStore) -> SelectedRows:
 
 
 def _labeled_rows(store: FeatureStore, splits: Sequence[str], targets: Targets, key: str) -> np.ndarray:
-    """Labeled rows of some splits, in the store's order; none of the splits may be without any."""
+    """Labeled rows of some splits, in the store's order; every split must have at least one."""
     for split in splits:
         if not len(targets.outputs.labeled_rows(store, [split])):
             raise UserError(
@@ -137,7 +137,7 @@ def _unlabeled_rows(config: Config, pool: np.ndarray) -> np.ndarray:
 
 
 def _test_rows(config: Config, store: FeatureStore, targets: Targets) -> dict[str, np.ndarray]:
-    """Rows of each test split; unset, of every split named ``test*`` that has labels and no other use."""
+    """Rows of each test split; if unset, of every labeled split named ``test*`` without another use."""
     data = config.data
     if data.test_split is not None:
         return {split: _labeled_rows(store, [split], targets, "data.test_split") for split in data.test_split}

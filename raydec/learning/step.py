@@ -1,8 +1,9 @@
 """One optimiser step over a global batch, of which each worker holds a share.
 
-Whatever the number of workers, a step is the same function of the global batch: the cross-entropy is a sum
-over all chunks divided once, the losses of targets are functions of the global batch's statistics, batch-norm
-statistics span it, dropout masks belong to places in it, and parameter gradients are summed over workers.
+A step is the same function of the global batch for any number of workers: the cross-entropy is a sum over
+all chunks divided once, the losses of targets are functions of the global batch's statistics, batch-norm
+statistics are those of the global batch, dropout masks belong to positions in it, and parameter gradients
+are summed over workers.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ class Batch:
         pseudo_labels: int64 ``[chunk]``, or None in a stage without clusters.
         targets: float32 ``[chunk, column]``, encoded labels, NaN where unlabeled; None when unsupervised.
         num_draws: draws of the whole batch; a draw is a chunk, or an utterance with all its chunks.
-        own: which of them are this worker's.
-        chunks_per_draw: chunks that a draw stands for.
+        own: the draws of this worker.
+        chunks_per_draw: chunks of a draw.
     """
 
     chunks: Tensor
@@ -59,7 +60,7 @@ class Batch:
 
 
 StepLosses = Mapping[str, Tensor]
-"""Losses of the global batch by name, before weighting. Scalars on the device: reading one waits for it."""
+"""Losses of the global batch by name, before weighting. They are on the device: reading one waits for it."""
 
 
 def read_losses(records: Sequence[StepLosses]) -> list[dict[str, float]]:
@@ -103,9 +104,9 @@ class StepRunner:
         return totals | {name: value.detach() for name, value in replicated.items()}
 
     def _stepped_parameters(self, *, supervised: bool) -> list[nn.Parameter]:
-        """Parameters that have a part in the loss, the same list on every worker.
+        """Parameters that the loss depends on, the same list on every worker.
 
-        A worker without rows may have no gradient where the others have one; zeros stand in for it.
+        A worker without rows may lack a gradient that others have; it contributes zeros.
         """
         idle = biases_without_effect(self._network)
         if not supervised:
@@ -142,12 +143,12 @@ class StepRunner:
         if batch.targets is not None:
             predicted, labels = _wide(output.emotion), batch.targets
             if weights.ccc_level == "utterance":
-                # What is scored is the mean over an utterance's chunks.
+                # Scores are means over an utterance's chunks.
                 predicted = predicted.view(-1, batch.chunks_per_draw, predicted.shape[1]).mean(dim=1)
                 labels = labels[:: batch.chunks_per_draw]
             replicated = self._target_losses(predicted, labels)
         terms = [weight * value for weight, value in [*summed.values(), *replicated.values()]]
-        # A target's loss is a float64; it must not make float64 of every gradient.
+        # A target's loss is float64; without the cast, every gradient would be float64.
         loss = torch.stack([term.to(_wide(output.embedding).dtype) for term in terms]).sum()
         return (
             loss,
@@ -186,12 +187,12 @@ class StepRunner:
 
 
 def _wide(tensor: Tensor) -> Tensor:
-    """A bfloat16 activation as float32, anything wider as it is."""
+    """A bfloat16 activation as float32; wider types are unchanged."""
     return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
 
 
 def uses_bf16(config: Config, device: torch.device) -> bool:
-    """Whether activations are bfloat16: when asked for, or on a GPU that has it."""
+    """Whether activations are bfloat16: if requested, or on a GPU that supports it."""
     if config.training.precision == "auto":
         return device.type == "cuda" and torch.cuda.is_bf16_supported()
     return config.training.precision == "bf16"
@@ -201,10 +202,10 @@ class BatchSource:
     """Turns global draws into a worker's share of tensors.
 
     Args:
-        chunk_set: what is drawn from.
+        chunk_set: the set that is drawn from.
         worker: whose share.
         targets: float ``[utterance, column]``, encoded labels, NaN where unlabeled, or None.
-        by_utterance: draws are utterances, each standing for some of its chunks, in order; else chunks.
+        by_utterance: draws are utterances, each with some of its chunks, in order; else chunks.
         chunks_per_utterance: chunks of each; None: all.
         random_offsets: the chunks begin at random places, one in each of as many equal parts of the
             utterance; otherwise they are those that are embedded, chosen at random where not all are taken.
@@ -238,7 +239,7 @@ class BatchSource:
         if self._by_utterance:
             per_draw = self._num_taken
             places = self._places(draws, rng)
-            # Of a chunk between those that are embedded, the nearest one's cluster.
+            # A chunk between two embedded ones gets the cluster of the nearest.
             nearest = np.rint(places * (self._set.num_chunks - 1)).astype(int)
             own = (draws.rows[:, None] * self._set.num_chunks + nearest).reshape(-1)
             labels = None if labels is None else np.take_along_axis(labels, nearest, axis=1)

@@ -1,4 +1,4 @@
-"""A run: epochs, validation, one epoch kept, a checkpoint after each epoch, and the test at the end."""
+"""A run: epochs with validation and a checkpoint after each, the choice of an epoch, and the final test."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ from raydec.model.network import Network
 
 Metrics = Mapping[str, float | int | None]
 
-# Shuffles of the test whether clusters and attributes have anything to do with each other, every epoch.
+# Permutations of the per-epoch test of dependence between clusters and attributes.
 NUM_PERMUTATIONS = 500
 
 
 @runtime_checkable
 class Recorder(Protocol):
-    """Where a run writes what people read. Rank 0 has a real one, the others :class:`NullRecorder`."""
+    """Writes the results of a run. Rank 0 has a real one, the others :class:`NullRecorder`."""
 
     def step(self, record: Mapping[str, float | int | str | None]) -> None:
         """An optimiser step was taken."""
         ...
 
     def resumed(self, state: RunState) -> None:
-        """Training goes on after ``state.epoch``: what was written of later epochs is void."""
+        """Training is resumed after ``state.epoch``: records of later epochs are void."""
         ...
 
     def epoch(self, state: RunState) -> None:
@@ -109,15 +109,15 @@ class NullRecorder:
 
 @dataclass(frozen=True)
 class SplitScores:
-    """What the best network predicts on one split.
+    """Predictions and scores of the best network on one split.
 
     Attributes:
         rows: int64 ``[utterance]``, rows of the feature store.
         predictions: float64 ``[utterance, output]``: attributes in the scale of the labels, then
             probabilities of classes.
         metrics: every metric of the targets over the labeled utterances, such as ``ccc_arousal``.
-        dependency: attribute to what the utterances' clusters say about it; empty without clusters.
-        emotion: what they say about the emotion class; None without clusters or classes.
+        dependency: attribute to its dependency on the utterances' clusters; empty without clusters.
+        emotion: mutual information of clusters and emotion class; None without clusters or classes.
     """
 
     rows: np.ndarray
@@ -160,10 +160,10 @@ class Training:
         )
         if data.start is not None:
             start_from(data.start, self.network, data.targets.outputs, str(config.model.init))
-        # Channels last is what convolution kernels want, on CPUs and GPUs alike.
+        # Convolution kernels are fastest with channels last, on CPUs and GPUs.
         self.network.to(worker.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        # What training reads most comes first; validation is read once an epoch.
+        # The sets that training reads most often come first; validation is read once per epoch.
         hold_where_they_fit([*(stage.chunk_set for stage in self._stages), data.validation], worker.device)
         if worker.world_size > 1:
             share_batch_statistics(self.network, worker.all_sum)
@@ -174,9 +174,9 @@ class Training:
         )
 
     def run(self) -> tuple[RunState, dict[str, SplitScores]]:
-        """Train to the last epoch, from the newest checkpoint on if there is one, then score the splits."""
-        # A second's worth of torch that the first optimiser needs; before it comes the pass that embeds the
-        # corpus, which leaves Python alone.
+        """Train to the last epoch, resuming from the newest checkpoint if any, then score the splits."""
+        # The first optimiser needs this module, whose import takes a second. It is imported in the background
+        # while the corpus is embedded, because that hardly uses the interpreter.
         import_ahead("torch._dynamo")
         state = self._restore()
         while not self._is_over(state):
@@ -192,7 +192,7 @@ class Training:
         return state, scores
 
     def _is_over(self, state: RunState) -> bool:
-        """Whether the last epoch is done, or patience has run out: both are in the state, resumed or not."""
+        """Whether the last epoch is done or patience has run out, according to the (resumed) state."""
         training = self._config.training
         if state.epoch >= training.epochs:
             return True
@@ -202,7 +202,7 @@ class Training:
         """Centroids of the labeled training chunks under the best weights.
 
         An epoch's own centroids are older than its weights: K-means comes first, training second. Baselines
-        get centroids too, so that their embeddings can be looked at in the same way.
+        get centroids too, so that their embeddings can be analysed in the same way.
         """
         clustering = self._config.clustering
         task = ClusteringTask(
@@ -267,7 +267,7 @@ class Training:
         return metrics
 
     def _score(self, chunk_set: ChunkSet, centroids: np.ndarray | None) -> SplitScores:
-        """Score every target over a whole split (SPEC "Test"), and what the clusters say of it.
+        """Score every target over a whole split (SPEC "Test"), and its dependency on the clusters.
 
         Clusters are the nearest centroids where there are centroids of these weights, else the cluster
         head's choices.
@@ -304,14 +304,14 @@ class Training:
     def _checkpoint(self, state: RunState, metrics: Metrics) -> None:
         folder: Path | None = None
         if self._worker.rank == 0 or state.labels:
-            # Not a TemporaryDirectory: whoever takes the report moves or uploads the folder.
+            # Not a TemporaryDirectory, because the receiver of the report moves or uploads the folder.
             folder = Path(tempfile.mkdtemp(prefix="raydec-checkpoint-"))
             try:
                 first_rows = {stage: rows.start for stage, rows in self._own_chunks().items()}
                 save_labels(state.labels, first_rows, folder)
                 if self._worker.rank == 0:
                     save_state(state, folder)
-            except Exception:  # a full disk, perhaps: leave no half behind to make it fuller
+            except Exception:  # The disk may be full: do not leave an incomplete checkpoint on it.
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
         numbers = {name: float(value) for name, value in metrics.items() if value is not None}
@@ -329,7 +329,7 @@ class Training:
     def _restore(self) -> RunState:
         with self._worker.latest_checkpoint() as folder:
             state = RunState() if folder is None else load_state(folder, self._own_chunks())
-        # Also without a checkpoint: an attempt may have ended between its first epoch and the checkpoint.
+        # Also without a checkpoint, because an attempt may have ended before its first checkpoint.
         self._recorder.resumed(state)
         if not state.epoch:
             return state

@@ -1,4 +1,4 @@
-"""What a network is to the rest of raydec, and DeepEmoCluster itself."""
+"""The interface of all networks, and DeepEmoCluster."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class NetworkOutput:
     Attributes:
         emotion: attributes in the normalised label scale, then logits of classes; see
             :class:`raydec.model.outputs.Outputs`.
-        embedding: what K-means sees.
+        embedding: the input of K-means.
         cluster_logits: scores of the clusters; None without a cluster head.
         reconstruction: the decoded chunks of an autoencoder.
         latent_mean: mean of a variational autoencoder's latent.
         latent_log_variance: logarithm of its variance.
-        sequence: chunk vectors by utterance for the triplet loss; None when that is not in use.
+        sequence: chunk vectors by utterance for the triplet loss; None without that loss.
     """
 
     emotion: Float[Tensor, "chunk output"]
@@ -77,7 +77,7 @@ class Network(nn.Module):
         has_cluster_head: whether pseudo-labels can be learned.
         encoder: the trunk, from chunks to the vectors that all branches share.
         temporal: the layer over the chunk sequence.
-        emotion_head: the branch that predicts what labels teach.
+        emotion_head: the branch that is trained with labels.
         num_chunks: chunks per utterance.
     """
 
@@ -94,7 +94,7 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def embed(self, chunks: Float[Tensor, "chunk frame width"]) -> Float[Tensor, "chunk d"]:
-        """What K-means sees. Deterministic in evaluation mode, which the caller sets."""
+        """The input of K-means. Deterministic in evaluation mode, which the caller sets."""
         raise NotImplementedError
 
     @property
@@ -106,7 +106,7 @@ class Network(nn.Module):
     def initialize(
         self, generator: torch.Generator, scheme: Literal["published", "kaiming"] = "published"
     ) -> None:
-        """Draw all weights anew from a CPU generator.
+        """Draw all weights from a CPU generator.
 
         Published: convolutions normal with variance 2 / (kernel area * output channels), linear layers
         normal with standard deviation 0.01. Kaiming: both normal with variance 2 / inputs, the top layers
@@ -146,7 +146,7 @@ class Network(nn.Module):
 
     def _by_utterance(self, x: Float[Tensor, "chunk d"]) -> Float[Tensor, "utterance position d"]:
         assert x.shape[0] % self.num_chunks == 0, (
-            f"{x.shape[0]} chunks are no whole number of utterances of {self.num_chunks} chunks"
+            f"{x.shape[0]} chunks are not a multiple of the {self.num_chunks} chunks of an utterance"
         )
         return x.view(-1, self.num_chunks, x.shape[1])
 
@@ -230,7 +230,7 @@ class DeepEmoCluster(Network):
 
 
 def activated(emotion: Float[Tensor, "*batch output"], outputs: Outputs) -> Float[Tensor, "*batch output"]:
-    """What is averaged over an utterance's chunks: attributes as they are, classes as probabilities."""
+    """Outputs in the form to average over chunks: attributes unchanged, classes as probabilities."""
     if not outputs.classes:
         return emotion
     numbers = emotion[..., : len(outputs.attributes)]
@@ -241,7 +241,7 @@ def activated(emotion: Float[Tensor, "*batch output"], outputs: Outputs) -> Floa
 def joined(
     emotions: Sequence[Float[Tensor, "chunk _"]], outputs: Sequence[Outputs]
 ) -> Float[Tensor, "chunk output"]:
-    """What several networks say of the same chunks: the attributes of all, then all probabilities."""
+    """Outputs of several networks for the same chunks: the attributes of all, then all probabilities."""
     active = [activated(*pair) for pair in zip(emotions, outputs, strict=True)]
     cuts = [len(own.attributes) for own in outputs]
     numbers = [values[:, :cut] for values, cut in zip(active, cuts, strict=True)]

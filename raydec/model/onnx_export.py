@@ -9,14 +9,14 @@ The file's metadata repeats how, so that it can be used alone: ``attributes``, `
   predict classes only.
 - ``emotion_probabilities`` ``[chunk, class]``: only of models that predict classes, in the order of the
   metadata's ``classes``. The probability for an utterance is the mean over its chunks.
-- ``embedding`` ``[chunk, d]``: what K-means sees. A chunk's cluster is the nearest row of the model
+- ``embedding`` ``[chunk, d]``: the input of K-means. A chunk's cluster is the nearest row of the model
   directory's ``centroids.npy``, by the embedding of the first network.
 - ``cluster_logits`` ``[chunk, cluster]``: only of networks that have a cluster head.
 
 A model directory with several networks gives the last two for each, named after what the network predicts
 (``embedding_arousal``). The number of chunks is free; networks with a temporal layer take whole utterances, a
-multiple of ``num_chunks``. The number of frames is fixed, but for models whose shortest utterances have
-shorter chunks (``chunks.short`` is ``as_is``).
+multiple of ``num_chunks``. The number of frames is fixed, except for models that take shorter chunks of
+very short utterances (``chunks.short`` is ``as_is``).
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ REQUIREMENTS = ("onnx", "onnxruntime", "onnxscript")
 INPUT, SCORES, EMBEDDING, CLUSTER_LOGITS = "chunks", "scores", "embedding", "cluster_logits"
 PROBABILITIES = "_probabilities"
 TOLERANCE = 1e-4
-"""How far an output may be from PyTorch's; for all but the scores, times the output's largest magnitude where
-that exceeds 1. Embeddings reach 1000, where float32 itself is no more exact than 1e-4."""
+"""Largest allowed difference from PyTorch. For outputs other than scores it is multiplied by the output's
+largest magnitude if that exceeds 1: embeddings reach 1000, where float32 has a precision of only 1e-4."""
 
 
 @dataclass(frozen=True)
 class OnnxExport:
-    """What was written.
+    """The exported file.
 
     Attributes:
         outputs: name and width of each output.
@@ -89,7 +89,7 @@ class _Graph(nn.Module):
 
 
 def require_onnx() -> None:
-    """Refuse to begin where the ``onnx`` extra is not installed.
+    """Check that the ``onnx`` extra is installed.
 
     Raises:
         UserError: naming what is missing and how to install it.
@@ -100,13 +100,13 @@ def require_onnx() -> None:
 
 
 def export_onnx(saved: TrainedModel, path: str | Path) -> OnnxExport:
-    """Write a model as one ONNX file, after ONNX Runtime has given PyTorch's outputs from the same bytes.
+    """Write a model as one ONNX file, after checking that ONNX Runtime reproduces PyTorch's outputs.
 
-    A file that is at ``path`` is replaced only then.
+    An existing file at ``path`` is replaced only if the check passes.
 
     Args:
         saved: the model, on the CPU.
-        path: ends in ``.onnx``; folders on the way are made.
+        path: ends in ``.onnx``; missing folders are created.
 
     Raises:
         UserError: the ``onnx`` extra is not installed, or ``path`` cannot be written.
@@ -147,7 +147,7 @@ def output_names(saved: TrainedModel) -> list[str]:
 
 def _convert(saved: TrainedModel) -> bytes:
     graph = _Graph(saved).eval()
-    # Sizes that no axis shares by chance, so that the exporter cannot take one for another.
+    # Sizes that no other axis has, so that the exporter cannot confuse two axes.
     num_frames = _frame_counts(saved)[-1]
     example = torch.zeros(3 * saved.chunks.num_chunks, num_frames, saved.front_end.width)
     with _quiet():
@@ -168,7 +168,7 @@ def _convert(saved: TrainedModel) -> bytes:
 
 
 def _forget_origin(model: Any) -> None:
-    """Drop the stack traces the exporter notes everywhere: they name files of this machine."""
+    """Drop the stack traces that the exporter records: they contain paths of this machine."""
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
     for node in model.graph:
@@ -196,12 +196,12 @@ def _takes_whole_utterances(saved: TrainedModel) -> bool:
 
 
 def _frame_counts(saved: TrainedModel) -> list[int]:
-    """Fewest and most frames of a chunk; one number where they are the same."""
+    """Fewest and most frames of a chunk; a single number if they are equal."""
     form = saved.chunks
     most = form.chunk_frames
     if form.short == "tile":
         return [most]
-    # Where chunk_utterance begins to leave short utterances as they are, and the encoder can take them.
+    # The shortest utterances that chunk_utterance leaves as they are and that the encoder accepts.
     fewest = max(1, most - form.num_chunks + 2)
     trunks = [network.encoder for _, network in saved.networks]
     usable = [n for n in range(fewest, most) if all(trunk.takes(n) for trunk in trunks)]
@@ -222,7 +222,7 @@ def _metadata(saved: TrainedModel) -> dict[str, str]:
 
 
 def _check(saved: TrainedModel, content: bytes) -> tuple[dict[str, int], float]:
-    """Widths of the outputs, and how far ONNX Runtime's are from the networks' own at most."""
+    """Widths of the outputs, and the largest difference between ONNX Runtime and the networks."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -244,7 +244,7 @@ def _check(saved: TrainedModel, content: bytes) -> tuple[dict[str, int], float]:
 
 
 def _inputs(saved: TrainedModel) -> Iterator[Float32[Tensor, "chunk frame width"]]:
-    """Noise as wide as normalised features are: a batch of one, and some of several."""
+    """Noise with the spread of normalised features: a batch of one chunk, and larger batches."""
     generator = torch.Generator().manual_seed(0)
     unit = saved.chunks.num_chunks if _takes_whole_utterances(saved) else 1
     for num_frames in _frame_counts(saved):
@@ -280,7 +280,7 @@ def _difference(name: str, found: np.ndarray, wanted: np.ndarray) -> float:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep to itself what the exporter says about packages and APIs that do not concern the user."""
+    """Suppress the exporter's warnings about packages and APIs, which do not concern the user."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
-"""What the numbers that a network predicts mean.
+"""The meaning of a network's outputs.
 
-Everything after training works from this description: predictions, evaluation, reports, ONNX, model cards. It
-knows two kinds of outputs, so a new target of either kind changes nothing there.
+Predictions, evaluation, reports, ONNX and model cards all work from this description. It has two kinds of
+outputs, numbers and classes, so a new target of either kind needs no change there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Outputs:
         attributes: names of the numbers; each is a column of the utterance table.
         label_mean: mean of each number's training labels, which undoes the normalisation.
         label_std: their population standard deviation.
-        classes: column of the utterance table to the classes that are told apart, in order.
+        classes: column of the utterance table to its classes, in order.
     """
 
     attributes: tuple[str, ...] = ()
@@ -54,12 +54,12 @@ class Outputs:
 
     @property
     def mean(self) -> Float64[np.ndarray, " output"]:
-        """What is added to undo the normalisation; 0 for classes."""
+        """Offset that undoes the normalisation; 0 for classes."""
         return np.array([*self.label_mean, *[0.0] * self._num_classes])
 
     @property
     def std(self) -> Float64[np.ndarray, " output"]:
-        """What is multiplied by before that; 1 for classes."""
+        """Factor that undoes the normalisation, applied before the offset; 1 for classes."""
         return np.array([*self.label_std, *[1.0] * self._num_classes])
 
     def in_label_scale(
@@ -75,24 +75,24 @@ class Outputs:
         return np.logical_or.reduce([*numbers, *classes])
 
     def class_numbers(self, table: pa.Table, group: str) -> Int64[np.ndarray, " utterance"]:
-        """The place of each row's class in a group; -1 for no class, and for one that is not in the group."""
+        """Index of each row's class in a group; -1 without a class, or if the class is not in the group."""
         places = pc.index_in(table[group], pa.array(self.classes[group], pa.string()))
         return pc.fill_null(places, -1).to_numpy().astype(np.int64)
 
     @property
     def label(self) -> str:
-        """What is predicted, in words for a message."""
+        """The predicted quantities, as words for a message."""
         return ", ".join([*self.attributes, *(f"{g} ({', '.join(c)})" for g, c in self.classes.items())])
 
     def by_class(self, values: Float64[np.ndarray, " output"]) -> dict[str, dict[str, float]]:
-        """The probability of each class, by group, out of what was predicted for one utterance."""
+        """The probability of each class, by group, from the predictions for one utterance."""
         return {
             group: dict(zip(self.classes[group], values[columns].tolist(), strict=True))
             for group, columns in self.groups.items()
         }
 
     def labeled_rows(self, store: FeatureStore, splits: str | Sequence[str]) -> Int64[np.ndarray, " row"]:
-        """Rows of one split or several that :meth:`labeled` holds for, in the store's order."""
+        """Rows of one or several splits that are :meth:`labeled`, in the store's order."""
         rows = store.rows(split=splits)
         return rows[self.labeled(store.utterances.take(rows))]
 

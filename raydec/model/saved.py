@@ -1,4 +1,4 @@
-"""A trained model in memory: networks, and everything prediction needs besides."""
+"""A trained model in memory: its networks, and everything else that prediction needs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class NetworkSpec:
 
     @property
     def outputs(self) -> Outputs:
-        """What the columns of its emotion branch are."""
+        """The columns of its emotion branch."""
         return Outputs(self.attributes, self.label_mean, self.label_std, self.classes)
 
 
@@ -47,12 +47,12 @@ class TrainedModel:
 
     Attributes:
         networks: networks with what they predict; no attribute is predicted twice.
-        front_end: what makes frames of recordings.
+        front_end: computes frames from recordings.
         chunks: chunk geometry and feature scale.
         feature_mean: mean of each value of a frame, on ``chunks.scale``.
         feature_std: population standard deviation of each value.
         centroids: cluster centroids in the embedding space of the first network.
-        resampler: of audio at other rates: ``soxr`` as everywhere in raydec, or ``kaiser`` for models whose
+        resampler: for audio at other rates: ``soxr`` as everywhere in raydec, or ``kaiser`` for models whose
             published scores depend on it; see :mod:`raydec.features.kaiser`.
         extra: JSON values for people: ``scores`` (split to attribute to CCC), ``run``, ``corpus``,
             ``synthetic``, ``label_range``, ``best_epoch``, ``raydec_version``, ``source``.
@@ -69,7 +69,7 @@ class TrainedModel:
 
     @property
     def outputs(self) -> Outputs:
-        """What all networks predict together."""
+        """The outputs of all networks together."""
         return functools.reduce(Outputs.merge, (spec.outputs for spec, _ in self.networks))
 
     @property
@@ -79,7 +79,7 @@ class TrainedModel:
 
     @property
     def label_range(self) -> tuple[float, float] | None:
-        """Lowest and highest label of the training corpus; None where the model does not say."""
+        """Lowest and highest label of the training corpus; None if the model does not record them."""
         match self.extra.get("label_range"):
             case [int() | float() as low, int() | float() as high] if low < high:
                 return float(low), float(high)

@@ -1,4 +1,4 @@
-"""What a run's report shows of emotion classes: scores by epoch and by split, and who is taken for whom."""
+"""Emotion classes in a run's report: scores by epoch and by split, and confusion matrices."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def class_table(results: Mapping[str, Mapping[str, ClassResult]]) -> Table:
 
 
 def confusion_matrix(group: str, result: ClassResult, split: str) -> Table:
-    """Utterances by their class and by the class predicted, shaded by row."""
+    """Counts of utterances by true and predicted class, shaded by row."""
     counts = result.scores.confusion
     rows: list[list[str | ShadedCell]] = []
     for name, row, recall in zip(result.classes, counts.tolist(), result.scores.recalls, strict=True):

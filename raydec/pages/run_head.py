@@ -1,4 +1,4 @@
-"""The head of a run's report: what it is, what to know before reading it, and its main numbers."""
+"""The head of a run's report: the model, warnings, and the main numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KINDS = {
 
 
 def subtitle(run: FinishedRun) -> str:
-    """What kind of model it is, and what it was trained on."""
+    """The kind of model and its training corpus."""
     spec = run.saved.networks[0][0]
     kind = _KINDS.get(run.config.model.kind, run.config.model.kind)
     clusters = f" with {spec.num_clusters} clusters" if run.trains_clusters else ""
@@ -33,7 +33,7 @@ def subtitle(run: FinishedRun) -> str:
 
 
 def notices(analysis: Analysis, audio: bool) -> list[str]:
-    """What to know before reading any number."""
+    """Warnings that apply to all numbers of the page."""
     run, view = analysis.run, analysis.view
     found = []
     if run.store.synthetic:
@@ -42,7 +42,9 @@ def notices(analysis: Analysis, audio: bool) -> list[str]:
             "show that the software runs; they say nothing about human speech."
         )
     if view.split in run.config.data.train_split:
-        found.append(f"Split {view.split} was trained on: these results do not carry over to new speech.")
+        found.append(
+            f"The model was trained on split {view.split}: these results do not carry over to new speech."
+        )
     if audio:
         found.append(
             "This file contains recorded speech. Check the licence of the corpus before you pass it on."

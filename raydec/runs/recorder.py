@@ -1,4 +1,4 @@
-"""What a run leaves for people to read: metrics, TensorBoard events, the best model, the summary."""
+"""Writes the results of a run: metrics, TensorBoard events, the best model, the summary."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ class RunRecorder:
         data: its selection.
         members: the processes of this attempt; a line of ``workers.jsonl`` says where they are.
 
-    Whatever writes first looks whether the run was taken over, and raises :class:`raydec.errors.UserError`.
+    Every method that writes to the run directory first checks whether another process has taken over the run,
+    and if so raises :class:`raydec.errors.UserError`.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class RunRecorder:
         self._events.step(record)
 
     def resumed(self, state: RunState) -> None:
-        """Drop what an interrupted attempt wrote after the checkpoint; say who goes on from there."""
+        """Drop what an interrupted attempt wrote after the checkpoint; record the processes that resume."""
         self._folder.check_claim()
         self._centroids = state.centroids
         self._folder.write_json_lines(METRICS_FILE, state.history)
@@ -160,14 +161,14 @@ class RunRecorder:
         self._folder.write(name, "".join(kept))
 
     def _drift(self, state: RunState) -> float | None:
-        """How far the centroids have moved since the epoch before; None without both."""
+        """Movement of the centroids since the previous epoch; None without centroids of both epochs."""
         before, self._centroids = self._centroids, state.centroids
         if before is None or state.centroids is None:
             return None
         return centroid_drift(before, state.centroids)
 
     def _splits(self) -> dict[str, list[str]]:
-        """Which splits of the store played which part."""
+        """The splits of the store by their use in the run."""
         data = self._config.data
         return {
             "train": list(data.train_split),
@@ -176,7 +177,7 @@ class RunRecorder:
         }
 
     def _predictions(self, scores: Mapping[str, SplitScores]) -> pa.Table:
-        """Every scored utterance: who and what it is, its labels, and what was predicted."""
+        """A table of all scored utterances: identity, labels and predictions."""
         parts = []
         for result in scores.values():
             rows = self._store.utterances.take(result.rows)
@@ -223,12 +224,12 @@ class RunRecorder:
 
 
 def _ccc(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
-    """CCC by attribute, out of a split's metrics."""
+    """CCC by attribute, from a split's metrics."""
     return {name.removeprefix("ccc_"): value for name, value in metrics.items() if name.startswith("ccc_")}
 
 
 def _of_classes(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
-    """The other metrics of a split: how well classes are told apart."""
+    """The other metrics of a split: those of classes."""
     return {name: value for name, value in metrics.items() if not name.startswith("ccc_")}
 
 

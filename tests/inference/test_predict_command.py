@@ -103,7 +103,7 @@ def test_an_interrupted_command_goes_on_where_it_stopped(
     with monkeypatch.context() as patch:
         second = interrupt_after(patch, 99)
         assert predict("model", "in", "--out", out) == 0
-    assert "3 of 6 files have their rows already" in capsys.readouterr().out
+    assert "3 of 6 files already have rows" in capsys.readouterr().out
     assert [file for part in second for file in part] == ["in/bad.wav", "in/deep/é.flac", "in/z.wav"]
     assert Path(out).read_bytes() == Path(f"whole.{out}").read_bytes()
 
@@ -146,7 +146,7 @@ def test_a_changed_table_is_refused(recordings: Path, capsys: pytest.CaptureFixt
     assert predict("model", "in", "--out", "out.csv") == 0
     Path("out.csv").write_text("file,start\nx,y\n")
     assert predict("model", "in", "--out", "out.csv") == 2
-    assert "out.csv was changed and cannot go on" in capsys.readouterr().err
+    assert "out.csv was changed and cannot be resumed" in capsys.readouterr().err
 
 
 def test_a_crash_between_table_and_parts_repeats_no_row(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_unusable_inputs_are_user_errors(recordings: Path) -> None:
         (["nowhere", "in", "--out", "o.csv"], "no such folder"),
         (["model", "in", "--out", "o.csv", "--windows", "0"], "at least 0.1 s"),
         (["model", "in", "--out", "o.csv", "--windows", "nan"], "at least 0.1 s"),
-        (["model", "in", "--out", "o.csv", "--windows", "x"], "'x' is no number of seconds"),
+        (["model", "in", "--out", "o.csv", "--windows", "x"], "'x' is not a number of seconds"),
         (["model", "in", "--out", "o.csv", "--embeddings"], "end in .parquet, not o.csv"),
         (["model", "in", "--out", "o.csv", "--label-range", "3", "1"], "--label-range 3 1 is empty"),
         (["model", "in", "--out", "o.csv", "--workers", "-1"], "must be a non-negative integer"),
@@ -250,7 +250,7 @@ def test_clipping_limits_scores_to_the_labels_range(
 ) -> None:
     assert predict("model", "in", "--out", "free.csv") == 0
     assert predict("model", "in", "--out", "x.csv", "--clip") == 2
-    assert "does not say its labels' range; add --label-range LOW HIGH" in capsys.readouterr().err
+    assert "does not record the range of its labels; add --label-range LOW HIGH" in capsys.readouterr().err
     scores = [float(row["arousal"]) for row in rows_of("free.csv") if row["arousal"]]
     low, high = sorted(scores)[1:3]
     save_model(small_model(extra={"label_range": [low, high]}), "ranged")

@@ -174,7 +174,7 @@ def test_a_file_that_failed_is_tried_again(
         Path("in/b.wav").write_bytes(bad)
     assert predict("model", "list.txt", "--out", out) == 0
     assert predict("model", "list.txt", "--out", out) == 0
-    assert "1 of 3 files failed before and are tried again" in capsys.readouterr().out
+    assert "1 of 3 files failed before and are retried" in capsys.readouterr().out
     soundfile.write("in/b.wav", voice(2, 0.6), 16_000)
     assert predict("model", "list.txt", "--out", out) == 0
     assert capsys.readouterr().out.endswith(f"wrote {out}: 3 rows\n")
@@ -191,7 +191,7 @@ def test_a_silent_window_is_a_result_and_is_not_tried_again(
     for _ in range(2):
         assert predict("model", "half.wav", "--out", "out.csv", "--windows", "1") == 0
     printed = capsys.readouterr().out
-    assert "1 of 1 files have their rows already" in printed and "tried again" not in printed
+    assert "1 of 1 files already have rows" in printed and "retried" not in printed
 
 
 @pytest.mark.parametrize("content", [b"garbage", np.zeros(8000, np.int16).tobytes(), None])

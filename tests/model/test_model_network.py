@@ -178,6 +178,6 @@ def test_no_module_draws_dropout_by_itself() -> None:
 
 
 def test_networks_with_a_temporal_layer_want_whole_utterances() -> None:
-    with pytest.raises(AssertionError, match="7 chunks are no whole number of utterances of 6"):
+    with pytest.raises(AssertionError, match="7 chunks are not a multiple of the 6 chunks of an utterance"):
         small_network(temporal="gru")(chunks()[:7])
     assert small_network()(chunks()[:7]).emotion.shape == (7, 2)

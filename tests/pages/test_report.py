@@ -448,7 +448,7 @@ def test_baselines_of_one_attribute_have_reports(folder: Path, store: Path, kind
 
 
 def test_the_training_split_is_called_what_it_is(run_dir: Path) -> None:
-    assert "Split train was trained on" in report_html(analyse(run_dir, split="train"))
+    assert "The model was trained on split train" in report_html(analyse(run_dir, split="train"))
 
 
 def test_what_is_missing_is_named(run_copy: Path, tmp_path: Path) -> None:

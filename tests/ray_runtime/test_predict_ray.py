@@ -143,5 +143,5 @@ def test_a_killed_command_goes_on_with_other_workers(folder: Path, capfd: pytest
     assert subprocess.run([*command, "1"], timeout=240).returncode == 0
     assert_same_rows(pq.read_table("ray.parquet"), pq.read_table("alone.parquet"))
     printed, complaints = capfd.readouterr()
-    assert f"of {NUM_FILES} files have their rows already" in printed and printed.count("wrote ") == 1
+    assert f"of {NUM_FILES} files already have rows" in printed and printed.count("wrote ") == 1
     assert not ours(complaints)
