@@ -1,4 +1,7 @@
-"""The MSP-Podcast layout, releases 1.6 to 2.0: consensus labels, audio, optional ``Partitions.txt``."""
+"""The MSP-Podcast layout, releases 1.6 to 2.0: consensus labels and audio.
+
+``Partitions.txt`` and, beside the labels, ``labels_detailed.csv`` are optional.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from pathlib import Path
 from raydec.corpus.audio_files import AudioFile, FileIndex, Listing, RowProblem, list_audio, visible_entries
 from raydec.corpus.delimited import read_text
 from raydec.corpus.label_file import column_names, read_label_file
+from raydec.corpus.ratings import RATINGS_FILE, read_ratings
 from raydec.corpus.rows import Reading, RowCollector, unlabeled_record
 from raydec.corpus.table import Skipped, canonical_split, name_some
 from raydec.errors import UserError
@@ -53,6 +57,7 @@ def read_msp_podcast(
     claimed = collector.paths
     reading = collector.finish()
     partitions.complete(reading, claimed)
+    _add_ratings(reading, label_path.parent, label_range)
     reading.skipped += listing.skipped
     reading.warnings += listing.warnings
     reading.unclaimed = [file for file in listing.files if file.path not in claimed]
@@ -99,6 +104,15 @@ def _find_audio(corpus_dir: Path) -> Listing:
     raise UserError(
         f"no audio files in {corpus_dir}/Audios or {corpus_dir}/Audio; name their folder with --audio"
     )
+
+
+def _add_ratings(reading: Reading, label_folder: Path, label_range: tuple[float, float]) -> None:
+    """Add the single annotators' ratings, which are of whole files, if they lie beside the labels."""
+    for path in children(label_folder, RATINGS_FILE)[:1]:
+        records = reading.records
+        whole = {row.utterance_id for row in records if row.start_s is None and row.end_s is None}
+        reading.ratings, warnings = read_ratings(path, whole, label_range)
+        reading.warnings += warnings
 
 
 class _Partitions:

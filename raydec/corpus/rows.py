@@ -15,6 +15,7 @@ from raydec.corpus.audio_files import AudioFile, RowProblem, printable
 from raydec.corpus.label_file import LabelFile
 from raydec.corpus.segments import Segment, segment_of
 from raydec.corpus.table import (
+    RATING_FIELDS,
     SCHEMA,
     UNLABELED_SPLIT,
     Skipped,
@@ -52,6 +53,9 @@ class Record(NamedTuple):
 
 assert Record._fields == tuple(SCHEMA.names)
 
+Ratings = tuple[list[float], ...]
+"""An utterance's ratings by single annotators: one list per attribute, in the order of ``ATTRIBUTES``."""
+
 
 @dataclass
 class Reading:
@@ -62,18 +66,27 @@ class Reading:
         skipped: files and rows that are left out.
         warnings: one line each.
         unclaimed: audio files without a row.
+        ratings: of single annotators, by utterance; empty if the corpus does not have them.
     """
 
     records: list[Record] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     unclaimed: list[AudioFile] = field(default_factory=list)
+    ratings: dict[str, Ratings] = field(default_factory=dict)
 
     def to_table(self) -> pa.Table:
         """The records as an utterance table, not yet validated."""
-        return table_from_columns(
+        table = table_from_columns(
             {name: [record[place] for record in self.records] for place, name in enumerate(SCHEMA.names)}
         )
+        if not self.ratings:
+            return table
+        found = [self.ratings.get(record.utterance_id) for record in self.records]
+        for place, column in enumerate(RATING_FIELDS):
+            values = [None if ratings is None else ratings[place] for ratings in found]
+            table = table.append_column(column, pa.array(values, column.type))
+        return table
 
 
 def unlabeled_record(file: AudioFile, split: str = UNLABELED_SPLIT) -> Record:

@@ -37,6 +37,10 @@ SCHEMA = pa.schema(
 speaker is unknown, a null attribute is unlabeled for that attribute. ``start_s`` and ``end_s`` bound the
 segment of the file that is meant; null means the file's own ends."""
 
+RATING_FIELDS = tuple(pa.field(f"{name}_ratings", pa.list_(pa.float32())) for name in ATTRIBUTES)
+"""Columns that a table has after those of :data:`SCHEMA` if its corpus has ratings by single annotators: one
+rating per annotator, in the scale of the labels; null if nobody's are known."""
+
 _MAX_NAMED = 5
 
 
@@ -59,7 +63,7 @@ class Corpus:
 
     Attributes:
         name: the corpus folder's name.
-        table: an utterance table with :data:`SCHEMA`.
+        table: an utterance table with :data:`SCHEMA`, and :data:`RATING_FIELDS` if there are ratings.
         skipped: files and rows that were left out, with reasons.
         warnings: problems that did not lead to skipping, one line each.
         format: the detected or given layout: ``msp-podcast``, ``manifest`` or ``folder``.
@@ -87,12 +91,12 @@ def table_from_columns(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
 
 
 def validate_table(table: pa.Table) -> pa.Table:
-    """Check an utterance table and convert it to exactly :data:`SCHEMA`.
+    """Check an utterance table and convert it to exactly :data:`SCHEMA`, and ratings if there are any.
 
     Extra columns are dropped, missing optional ones become null, NaN attributes become null.
 
     Returns:
-        The table with :data:`SCHEMA`, rows in the same order.
+        The table with :data:`SCHEMA` and the :data:`RATING_FIELDS` that it has, rows in the same order.
 
     Raises:
         UserError: a required column is missing or has nulls, types do not fit, an ``utterance_id`` occurs
@@ -143,7 +147,9 @@ def _conform(table: pa.Table) -> pa.Table:
             arrays.append(pa.nulls(table.num_rows, field.type))
             continue
         arrays.append(_cast(table[field.name], field))
-    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+    ratings = [field for field in RATING_FIELDS if field.name in table.column_names]
+    arrays += [_cast(table[field.name], field) for field in ratings]
+    return pa.Table.from_arrays(arrays, schema=pa.schema([*SCHEMA, *ratings]))
 
 
 def _cast(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:

@@ -16,7 +16,9 @@ removed::
             "num_units", "num_utterances", "mean_error", "rmse",
             "dependency": {"eta_squared", "epsilon_squared", "p_value", "within_speakers"} or null,
             "against": {"ccc" (the other's), "difference" (this less the other), "low", "high", "p_value",
-                        "unit", "num_units"} or null}},
+                        "unit", "num_units"} or null,
+            "raters": {"ccc", "alpha" (null: all ratings are the same), "num_utterances", "num_ratings"}
+                       or null (the store has no annotators' ratings)}},
         "classes": {GROUP: {
             "classes": [names], "f1": ESTIMATE, "uar": ESTIMATE, "unit", "num_units", "num_utterances",
             "confusion": [[count]] (rows are the true classes), "recall": {NAME: recall or null}}},
@@ -40,6 +42,7 @@ from pathlib import Path
 from typing import Any
 
 from raydec.errors import UserError
+from raydec.evaluation.agreement import RaterAgreement
 from raydec.evaluation.class_output import CLASS_METHOD, class_document, class_rows, confusion_section
 from raydec.evaluation.formatting import interval, number, p_value_text
 from raydec.evaluation.result import (
@@ -65,6 +68,11 @@ CCC is Lin's concordance correlation coefficient over the utterances of a split,
 lies between the clusters of utterances (the most frequent cluster of an utterance's chunks), ε² the same
 corrected for the share that as many clusters reach by chance; p is a permutation test of no dependency, which
 permutes labels within each speaker if speakers are known. {num} resamples and permutations, seed {seed}.
+"""
+
+_RATERS_METHOD = """
+One rater is the CCC of one annotator's rating and the mean of the others' on the same utterance, α is
+Krippendorff's alpha for interval data, both over the utterances with at least two ratings.
 """
 
 
@@ -151,7 +159,8 @@ def evaluation_markdown(evaluation: Evaluation) -> str:
     units = {result.estimate.unit for split in evaluation.splits for result in split.attributes.values()}
     units |= {result.scores.unit for split in evaluation.splits for result in split.classes.values()}
     unit = " or ".join(f"{unit}s" for unit in sorted(units))
-    method = _METHOD + (CLASS_METHOD if evaluation.model.classes else "")
+    method = _METHOD + (_RATERS_METHOD if _has_raters(evaluation) else "")
+    method += CLASS_METHOD if evaluation.model.classes else ""
     sections.append(method.format(unit=unit, num=evaluation.num_resamples, seed=evaluation.seed))
     return "\n\n".join(section.strip("\n") for section in sections) + "\n"
 
@@ -159,6 +168,8 @@ def evaluation_markdown(evaluation: Evaluation) -> str:
 def result_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the main table: one row per split and attribute."""
     header = ["split", "attribute", "utterances", "CCC", "95% interval", "over", "η²", "ε²", "p"]
+    has_raters = _has_raters(evaluation)
+    header += ["one rater", "raters' α"] if has_raters else []
     rows = []
     for split, name, result in _results(evaluation):
         estimate, dependency = result.estimate, result.dependency
@@ -173,9 +184,20 @@ def result_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
                 "–" if dependency is None else number(dependency.eta_squared),
                 "–" if dependency is None else number(dependency.epsilon_squared),
                 "–" if dependency is None else p_value_text(dependency.p_value, evaluation.num_resamples),
+                *(_rater_cells(result.raters) if has_raters else ()),
             ]
         )
     return header, rows
+
+
+def _has_raters(evaluation: Evaluation) -> bool:
+    return any(result.raters is not None for _, _, result in _results(evaluation))
+
+
+def _rater_cells(raters: RaterAgreement | None) -> tuple[str, str]:
+    if raters is None:
+        return "–", "–"
+    return number(raters.ccc), "–" if raters.alpha is None else number(raters.alpha)
 
 
 def comparison_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
@@ -230,6 +252,7 @@ def _attribute_document(result: AttributeResult) -> dict[str, Any]:
         "rmse": result.rmse,
         "dependency": None if result.dependency is None else asdict(result.dependency),
         "against": None if result.comparison is None else _comparison_document(result.comparison),
+        "raters": None if result.raters is None else asdict(result.raters),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from raydec.evaluation.agreement import RaterAgreement
 from raydec.evaluation.statistics import (
     CccDifference,
     CccEstimate,
@@ -54,6 +55,7 @@ class AttributeResult:
         rmse: root mean square error.
         dependency: dependency of the label on the clusters; None for a model without clusters.
         comparison: with another model; None if there is none that predicts this attribute.
+        raters: agreement of the annotators on these utterances; None if the store has no ratings of theirs.
     """
 
     estimate: CccEstimate
@@ -61,6 +63,7 @@ class AttributeResult:
     rmse: float
     dependency: Dependency | None
     comparison: Comparison | None
+    raters: RaterAgreement | None = None
 
 
 @dataclass(frozen=True, eq=False)

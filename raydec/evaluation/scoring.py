@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from jaxtyping import Bool, Float64, Int64
 
 from raydec.errors import UserError
+from raydec.evaluation.agreement import rater_agreement
 from raydec.evaluation.classes import class_results
 from raydec.evaluation.predictions_file import PredictionsFile, is_predictions_file
 from raydec.evaluation.result import (
@@ -253,6 +254,7 @@ def _attribute_result(scored: _Scored, name: str, seed: int, num_resamples: int)
         whole.rmse,
         dependency,
         comparison,
+        rater_agreement(scored.table, name),
     )
 
 

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from raydec.config import ATTRIBUTES
 from raydec.corpus.segments import Segment
-from raydec.corpus.table import Corpus, labeled_mask, name_some, segments
+from raydec.corpus.table import RATING_FIELDS, Corpus, labeled_mask, name_some, segments
 from raydec.features.front_end import FrontEnd
 from raydec.features.normalization import FrameMoments
 from raydec.features.shards import ROLES, ShardPlan, ShardResult
@@ -167,8 +167,10 @@ def corpus_entry(corpus: Corpus, plans: Sequence[ShardPlan]) -> dict[str, Any]:
     unsaid = {"path"} | {
         name for name in ("start_s", "end_s") if not pc.any(pc.is_valid(corpus.table[name])).as_py()
     }
+    ratings = [field.name for field in RATING_FIELDS if field.name in corpus.table.column_names]
+    unsaid |= set(ratings)
     labels = [corpus.table[name].to_pylist() for name in corpus.table.column_names if name not in unsaid]
-    return {
+    entry = {
         "name": corpus.name,
         "format": corpus.format,
         "synthetic": corpus.synthetic,
@@ -178,6 +180,9 @@ def corpus_entry(corpus: Corpus, plans: Sequence[ShardPlan]) -> dict[str, Any]:
         "labels_sha256": _sha256_of(labels),
         "files_sha256": _sha256_of(files),
     }
+    if ratings:
+        entry["ratings_sha256"] = _sha256_of([corpus.table[name].to_pylist() for name in ratings])
+    return entry
 
 
 def _sha256_of(values: Any) -> str:
@@ -185,7 +190,10 @@ def _sha256_of(values: Any) -> str:
 
 
 def corpus_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Descriptions of the differences between two corpus entries; empty if they are the same corpus."""
+    """Descriptions of the differences between two corpus entries; empty if they are the same corpus.
+
+    A store without annotators' ratings remains a store of its corpus, see :func:`lacks_ratings`.
+    """
     if old["num_utterances"] != new["num_utterances"]:
         return [f"it had {old['num_utterances']} usable utterances, now it has {new['num_utterances']}"]
     meanings = {
@@ -196,4 +204,11 @@ def corpus_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         "labels_sha256": "its labels, speakers or splits have changed",
         "files_sha256": "its audio files have changed",
     }
-    return [meaning for key, meaning in meanings.items() if old.get(key) != new[key]]
+    if "ratings_sha256" in old:
+        meanings["ratings_sha256"] = "its annotators' ratings have changed"
+    return [meaning for key, meaning in meanings.items() if old.get(key) != new.get(key)]
+
+
+def lacks_ratings(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether a store, of an older version perhaps, lacks the annotators' ratings that its corpus has."""
+    return "ratings_sha256" in new and "ratings_sha256" not in old

@@ -28,7 +28,7 @@ from raydec.features.store import (
     FeatureStore,
     read_store_file,
 )
-from raydec.features.store_content import corpus_differences, corpus_entry, store_content
+from raydec.features.store_content import corpus_differences, corpus_entry, lacks_ratings, store_content
 from raydec.files.atomic import (
     TEMPORARY_PREFIX,
     file_sha256,
@@ -106,7 +106,8 @@ def completed_store(
         return None
     FeatureStore.open(folder, front_end)
     content = read_store_file(folder)
-    differences = corpus_differences(content["corpus"], corpus_entry(corpus, plans))
+    entry = corpus_entry(corpus, plans)
+    differences = corpus_differences(content["corpus"], entry)
     if differences:
         raise UserError(
             f"{folder} was prepared from another state of the corpus: {'; '.join(differences)}; "
@@ -115,7 +116,10 @@ def completed_store(
     skipped = tuple(Skipped(*row) for row in _read_pairs(folder / SKIPPED_FILE))
     warnings = tuple(_read_pairs(folder / WARNINGS_FILE))
     splits = content["counts"]["splits"]
-    return StoreSummary(folder, splits, skipped, warnings, tuple(content["notices"]), was_complete=True)
+    notices = list(content["notices"])
+    if lacks_ratings(content["corpus"], entry):
+        notices.append("the store has no annotators' ratings, but the corpus has; --restart stores them")
+    return StoreSummary(folder, splits, skipped, warnings, tuple(notices), was_complete=True)
 
 
 def finish_store(

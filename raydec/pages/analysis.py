@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from raydec.evaluation.agreement import RaterAgreement, rater_agreement
 from raydec.evaluation.classes import class_results
 from raydec.evaluation.result import ClassResult
 from raydec.evaluation.split_choice import choose_splits
@@ -39,6 +40,7 @@ class Analysis:
         classes: scores of classes, by split and group.
         dependencies: dependency of each attribute on the utterances' clusters; empty without clusters.
         emotion: mutual information of emotion class and cluster; None without clusters or classes.
+        raters: agreement of the annotators, by split and attribute, where the store has their ratings.
     """
 
     run: FinishedRun
@@ -47,6 +49,7 @@ class Analysis:
     classes: dict[str, dict[str, ClassResult]]
     dependencies: dict[str, Dependency]
     emotion: EmotionInformation | None
+    raters: dict[str, dict[str, RaterAgreement]]
 
 
 def analyse(
@@ -81,15 +84,16 @@ def analyse(
         if progress is not None:
             progress(done, total)
 
-    estimates, classes, looked = {}, {}, None
+    estimates, classes, raters, looked = {}, {}, {}, None
     for name in names:
         num_chunks = len(run.rows(name)) * run.saved.chunks.num_chunks
         keep = choose_chunks(num_chunks, SEED) if name == looked_at else None
         view = score_split(run, name, keep=keep, progress=advance)
         estimates[name], classes[name] = _estimates(view), _classes(view)
+        raters[name] = _raters(view)
         looked = view if name == looked_at else looked
     assert looked is not None
-    return Analysis(run, looked, estimates, classes, _dependencies(looked), _emotion(looked))
+    return Analysis(run, looked, estimates, classes, _dependencies(looked), _emotion(looked), raters)
 
 
 def _estimates(view: SplitView) -> dict[str, CccEstimate]:
@@ -103,6 +107,11 @@ def _estimates(view: SplitView) -> dict[str, CccEstimate]:
         )
         for column, name in labeled_columns(view)
     }
+
+
+def _raters(view: SplitView) -> dict[str, RaterAgreement]:
+    found = {name: rater_agreement(view.table, name) for _, name in labeled_columns(view)}
+    return {name: raters for name, raters in found.items() if raters is not None}
 
 
 def _classes(view: SplitView) -> dict[str, ClassResult]:

@@ -170,7 +170,11 @@ def _scores(analysis: Analysis) -> Section:
         "The concordance correlation coefficient (CCC) is 1 for perfect predictions, 0 for unrelated ones. "
         "It penalises a wrong spread and a wrong mean, not only weak correlation. Below the intervals, split "
         f"{view.split} in detail: predictions over labels, and confusion of low, middle and high.{shared}",
-        [[ccc_intervals(analysis.estimates), ccc_table(analysis.estimates)], scatters, confusions],
+        [
+            [ccc_intervals(analysis.estimates), ccc_table(analysis.estimates, analysis.raters)],
+            scatters,
+            confusions,
+        ],
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from raydec.config import Config, changed_keys, config_yaml, iterate_keys
+from raydec.evaluation.agreement import RaterAgreement
 from raydec.evaluation.statistics import (
     CccEstimate,
 )
@@ -21,10 +22,17 @@ from raydec.version import __version__
 _PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "scikit-learn", "pyarrow", "plotly", "ray")
 _THIRDS = ("low", "middle", "high")
 _FEW_SPEAKERS = 10
+_RATERS_CAPTION = (
+    "One rater is the CCC of one annotator's rating and the mean of the others', α is Krippendorff's alpha "
+    "for interval data: where annotators disagree, no model can agree with all of them."
+)
 
 
-def ccc_table(estimates: Mapping[str, Mapping[str, CccEstimate]]) -> Table:
-    """The numbers of the CCC figure; ``estimates`` by split, then by attribute."""
+def ccc_table(
+    estimates: Mapping[str, Mapping[str, CccEstimate]], raters: Mapping[str, Mapping[str, RaterAgreement]]
+) -> Table:
+    """The numbers of the CCC figure, and the agreement of annotators; both by split, then by attribute."""
+    has_raters = any(raters.values())
     rows = [
         [
             split,
@@ -33,6 +41,7 @@ def ccc_table(estimates: Mapping[str, Mapping[str, CccEstimate]]) -> Table:
             f"{estimate.low:.3f} to {estimate.high:.3f}",
             f"{estimate.num_utterances:,}",
             f"{estimate.num_units:,} {estimate.unit}s",
+            *(_rater_cells(raters.get(split, {}).get(name)) if has_raters else ()),
         ]
         for split, found in estimates.items()
         for name, estimate in found.items()
@@ -45,8 +54,17 @@ def ccc_table(estimates: Mapping[str, Mapping[str, CccEstimate]]) -> Table:
         caption = (
             f"With fewer than {_FEW_SPEAKERS} speakers, an interval over speakers is only a rough guide."
         )
-    header = ("split", "attribute", "CCC", "95% interval", "utterances", "drawn")
+    header = ["split", "attribute", "CCC", "95% interval", "utterances", "drawn"]
+    if has_raters:
+        header += ["one rater", "raters' α"]
+        caption = f"{caption} {_RATERS_CAPTION}".strip()
     return Table("CCC by split", header, rows, caption)
+
+
+def _rater_cells(raters: RaterAgreement | None) -> tuple[str, str]:
+    if raters is None:
+        return "–", "–"
+    return f"{raters.ccc:.3f}", "–" if raters.alpha is None else f"{raters.alpha:.3f}"
 
 
 def confusion_table(

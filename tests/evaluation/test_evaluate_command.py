@@ -67,7 +67,7 @@ def test_json_has_the_documented_keys(folder: Path, capsys: pytest.CaptureFixtur
     (attribute,) = split["attributes"].values()
     assert attribute.keys() == {
         *("ccc", "low", "high", "unit", "num_units", "num_utterances"),
-        *("mean_error", "rmse", "dependency", "against"),
+        *("mean_error", "rmse", "dependency", "against", "raters"),
     }
     assert attribute["ccc"] == document["ccc"]["test1"]["arousal"]
     assert attribute["dependency"].keys() == {
