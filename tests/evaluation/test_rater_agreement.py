@@ -14,6 +14,7 @@ from report_support import make_tiny_run
 
 from raydec.corpus.demo import write_demo_corpus
 from raydec.corpus.readers import read_corpus
+from raydec.errors import UserError
 from raydec.evaluation.agreement import RaterAgreement, rater_agreement
 from raydec.evaluation.output import write_evaluation
 from raydec.evaluation.scoring import evaluate
@@ -160,6 +161,11 @@ def test_ratings_go_from_the_corpus_to_evaluate_and_the_report(tmp_path: Path) -
     assert document["dominance"]["ccc"] == plain.splits[0].attributes["dominance"].estimate.ccc
     shown = f"{document['dominance']['raters']['alpha']:.4f}"
     assert shown in (tmp_path / "scores.md").read_text()
+
+    detailed = corpus_dir / "Labels" / "labels_detailed.csv"
+    detailed.write_text(detailed.read_text().replace("WORKER0; Neutral; Neutral; A:", "WORKER0; ; ; A:1", 1))
+    with pytest.raises(UserError, match="its annotators' ratings have changed"):
+        prepare_store(read_corpus(corpus_dir), store.path, num_workers=0, quiet=True)
 
     analysis = analyse(run, store=store.path)
     page = report_html(analysis)
