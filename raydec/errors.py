@@ -3,6 +3,11 @@
 Any other exception that reaches an entry point is a defect of raydec and keeps its traceback.
 """
 
+import errno
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Error numbers of a disk or a quota that has no room left."""
+
 
 class UserError(Exception):
     """A mistake that the user can correct; the message names file or key, value, limit and remedy.

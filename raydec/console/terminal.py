@@ -22,8 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from raydec.errors import DivergedError, UserError
-from raydec.files.atomic import FULL_DISK
+from raydec.errors import FULL_DISK, DivergedError, UserError
 from raydec.learning.host import OPENMP_ENVIRONMENT
 from raydec.verbosity import set_verbosity, verbosity
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import shutil
@@ -15,11 +14,9 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
-from raydec.errors import UserError
+from raydec.errors import FULL_DISK, UserError
 
 TEMPORARY_PREFIX = ".partial-"
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Error numbers of a disk or a quota that has no room left."""
 
 
 def file_sha256(path: str | Path) -> str:
