@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 from corpus_support import many, write_corpus
+from encoder_support import tiny_encoder
 
 from raydec.errors import UserError
+from raydec.features.encoder_front_end import encoder_front_end
 from raydec.preparation import prepare_store
 from raydec.ray_runtime.prepare import _kept_interrupts, run_shards
 from raydec.ray_runtime.session import start_ray
@@ -51,6 +53,26 @@ def test_the_number_of_workers_never_changes_a_byte(tmp_path: Path) -> None:
     assert sum(name.startswith("frames-") for name in alone) == 5
     for num_workers in (1, 2, None):
         assert content(tmp_path / f"{num_workers}") == alone
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_hidden_states_are_the_same_on_ray(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    encoder = tiny_encoder(tmp_path / "encoder", "wavlm")
+    corpus = write_corpus(tmp_path / "audio", [*many(20), *many(16, "validation", "v")])
+    front_end = encoder_front_end(str(encoder), "all")
+    for num_workers in (0, 2):
+        prepare_store(
+            corpus,
+            tmp_path / f"{num_workers}",
+            num_workers=num_workers,
+            address="local",
+            quiet=True,
+            front_end=front_end,
+        )
+    alone = content(tmp_path / "0")
+    assert sum(name.startswith("frames-") and name.endswith(".arrow") for name in alone) > 2
+    assert content(tmp_path / "2") == alone
 
 
 @pytest.mark.usefixtures("local_ray")
