@@ -125,10 +125,10 @@ class DataConfig(Section):
 class FeatureConfig(Section):
     """Conversion of stored frames to network input; defaults are those of the store's front end."""
 
-    scale: Literal["power", "log"] | None = Field(
+    scale: Literal["power", "log", "plain"] | None = Field(
         None,
         description="mel power as published, or its logarithm, before z-normalisation; "
-        "unset: power for mel frames",
+        "unset: power for mel frames; plain, as stored, is that of an encoder's features",
     )
     clip: float | None = Field(
         None, gt=0, description="normalised features are clipped to +-clip; unset: 3 for mel frames"

@@ -20,6 +20,7 @@ from raydec.pages.figures import (
     predicted_against_true,
 )
 from raydec.pages.html_page import Block, Section, render_page
+from raydec.pages.layer_weights import encoder_layers
 from raydec.pages.nearest import nearest_chunks, nearest_table
 from raydec.pages.run_head import notices, num_clusters, subtitle, tiles
 from raydec.pages.tables import (
@@ -96,6 +97,10 @@ def report_html(analysis: Analysis, *, audio: bool = False) -> str:
     """The report as one HTML document; the same analysis gives the same document."""
     run = analysis.run
     sections = [_training(analysis)]
+    if (layers := encoder_layers(run.saved)) is not None:
+        sections.append(
+            Section("Encoder layers", "How much training made each stored hidden layer count.", [[layers]])
+        )
     if run.attributes:
         sections.append(_scores(analysis))
     if run.outputs.classes:
