@@ -154,6 +154,11 @@ class ModelConfig(Section):
     temporal: Literal["none", "gru", "cnn", "transformer", "triplet"] = Field(
         "none", description="temporal layer over the chunk sequence"
     )
+    pooling: Literal["mean", "attentive"] = Field(
+        "mean",
+        description="an utterance's prediction: the mean over its chunks, as published, or one from the mean "
+        "and standard deviation of its chunks' vectors, weighted by attention",
+    )
     channels: tuple[int, ...] | None = Field(
         None,
         min_length=1,
@@ -174,6 +179,11 @@ class ModelConfig(Section):
     dropout: float = Field(0.5, ge=0, lt=1, description="dropout after cnn_out")
     temporal_dropout: float = Field(0.3, ge=0, lt=1, description="dropout inside the temporal layer")
     latent_dim: int = Field(256, ge=1, description="bottleneck of the autoencoder baselines")
+
+    @property
+    def needs_whole_utterances(self) -> bool:
+        """Whether the network sees all chunks of an utterance together."""
+        return self.temporal != "none" or self.pooling != "mean"
 
 
 class TrainingConfig(Section):
@@ -200,7 +210,8 @@ class TrainingConfig(Section):
     chunks_per_utterance: int | None = Field(
         None,
         ge=1,
-        description="chunks of an utterance in a batch of utterances; unset: 5, or all with a temporal layer",
+        description="chunks of an utterance in a batch of utterances; unset: 5, or all with a temporal layer "
+        "or attentive pooling",
     )
     random_offsets: bool | None = Field(
         None,
@@ -388,6 +399,11 @@ class Config(Section):
             )
         if self.model.kind != "deepemocluster" and self.model.temporal == "triplet":
             raise ValueError("model.temporal=triplet needs model.kind=deepemocluster")
+        if self.model.pooling == "attentive" and self.training.chunks_per_utterance is not None:
+            raise ValueError(
+                f"training.chunks_per_utterance={self.training.chunks_per_utterance}: "
+                "model.pooling=attentive needs all chunks of an utterance; leave it unset"
+            )
         return self
 
     @property

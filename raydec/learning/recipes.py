@@ -40,7 +40,7 @@ def fill_recipe(config: Config, num_labeled: int, scales: Collection[str]) -> Co
 
 
 def _reference(config: Config) -> dict[str, dict[str, Any]]:
-    by_utterance = config.model.temporal != "none"
+    by_utterance = config.model.needs_whole_utterances
     return {
         "features": {"scale": "power"},
         "model": {
@@ -75,7 +75,7 @@ def _modern(config: Config, num_labeled: int) -> dict[str, dict[str, Any]]:
         "training": {
             "batch_utterances": 16 if few else 32 if num_labeled <= 10_000 else 64,
             "batches": "utterances",
-            "chunks_per_utterance": None if config.model.temporal != "none" else MODERN_CHUNKS,
+            "chunks_per_utterance": None if config.model.needs_whole_utterances else MODERN_CHUNKS,
             "random_offsets": True,
             "draws": "shuffled",
             "calibration": "spread",

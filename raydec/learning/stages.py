@@ -40,8 +40,8 @@ def plan_stages(config: Config, data: TrainingData) -> tuple[Stage, ...]:
 
 
 def draws_by_utterance(config: Config) -> bool:
-    """Whether batches hold whole utterances: a temporal layer needs an utterance's chunks together."""
-    return config.training.batches == "utterances" or config.model.temporal != "none"
+    """Whether batches hold whole utterances: some networks need an utterance's chunks together."""
+    return config.training.batches == "utterances" or config.model.needs_whole_utterances
 
 
 def batch_draws(config: Config, chunk_set: ChunkSet) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from raydec.config import ModelConfig
 from raydec.model.network import Head, Network, NetworkOutput
 from raydec.model.noise import Noise
+from raydec.model.pooling import build_pooling
 from raydec.model.temporal import build_temporal
 from raydec.model.trunk import Trunk
 
@@ -25,14 +26,15 @@ class Regressor(Network):
         dim = model.embedding_dim
         self.encoder = trunk
         self.temporal = build_temporal(model.temporal, dim, num_chunks, model.temporal_dropout)
-        self.emotion_head = Head(dim, dim, num_outputs)
+        self.pooling, width = build_pooling(model.pooling, dim)
+        self.emotion_head = Head(width, dim, num_outputs)
 
     def forward(
         self, chunks: Float[Tensor, "chunk frame width"], noise: Noise | None = None
     ) -> NetworkOutput:
         """The emotion branch for every chunk."""
         embedding = self.encoder(chunks, noise)
-        return NetworkOutput(self.emotion_head(self._over_time(embedding, noise))[1], embedding)
+        return NetworkOutput(self._emotion(self._over_time(embedding, noise)), embedding)
 
     def embed(self, chunks: Float[Tensor, "chunk frame width"]) -> Float[Tensor, "chunk d"]:
         """The output of the trunk."""
@@ -54,7 +56,8 @@ class Autoencoder(Network):
         self.encoder = trunk
         self.bottleneck = nn.Linear(model.embedding_dim, latent_dim)
         self.temporal = build_temporal(model.temporal, latent_dim, num_chunks, model.temporal_dropout)
-        self.emotion_head = Head(latent_dim, model.embedding_dim, num_outputs)
+        self.pooling, width = build_pooling(model.pooling, latent_dim)
+        self.emotion_head = Head(width, model.embedding_dim, num_outputs)
         self.decoder = trunk.decoder(latent_dim)
 
     def forward(
@@ -63,7 +66,7 @@ class Autoencoder(Network):
         """Emotion branch and reconstruction of every chunk."""
         latent = self.bottleneck(self.encoder(chunks, noise))
         return NetworkOutput(
-            emotion=self.emotion_head(self._over_time(latent, noise))[1],
+            emotion=self._emotion(self._over_time(latent, noise)),
             embedding=latent,
             reconstruction=self.decoder(latent),
         )
@@ -95,7 +98,7 @@ class VariationalAutoencoder(Autoencoder):
         if noise is not None:
             latent = mean + noise.normal(mean.shape, mean.device) * (0.5 * log_variance).exp()
         return NetworkOutput(
-            emotion=self.emotion_head(self._over_time(latent, noise))[1],
+            emotion=self._emotion(self._over_time(latent, noise)),
             embedding=mean,
             reconstruction=self.decoder(latent),
             latent_mean=mean,

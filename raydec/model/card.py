@@ -108,7 +108,7 @@ def _network_section(config: Mapping[str, Any]) -> str:
         scale = f"; label mean {means}, standard deviation {stds}" if network["attributes"] else ""
         lines.append(
             f"- {_listing([*network['attributes'], *_classes(network)])}: {model['kind']}, temporal layer "
-            f"{model['temporal']}, {network['num_clusters']} clusters{scale}"
+            f"{model['temporal']}, {model['pooling']} pooling, {network['num_clusters']} clusters{scale}"
         )
     lines.append(
         f"- input: {chunks['num_chunks']} chunks of {chunks['chunk_frames']} frames, {_input(config)}, "

@@ -15,6 +15,7 @@ from raydec.config import ModelConfig
 from raydec.model.batch_norm import GlobalBatchNorm2d
 from raydec.model.noise import Noise
 from raydec.model.outputs import Outputs
+from raydec.model.pooling import AttentivePooling, build_pooling
 from raydec.model.temporal import NoTemporal, QueryKeyValue, build_temporal
 from raydec.model.trunk import Trunk
 
@@ -71,12 +72,14 @@ class Network(nn.Module):
     """Base of all networks: chunks of normalised frames to a :class:`NetworkOutput`.
 
     A batch is whole utterances: row ``utterance * num_chunks + i`` is chunk i. Networks without a
-    temporal layer take any rows.
+    temporal layer and without attentive pooling take any rows.
 
     Attributes:
         has_cluster_head: whether pseudo-labels can be learned.
         encoder: the trunk, from chunks to the vectors that all branches share.
         temporal: the layer over the chunk sequence.
+        pooling: from the chunks of an utterance to the emotion head's input; None: the head reads chunks, and
+            the utterance's prediction is the mean of theirs.
         emotion_head: the branch that is trained with labels.
         num_chunks: chunks per utterance.
     """
@@ -84,6 +87,7 @@ class Network(nn.Module):
     has_cluster_head: ClassVar[bool] = False
     encoder: Trunk
     temporal: nn.Module
+    pooling: AttentivePooling | None
     emotion_head: Head
     num_chunks: int
 
@@ -131,8 +135,9 @@ class Network(nn.Module):
         return []
 
     def emotion_head_parameters(self) -> list[nn.Parameter]:
-        """Parameters of both layers of the emotion branch."""
-        return list(self.emotion_head.parameters())
+        """Parameters of the emotion branch: both layers, and the pooling before them."""
+        pooling = [] if self.pooling is None else list(self.pooling.parameters())
+        return [*pooling, *self.emotion_head.parameters()]
 
     def body_parameters(self) -> list[nn.Parameter]:
         """All parameters but those of the cluster head's top layer."""
@@ -143,6 +148,13 @@ class Network(nn.Module):
         if isinstance(self.temporal, NoTemporal):
             return x
         return self.temporal(self._by_utterance(x), noise).flatten(0, 1)
+
+    def _emotion(self, features: Float[Tensor, "chunk d"]) -> Float[Tensor, "chunk output"]:
+        """The emotion branch; with pooling, every chunk has the output of its utterance."""
+        if self.pooling is None:
+            return self.emotion_head(features)[1]
+        output = self.emotion_head(self.pooling(self._by_utterance(features)))[1]
+        return output.unsqueeze(1).expand(-1, self.num_chunks, -1).flatten(0, 1)
 
     def _by_utterance(self, x: Float[Tensor, "chunk d"]) -> Float[Tensor, "utterance position d"]:
         assert x.shape[0] % self.num_chunks == 0, (
@@ -182,7 +194,8 @@ class DeepEmoCluster(Network):
         self.encoder = trunk
         self.temporal = build_temporal(model.temporal, dim, num_chunks, model.temporal_dropout)
         self.cluster_head = Head(dim, dim, num_clusters)
-        self.emotion_head = Head(dim, dim, num_outputs)
+        self.pooling, width = build_pooling(model.pooling, dim)
+        self.emotion_head = Head(width, dim, num_outputs)
 
     def forward(
         self, chunks: Float[Tensor, "chunk frame width"], noise: Noise | None = None
@@ -191,7 +204,7 @@ class DeepEmoCluster(Network):
         features = self._features(chunks, noise)
         embedding, logits = self.cluster_head(features)
         return NetworkOutput(
-            emotion=self.emotion_head(features)[1],
+            emotion=self._emotion(features),
             embedding=embedding,
             cluster_logits=logits,
             sequence=self._by_utterance(features) if self.gives_sequence else None,

@@ -14,9 +14,9 @@ The file's metadata repeats how, so that it can be used alone: ``attributes``, `
 - ``cluster_logits`` ``[chunk, cluster]``: only of networks that have a cluster head.
 
 A model directory with several networks gives the last two for each, named after what the network predicts
-(``embedding_arousal``). The number of chunks is free; networks with a temporal layer take whole utterances, a
-multiple of ``num_chunks``. The number of frames is fixed, except for models that take shorter chunks of
-very short utterances (``chunks.short`` is ``as_is``).
+(``embedding_arousal``). The number of chunks is free; networks with a temporal layer or attentive pooling
+take whole utterances, a multiple of ``num_chunks``. The number of frames is fixed, except for models that
+take shorter chunks of very short utterances (``chunks.short`` is ``as_is``).
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
+from raydec.config import ModelConfig
 from raydec.errors import UserError
 from raydec.files.atomic import publish, temporary_file
 from raydec.model.folding import folded
@@ -192,7 +193,7 @@ def _free_axes(saved: TrainedModel) -> dict[int, Any]:
 
 
 def _takes_whole_utterances(saved: TrainedModel) -> bool:
-    return any(spec.model["temporal"] != "none" for spec, _ in saved.networks)
+    return any(ModelConfig.model_validate(spec.model).needs_whole_utterances for spec, _ in saved.networks)
 
 
 def _frame_counts(saved: TrainedModel) -> list[int]:

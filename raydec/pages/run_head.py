@@ -26,6 +26,7 @@ def subtitle(run: FinishedRun) -> str:
     clusters = f" with {spec.num_clusters} clusters" if run.trains_clusters else ""
     temporal = run.config.model.temporal
     layer = "" if temporal == "none" else f", temporal layer {temporal}"
+    layer += ", attentive pooling" if run.config.model.pooling == "attentive" else ""
     return (
         f"{kind}{clusters}{layer}, trained for {run.outputs.label} on {run.store.corpus_name}, "
         f"{run.summary['epochs']} epochs"

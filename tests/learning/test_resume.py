@@ -18,13 +18,15 @@ class Killed(BaseException):
     """Simulates the end of the process."""
 
 
-def config(store: Path, folder: Path, name: str, classes: bool = False, **training: object) -> Config:
+def config(
+    store: Path, folder: Path, name: str, classes: bool = False, pooling: str = "mean", **training: object
+) -> Config:
     return config_from_dict(
         {
             "name": name,
             "output_dir": str(folder),
             "data": {"store": str(store), **({"attributes": [], "emotions": "all"} if classes else {})},
-            "model": {"channels": [2, 2, 4, 4, 4, 4, 4], "embedding_dim": 8},
+            "model": {"channels": [2, 2, 4, 4, 4, 4, 4], "embedding_dim": 8, "pooling": pooling},
             "training": {"epochs": 3, "batch_utterances": 4, "recipe": "modern", **training},
             "clustering": {"num_clusters": 3},
             "features": {"scale": "log"},
@@ -51,6 +53,7 @@ def numbers(folder: Path) -> list[dict]:
         (1, {"recipe": "reference"}),
         (2, {"recipe": "reference"}),
         (1, {"recipe": "modern", "classes": True}),
+        (1, {"recipe": "modern", "pooling": "attentive"}),
     ],
 )
 def test_a_run_cut_off_after_any_epoch_ends_the_same(

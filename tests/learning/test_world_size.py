@@ -54,6 +54,7 @@ VARIANTS: list[dict] = [
     {"temporal": "transformer"},
     {"temporal": "triplet"},
     {"temporal": "cnn"},
+    {"pooling": "attentive"},
     {"kind": "vae"},
     {"emotions": ("all",)},
 ]

@@ -86,9 +86,13 @@ def test_any_number_of_chunks_gives_torchs_outputs(exported: Path) -> None:
     onnx.checker.check_model(str(exported), full_check=True)
 
 
-@pytest.mark.parametrize("temporal", ["gru", "cnn", "transformer", "triplet"])
-def test_temporal_layers_take_any_number_of_whole_utterances(temporal: str, tmp_path: Path) -> None:
-    saved = small_model(model={"temporal": temporal})
+@pytest.mark.parametrize(
+    "model",
+    [*({"temporal": kind} for kind in ("gru", "cnn", "transformer", "triplet")), {"pooling": "attentive"}],
+    ids=lambda model: "-".join(model.values()),
+)
+def test_some_networks_take_any_number_of_whole_utterances(model: dict[str, str], tmp_path: Path) -> None:
+    saved = small_model(model=model)
     saved.networks = saved.networks[1:]
     export_onnx(saved, tmp_path / "model.onnx")
     session = session_of(tmp_path / "model.onnx")
