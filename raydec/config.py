@@ -314,6 +314,12 @@ class LossConfig(Section):
     ccc: Literal["exact", "reference"] = Field(
         "exact", description="population moments, or the published mix of population and sample moments"
     )
+    rater_weight: float = Field(
+        0.0,
+        ge=0,
+        description="how much the training CCC weighs labels by the agreement of their annotators, "
+        "(1 + squared error / mean squared error) ** -rater_weight; 0: all labels alike",
+    )
 
 
 class RayConfig(Section):
@@ -396,6 +402,11 @@ class Config(Section):
         if len(self.data.emotions) == 1 and self.data.emotions != ("all",):
             raise ValueError(
                 f"data.emotions={self.data.emotions[0]}: one class is nothing to tell apart; name two, or all"
+            )
+        if self.loss.rater_weight and not self.data.attributes:
+            raise ValueError(
+                f"loss.rater_weight={self.loss.rater_weight:g} weighs the CCC of attributes, and "
+                "data.attributes is empty; set it to 0"
             )
         if self.model.kind != "deepemocluster" and self.model.temporal == "triplet":
             raise ValueError("model.temporal=triplet needs model.kind=deepemocluster")

@@ -130,6 +130,12 @@ def print_summary(summary: StoreSummary) -> None:
             f"  {split:<12} {counts['utterances']:>8} utterances, {counts['labeled']:>8} labeled, "
             f"{counts['duration_s'] / 3600:8.2f} h"
         )
+    if summary.ratings:
+        note(
+            "  {ratings} ratings of {utterances} utterances by {annotators} annotators".format_map(
+                summary.ratings
+            )
+        )
     for notice in summary.notices:
         out.print(f"warning: {notice}", markup=False)
     for line in _grouped(summary.warnings):

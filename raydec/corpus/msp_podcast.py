@@ -111,8 +111,9 @@ def _add_ratings(reading: Reading, label_folder: Path, label_range: tuple[float,
     for path in children(label_folder, RATINGS_FILE)[:1]:
         records = reading.records
         whole = {row.utterance_id for row in records if row.start_s is None and row.end_s is None}
-        reading.ratings, warnings = read_ratings(path, whole, label_range)
-        reading.warnings += warnings
+        found = read_ratings(path, whole, label_range)
+        reading.ratings, reading.num_annotators = found.ratings, found.num_annotators
+        reading.warnings += found.warnings
 
 
 class _Partitions:

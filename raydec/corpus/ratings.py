@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 from raydec.config import ATTRIBUTES
@@ -22,9 +23,22 @@ RATINGS_FILE = "labels_detailed.csv"
 _LETTERS = tuple(attribute[0].upper() for attribute in ATTRIBUTES)
 
 
-def read_ratings(
-    path: Path, utterance_ids: Collection[str], label_range: tuple[float, float]
-) -> tuple[dict[str, Ratings], list[str]]:
+@dataclass(frozen=True)
+class RatingsFile:
+    """The usable content of a file of ratings.
+
+    Attributes:
+        ratings: by utterance.
+        num_annotators: who rated these utterances, of those with a name.
+        warnings: about what was left out, one line each.
+    """
+
+    ratings: dict[str, Ratings]
+    num_annotators: int
+    warnings: list[str]
+
+
+def read_ratings(path: Path, utterance_ids: Collection[str], label_range: tuple[float, float]) -> RatingsFile:
     """Read the ratings of known utterances.
 
     An annotator who rated a file more than once counts once, with the mean of these ratings.
@@ -33,9 +47,6 @@ def read_ratings(
         path: ``labels_detailed.csv``.
         utterance_ids: the utterances whose ratings are wanted, named as in the file.
         label_range: lowest and highest valid rating; others are left out.
-
-    Returns:
-        The ratings by utterance, and warnings about what was left out, one line each.
 
     Raises:
         UserError: the file cannot be read.
@@ -47,7 +58,7 @@ def read_ratings(
         header = [name.strip().casefold() for name in next(rows, [])]
         if header[:2] != ["filename", "emodetail"]:
             found = f"{path.name} was not read: its header is not FileName,EmoDetail, but {','.join(header)}"
-            return {}, [*warnings, printable(found)]
+            return RatingsFile({}, 0, [*warnings, printable(found)])
         for row in rows:
             if any(map(str.strip, row)):
                 collected.take(rows.line_num, row[0].strip(), ",".join(row[1:]), utterance_ids)
@@ -55,13 +66,14 @@ def read_ratings(
         raise UserError(
             f"{path} line {rows.line_num} is not delimited text: {error}; close the quote"
         ) from None
-    return collected.ratings(), [*warnings, *collected.warnings()]
+    return RatingsFile(collected.ratings(), len(collected.annotators), [*warnings, *collected.warnings()])
 
 
 class _Collected:
     """Ratings by utterance and annotator, and what was left out."""
 
     def __init__(self, name: str, label_range: tuple[float, float]) -> None:
+        self.annotators: set[str] = set()
         self._name = name
         self._low, self._high = label_range
         self._found: dict[str, dict[str, list[list[float | None]]]] = {}
@@ -85,6 +97,8 @@ class _Collected:
             self._unreadable.append(f"line {line}")
             return
         values = [self._valid(value, file, place) for place, value in enumerate(values)]
+        if annotator:
+            self.annotators.add(annotator)
         annotator = annotator or f"line {line}"
         self._found.setdefault(file, {}).setdefault(annotator, []).append(values)
 

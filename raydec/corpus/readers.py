@@ -194,6 +194,7 @@ def _finish(reading: Reading, corpus_dir: Path, format: Format) -> Corpus:
         warnings=(*reading.warnings, *table_warnings(table)),
         format=format,
         synthetic=is_demo_corpus(corpus_dir),
+        num_annotators=reading.num_annotators,
     )
 
 

@@ -67,6 +67,7 @@ class Reading:
         warnings: one line each.
         unclaimed: audio files without a row.
         ratings: of single annotators, by utterance; empty if the corpus does not have them.
+        num_annotators: how many gave these ratings.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -74,6 +75,7 @@ class Reading:
     warnings: list[str] = field(default_factory=list)
     unclaimed: list[AudioFile] = field(default_factory=list)
     ratings: dict[str, Ratings] = field(default_factory=dict)
+    num_annotators: int = 0
 
     def to_table(self) -> pa.Table:
         """The records as an utterance table, not yet validated."""

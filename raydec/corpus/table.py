@@ -10,8 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from jaxtyping import Float64, Int64
 
 from raydec.config import ATTRIBUTES
 from raydec.corpus.segments import WHOLE, Segment
@@ -69,6 +71,7 @@ class Corpus:
         format: the detected or given layout: ``msp-podcast``, ``manifest`` or ``folder``.
         synthetic: whether it is the synthetic demo corpus.
         label_range: lowest and highest valid label; None without labels.
+        num_annotators: how many annotators' own ratings the table has.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Corpus:
     format: str
     synthetic: bool = False
     label_range: tuple[float, float] | None = None
+    num_annotators: int = 0
 
 
 def table_from_columns(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
@@ -130,6 +134,23 @@ def segments(table: pa.Table) -> list[Segment]:
         return [WHOLE] * table.num_rows
     pairs = zip(table["start_s"].to_pylist(), table["end_s"].to_pylist(), strict=True)
     return [Segment(start_s or 0.0, end_s) for start_s, end_s in pairs]
+
+
+def flat_ratings(
+    table: pa.Table, attribute: str
+) -> tuple[Float64[np.ndarray, " rating"], Int64[np.ndarray, " rating"]]:
+    """All annotators' ratings of an attribute, and the row of each; empty if the table has none.
+
+    Args:
+        table: rows of a corpus or a store.
+        attribute: such as ``arousal``.
+    """
+    column = f"{attribute}_ratings"
+    if column not in table.column_names:
+        return np.empty(0), np.empty(0, np.int64)
+    lists = table[column].combine_chunks()
+    ratings = pc.list_flatten(lists).to_numpy(zero_copy_only=False).astype(np.float64)
+    return ratings, pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
 
 
 def name_some(names: Sequence[str], limit: int = _MAX_NAMED) -> str:

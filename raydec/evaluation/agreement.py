@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Float64, Int64
 
+from raydec.corpus.table import flat_ratings
 from raydec.learning.ccc import concordance
 
 
@@ -40,12 +41,7 @@ def rater_agreement(table: pa.Table, attribute: str) -> RaterAgreement | None:
     Returns:
         None if the store has no ratings, or no utterance has two.
     """
-    column = f"{attribute}_ratings"
-    if column not in table.column_names:
-        return None
-    lists = table.filter(pc.is_valid(table[attribute]))[column].combine_chunks()
-    ratings = pc.list_flatten(lists).to_numpy(zero_copy_only=False).astype(np.float64)
-    utterance = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
+    ratings, utterance = flat_ratings(table.filter(pc.is_valid(table[attribute])), attribute)
     together = np.bincount(utterance, minlength=1)[utterance] > 1
     if not together.any():
         return None

@@ -54,6 +54,7 @@ def store_content(
             "frames": sum(result.num_frames for result in results),
             "skipped": len(corpus.skipped) + sum(len(result.skipped) for result in results),
             "splits": _split_counts(table),
+            **_rating_counts(table, corpus.num_annotators),
         },
         "notices": [
             *corpus.warnings,
@@ -128,6 +129,24 @@ def _split_counts(table: pa.Table) -> dict[str, dict[str, int | float]]:
             "duration_s": math.fsum(part["duration_s"].to_pylist()),
         }
     return counts
+
+
+def _rating_counts(table: pa.Table, num_annotators: int) -> dict[str, dict[str, int]]:
+    """Counts of annotators' ratings; empty without ratings.
+
+    A rating of several attributes counts once.
+    """
+    columns = [table[field.name] for field in RATING_FIELDS if field.name in table.column_names]
+    if not columns:
+        return {}
+    lengths = np.max([pc.fill_null(pc.list_value_length(column), 0).to_numpy() for column in columns], axis=0)
+    return {
+        "ratings": {
+            "utterances": int((lengths > 0).sum()),
+            "ratings": int(lengths.sum()),
+            "annotators": num_annotators,
+        }
+    }
 
 
 def _validation_notices(table: pa.Table) -> list[str]:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -52,6 +53,8 @@ class StoreSummary:
     Attributes:
         path: the store's folder.
         splits: per split, ``utterances``, ``labeled``, ``frames`` and ``duration_s``.
+        ratings: ``utterances`` with ratings by single ``annotators``, and the number of ``ratings``; empty
+            without ratings.
         skipped: files and rows that the corpus reader and the decoder skipped, with reasons.
         warnings: ``(utterance, warning)`` of utterances that were stored in spite of a problem.
         notices: remarks on the store as a whole, one line each.
@@ -60,6 +63,7 @@ class StoreSummary:
 
     path: Path
     splits: dict[str, dict[str, int | float]]
+    ratings: dict[str, int]
     skipped: tuple[Skipped, ...]
     warnings: tuple[tuple[str, str], ...]
     notices: tuple[str, ...]
@@ -115,11 +119,11 @@ def completed_store(
         )
     skipped = tuple(Skipped(*row) for row in _read_pairs(folder / SKIPPED_FILE))
     warnings = tuple(_read_pairs(folder / WARNINGS_FILE))
-    splits = content["counts"]["splits"]
+    counts = content["counts"]
     notices = list(content["notices"])
     if lacks_ratings(content["corpus"], entry):
         notices.append("the store has no annotators' ratings, but the corpus has; --restart stores them")
-    return StoreSummary(folder, splits, skipped, warnings, tuple(notices), was_complete=True)
+    return _summary(folder, counts, skipped, warnings, notices, was_complete=True)
 
 
 def finish_store(
@@ -144,7 +148,19 @@ def finish_store(
         content["utterances"] = {"file": UTTERANCES_FILE, "sha256": file_sha256(folder / UTTERANCES_FILE)}
         write_text(folder / STORE_FILE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     _remove_leftovers(folder, plans)
-    return StoreSummary(folder, content["counts"]["splits"], skipped, warnings, tuple(content["notices"]))
+    return _summary(folder, content["counts"], skipped, warnings, content["notices"])
+
+
+def _summary(
+    folder: Path,
+    counts: dict[str, Any],
+    skipped: tuple[Skipped, ...],
+    warnings: tuple[tuple[str, str], ...],
+    notices: Sequence[str],
+    was_complete: bool = False,
+) -> StoreSummary:
+    ratings = counts.get("ratings", {})
+    return StoreSummary(folder, counts["splits"], ratings, skipped, warnings, tuple(notices), was_complete)
 
 
 def _required(plan: ShardPlan, folder: Path, front_end: FrontEnd) -> ShardResult:

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 CccKind = Literal["exact", "reference"]
@@ -21,8 +21,10 @@ CccKind = Literal["exact", "reference"]
 class CccMoments:
     """First and second moments of predictions and targets, one entry per attribute, in float64.
 
+    A row of weight 2 counts as two equal rows would; weights need not be whole numbers.
+
     Attributes:
-        count: number of rows with a target.
+        count: number of rows with a target; of weighted rows, the sum of their weights.
         mean_prediction: mean of the predictions of those rows.
         mean_target: mean of their targets.
         m2_prediction: sum of squared deviations of the predictions from their mean.
@@ -39,7 +41,10 @@ class CccMoments:
 
     @classmethod
     def of(
-        cls, prediction: Float[Tensor, "row attribute"], target: Float[Tensor, "row attribute"]
+        cls,
+        prediction: Float[Tensor, "row attribute"],
+        target: Float[Tensor, "row attribute"],
+        weight: Float[Tensor, "row attribute"] | None = None,
     ) -> CccMoments:
         """Moments of these rows; differentiable in ``prediction``.
 
@@ -47,6 +52,7 @@ class CccMoments:
             prediction: any number of rows, also none.
             target: NaN if a row has no label for an attribute; this entry is then ignored, and its prediction
                 gets a gradient of 0.
+            weight: positive; ignored where there is no label. Default: 1 for every row.
 
         Raises:
             ValueError: the shapes differ (broadcasting would silently give a wrong loss).
@@ -55,22 +61,23 @@ class CccMoments:
             raise ValueError(f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ")
         target = target.detach().to(torch.float64)
         labeled = ~target.isnan()
-        count = labeled.sum(0, dtype=torch.float64)
-        mean_prediction, deviation_prediction = _centered(prediction.to(torch.float64), labeled, count)
-        mean_target, deviation_target = _centered(target, labeled, count)
+        weights = labeled.double() if weight is None else torch.where(labeled, weight.detach().double(), 0)
+        count = weights.sum(0)
+        mean_prediction, deviation_prediction = _centered(prediction.to(torch.float64), labeled, weights)
+        mean_target, deviation_target = _centered(target, labeled, weights)
         return cls(
             count,
             mean_prediction,
             mean_target,
-            deviation_prediction.square().sum(0),
-            deviation_target.square().sum(0),
-            (deviation_prediction * deviation_target).sum(0),
+            (weights * deviation_prediction.square()).sum(0),
+            (weights * deviation_target.square()).sum(0),
+            (weights * (deviation_prediction * deviation_target)).sum(0),
         )
 
     def merge(self, other: CccMoments) -> CccMoments:
         """Moments of both sets of rows together (Chan, Golub and LeVeque 1979)."""
         count = self.count + other.count
-        share = other.count / count.clamp(min=1)
+        share = other.count / torch.where(count > 0, count, 1)
         weight = self.count * share
         delta_prediction = other.mean_prediction - self.mean_prediction
         delta_target = other.mean_target - self.mean_target
@@ -138,10 +145,11 @@ def concordance(prediction: np.ndarray, target: np.ndarray) -> float:
 
 def _centered(
     values: Float64[Tensor, "row attribute"],
-    labeled: Tensor,
-    count: Float64[Tensor, "attribute"],
+    labeled: Bool[Tensor, "row attribute"],
+    weights: Float64[Tensor, "row attribute"],
 ) -> tuple[Float64[Tensor, "attribute"], Float64[Tensor, "row attribute"]]:
-    """Means over labeled rows, and deviations from them (0 in rows without a label)."""
+    """Weighted means over labeled rows, and deviations from them (0 in rows without a label)."""
+    count = weights.sum(0)
     zeros = torch.zeros_like(count)
     if len(values):
         # Subtracting one of the values first makes the deviations of a constant exactly 0; deviations from
@@ -151,5 +159,5 @@ def _centered(
     else:
         pivot = zeros
     shifted = torch.where(labeled, values - pivot, zeros)
-    mean = shifted.sum(0) / count.clamp(min=1)
+    mean = (weights * shifted).sum(0) / torch.where(count > 0, count, 1)
     return pivot + mean, torch.where(labeled, shifted - mean, zeros)

@@ -45,15 +45,19 @@ class CccLoss:
 
     Args:
         kind: see :meth:`raydec.learning.ccc.CccMoments.ccc`.
+        weighted: a second half of the columns of the labels has the weight of each label.
     """
 
-    def __init__(self, kind: CccKind = "exact") -> None:
+    def __init__(self, kind: CccKind = "exact", weighted: bool = False) -> None:
         self._kind: CccKind = kind
+        self._weighted = weighted
 
     def statistics(
-        self, output: Float[Tensor, "chunk attribute"], labels: Float[Tensor, "chunk attribute"]
+        self, output: Float[Tensor, "chunk attribute"], labels: Float[Tensor, "chunk column"]
     ) -> CccMoments:
         """See :class:`Criterion`."""
+        if self._weighted:
+            return CccMoments.of(output, *labels.chunk(2, dim=1))
         return CccMoments.of(output, labels)
 
     def loss(self, statistics: CccMoments) -> Float64[Tensor, ""]:

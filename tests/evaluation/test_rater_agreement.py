@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from report_support import make_tiny_run
+from stores import write_ratings
 
 from raydec.corpus.demo import write_demo_corpus
 from raydec.corpus.readers import read_corpus
@@ -108,27 +109,6 @@ def test_full_agreement_is_one_and_constant_ratings_have_no_alpha() -> None:
     assert found([[3.1, 3.1], [3.1, 3.1]]).alpha is None
 
 
-def rate(corpus_dir: Path) -> pd.DataFrame:
-    """Write three annotators' ratings of every labeled utterance, the last by one of them only."""
-    labels = pd.read_csv(next((corpus_dir / "Labels").glob("labels_con*.csv")))
-    rng = np.random.default_rng(0)
-    rows = []
-    for number, label in enumerate(labels.to_dict("records")):
-        for worker in range(1 if number == len(labels) - 1 else 3):
-            noisy = {c: float(np.clip(label[c] + rng.normal(), 1, 7)) for c in ("EmoAct", "EmoVal", "EmoDom")}
-            rows.append(
-                {"FileName": label["FileName"], "worker": worker, "Split": label["Split_Set"], **noisy}
-            )
-    rated = pd.DataFrame(rows).round(3)
-    lines = [
-        f'{r.FileName},"WORKER{r.worker}; Neutral; Neutral; '
-        f'A:{r.EmoAct:.3f}; V:{r.EmoVal:.3f}; D:{r.EmoDom:.3f};"'
-        for r in rated.itertuples()
-    ]
-    (corpus_dir / "Labels" / "labels_detailed.csv").write_text("\n".join(["FileName,EmoDetail", *lines]))
-    return rated
-
-
 def test_ratings_go_from_the_corpus_to_evaluate_and_the_report(tmp_path: Path) -> None:
     corpus_dir = write_demo_corpus(
         tmp_path / "corpus", num_train=6, num_validation=4, num_test=6, num_unlabeled=0
@@ -140,14 +120,16 @@ def test_ratings_go_from_the_corpus_to_evaluate_and_the_report(tmp_path: Path) -
     assert all(result.raters is None for result in plain.splits[0].attributes.values())
     assert "raters' α" not in (tmp_path / "plain.md").read_text()
 
-    rated = rate(corpus_dir)
+    rated = pd.DataFrame(write_ratings(corpus_dir))
     corpus = read_corpus(corpus_dir)
     again = prepare_store(corpus, before.path, num_workers=0, quiet=True)
     assert again.was_complete and any("--restart stores them" in notice for notice in again.notices)
-    store = FeatureStore.open(
-        prepare_store(corpus, before.path, num_workers=0, quiet=True, restart=True).path
-    )
-    assert prepare_store(corpus, store.path, num_workers=0, quiet=True).notices == before.notices
+    restarted = prepare_store(corpus, before.path, num_workers=0, quiet=True, restart=True)
+    counts = {"utterances": 16, "ratings": len(rated), "annotators": 4}
+    assert (before.ratings, restarted.ratings) == ({}, counts)
+    store = FeatureStore.open(restarted.path)
+    unchanged = prepare_store(corpus, store.path, num_workers=0, quiet=True)
+    assert (unchanged.notices, unchanged.ratings) == (before.notices, counts)
 
     evaluation = evaluate(run / "model", store.path, ["test"], num_resamples=100)
     write_evaluation(evaluation, tmp_path / "scores.json")

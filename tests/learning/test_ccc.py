@@ -202,3 +202,71 @@ def test_parameter_gradients_summed_over_workers_are_those_of_the_global_batch(s
         torch.testing.assert_close(result, whole, rtol=1e-12, atol=1e-14)
         gradients.append(torch.autograd.grad(result.sum(), weight, retain_graph=True)[0])
     torch.testing.assert_close(sum(gradients), expected, rtol=1e-10, atol=1e-12)
+
+
+WHOLE = st.integers(1, 4)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    rows=st.lists(st.tuples(values, values, WHOLE), max_size=10),
+    missing=st.sets(st.integers(0, 9)),
+    cuts=st.lists(st.integers(0, 10), max_size=4),
+    kind=st.sampled_from(["exact", "reference"]),
+)
+def test_a_row_of_weight_three_counts_as_three_rows(
+    rows: list[tuple[float, float, int]], missing: set[int], cuts: list[int], kind: str
+) -> None:
+    x, y, weight = np.array(rows, dtype=np.float64).reshape(-1, 3).T
+    y[[row for row in missing if row < len(y)]] = np.nan
+    repeats = weight.astype(int)
+    predictions = [
+        torch.from_numpy(x[:, None]).requires_grad_(),
+        torch.from_numpy(x[:, None]).requires_grad_(),
+    ]
+    column = torch.from_numpy(y[:, None])
+    found = weighted_moments(predictions[0], column, torch.from_numpy(weight[:, None]), cuts)
+    repeated = [each.repeat_interleave(torch.from_numpy(repeats), 0) for each in (predictions[1], column)]
+    wanted = CccMoments.of(*repeated)
+    assert found.ccc(kind).item() == pytest.approx(wanted.ccc(kind).item(), abs=1e-9)
+    if kind == "exact":
+        assert found.ccc().item() == pytest.approx(
+            oracle(np.repeat(x, repeats), np.repeat(y, repeats)), abs=1e-9
+        )
+    gradients = [
+        torch.autograd.grad(m.ccc(kind).sum(), p)[0]
+        for m, p in zip((found, wanted), predictions, strict=True)
+    ]
+    torch.testing.assert_close(*gradients, rtol=1e-7, atol=1e-9)
+
+
+def weighted_moments(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, cuts: list[int]) -> CccMoments:
+    bounds = [0, *sorted(min(cut, len(x)) for cut in cuts), len(x)]
+    total, *parts = [CccMoments.of(x[a:b], y[a:b], weight[a:b]) for a, b in pairwise(bounds)]
+    for part in parts:
+        total = total.merge(part)
+    return total
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("cuts", [[], [1], [0, 5, 5, 19]])
+def test_fractional_weights_are_those_of_numpy_and_only_their_ratios_count(
+    cuts: list[int], scale: float
+) -> None:
+    rng = np.random.default_rng(8)
+    x, y = vectors(rng, 20, 1)
+    weight = rng.uniform(0.01, 1, (20, 1))
+    found = weighted_moments(*map(torch.from_numpy, (x, y, weight * scale)), cuts).ccc().item()
+    covariance = np.cov(x[:, 0], y[:, 0], aweights=weight[:, 0], ddof=0)
+    offset = np.average(x, weights=weight) - np.average(y, weights=weight)
+    assert found == pytest.approx(2 * covariance[0, 1] / (np.trace(covariance) + offset**2), rel=1e-12)
+
+
+def test_equal_weights_of_one_change_no_bit() -> None:
+    x, y = vectors(np.random.default_rng(9), 33)
+    y[::4, 0] = np.nan
+    plain, weighted = (
+        CccMoments.of(torch.from_numpy(x), torch.from_numpy(y), *weight)
+        for weight in ((), (torch.ones(33, 3),))
+    )
+    assert torch.equal(plain.stack(), weighted.stack())

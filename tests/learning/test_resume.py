@@ -19,7 +19,13 @@ class Killed(BaseException):
 
 
 def config(
-    store: Path, folder: Path, name: str, classes: bool = False, pooling: str = "mean", **training: object
+    store: Path,
+    folder: Path,
+    name: str,
+    classes: bool = False,
+    pooling: str = "mean",
+    rater_weight: float = 0,
+    **training: object,
 ) -> Config:
     return config_from_dict(
         {
@@ -30,6 +36,7 @@ def config(
             "training": {"epochs": 3, "batch_utterances": 4, "recipe": "modern", **training},
             "clustering": {"num_clusters": 3},
             "features": {"scale": "log"},
+            "loss": {"rater_weight": rater_weight},
             "ray": {"num_workers": 0},
         }
     )
@@ -37,7 +44,7 @@ def config(
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_store(tmp_path_factory.mktemp("resume"))
+    return make_store(tmp_path_factory.mktemp("resume"), rated=True)
 
 
 def numbers(folder: Path) -> list[dict]:
@@ -54,6 +61,7 @@ def numbers(folder: Path) -> list[dict]:
         (2, {"recipe": "reference"}),
         (1, {"recipe": "modern", "classes": True}),
         (1, {"recipe": "modern", "pooling": "attentive"}),
+        (2, {"recipe": "modern", "rater_weight": 1.0}),
     ],
 )
 def test_a_run_cut_off_after_any_epoch_ends_the_same(

@@ -25,7 +25,7 @@ class StepLog(NullRecorder):
         self.steps.append(dict(record))
 
 
-def settings(store: Path, emotions: tuple[str, ...] = (), **model: object) -> dict:
+def settings(store: Path, emotions: tuple[str, ...] = (), rater_weight: float = 0, **model: object) -> dict:
     return {
         "data": {"store": str(store), "attributes": ["arousal", "valence"], "emotions": emotions},
         "model": {"channels": [4, 4, 8, 8, 8, 8, 8], "embedding_dim": 16, **model},
@@ -37,7 +37,7 @@ def settings(store: Path, emotions: tuple[str, ...] = (), **model: object) -> di
         },
         "clustering": {"num_clusters": 3},
         "features": {"scale": "log"},
-        "loss": {"kl_weight": 1.0, "balance_classes": True},
+        "loss": {"kl_weight": 1.0, "balance_classes": True, "rater_weight": rater_weight},
     }
 
 
@@ -57,6 +57,8 @@ VARIANTS: list[dict] = [
     {"pooling": "attentive"},
     {"kind": "vae"},
     {"emotions": ("all",)},
+    {"rater_weight": 2.0},
+    {"rater_weight": 2.0, "frame_pooling": "statistics"},
 ]
 
 
@@ -72,7 +74,7 @@ def train_in_group(rank: int, store: str, folder: str) -> None:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_store(tmp_path_factory.mktemp("world_size"))
+    return make_store(tmp_path_factory.mktemp("world_size"), rated=True)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,100 @@
+"""Weights of labels by how well their annotators agree, for the training loss.
+
+A label is the mean of a few annotators' ratings. Its squared standard error is the variance of the ratings
+over their number. A label counts by
+
+    (1 + squared error / mean squared error) ** -power
+
+For power 1 this is the usual weight of observations of unequal precision, the inverse of their variance, for
+a model that errs by as much as the mean label does. Greater powers prefer certain labels more strongly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Float64
+
+from raydec.corpus.table import flat_ratings
+
+
+@dataclass(frozen=True)
+class RaterWeights:
+    """The weights of an attribute's labels, fitted to training rows.
+
+    Attributes:
+        attribute: such as ``arousal``.
+        power: 0 weighs all labels alike.
+        mean_variance: variance of the ratings of one utterance, over all training utterances.
+        mean_error: mean squared standard error of the training labels.
+        mean_weight: of the rated training labels, before division by it.
+    """
+
+    attribute: str
+    power: float
+    mean_variance: float
+    mean_error: float
+    mean_weight: float
+
+    @classmethod
+    def fit(cls, table: pa.Table, attribute: str, power: float) -> RaterWeights | None:
+        """Fit the weights to the rated training utterances.
+
+        Args:
+            table: training rows of a store.
+            attribute: utterances without a label for it do not count.
+            power: see the module.
+
+        Returns:
+            None if no labeled utterance has two ratings, without which there is no variance.
+        """
+        count, deviations = _spread(table.filter(pc.is_valid(table[attribute])), attribute)
+        freedom = np.maximum(count - 1, 0).sum()
+        if not freedom:
+            return None
+        variance = float(deviations.sum() / freedom)
+        errors = _squared_errors(count, deviations, variance)
+        error = float(np.nanmean(errors))
+        return cls(attribute, power, variance, error, float(np.nanmean(_weights(errors, error, power))))
+
+    def of(self, table: pa.Table) -> Float64[np.ndarray, " utterance"]:
+        """The weight of each row's label; 1 without ratings, which is also the mean of the training labels'.
+
+        Args:
+            table: rows of a store.
+        """
+        errors = _squared_errors(*_spread(table, self.attribute), self.mean_variance)
+        weights = _weights(errors, self.mean_error, self.power) / self.mean_weight
+        return np.where(np.isnan(errors), 1.0, weights)
+
+
+def _spread(
+    table: pa.Table, attribute: str
+) -> tuple[Float64[np.ndarray, " utterance"], Float64[np.ndarray, " utterance"]]:
+    """The number of ratings of each row, and the sum of their squared deviations from their mean."""
+    ratings, utterance = flat_ratings(table, attribute)
+    count = np.bincount(utterance, minlength=table.num_rows).astype(np.float64)
+    means = np.bincount(utterance, ratings, table.num_rows) / np.maximum(count, 1)
+    return count, np.bincount(utterance, (ratings - means[utterance]) ** 2, table.num_rows)
+
+
+def _squared_errors(
+    count: Float64[np.ndarray, " utterance"], deviations: Float64[np.ndarray, " utterance"], variance: float
+) -> Float64[np.ndarray, " utterance"]:
+    """Squared standard errors of mean ratings; NaN without a rating.
+
+    The variance of a few ratings is hardly known: two annotators agree fully by chance. Therefore each
+    utterance's variance is a mean of its own, with its ``count - 1`` degrees of freedom, and of that over all
+    utterances, with one. A single rating has that over all utterances.
+    """
+    rated = np.where(count > 0, count, np.nan)
+    return (deviations + variance) / rated**2
+
+
+def _weights(
+    errors: Float64[np.ndarray, " utterance"], mean_error: float, power: float
+) -> Float64[np.ndarray, " utterance"]:
+    return (1 + errors / mean_error) ** -power if mean_error > 0 else np.ones_like(errors)
