@@ -24,7 +24,7 @@ SMALL_NETWORK = (
 def make_store(
     folder: Path, *, num_train: int = 8, num_other: int = 4, num_unlabeled: int = 4, rated: bool = False
 ) -> Path:
-    """A prepared store of a few synthetic utterances under ``folder``, with or without annotators' ratings."""
+    """A prepared store of a few synthetic utterances under ``folder``, perhaps with annotators' ratings."""
     corpus_dir = write_demo_corpus(
         folder / "corpus",
         num_train=num_train,

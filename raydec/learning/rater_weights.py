@@ -78,7 +78,8 @@ def _spread(
     ratings, utterance = flat_ratings(table, attribute)
     count = np.bincount(utterance, minlength=table.num_rows).astype(np.float64)
     means = np.bincount(utterance, ratings, table.num_rows) / np.maximum(count, 1)
-    return count, np.bincount(utterance, (ratings - means[utterance]) ** 2, table.num_rows)
+    deviations = np.bincount(utterance, (ratings - means[utterance]) ** 2, table.num_rows)
+    return count, deviations.astype(np.float64)  # for no ratings at all, numpy counts in integers
 
 
 def _squared_errors(

@@ -92,7 +92,7 @@ def test_two_workers_walk_the_path_of_one(store: Path, group_folder: Path, numbe
     one_steps, one_weights = train(LocalWorker(), config_from_dict(settings(store, **VARIANTS[number])))
     ranks = [torch.load(group_folder / f"{number}-{rank}.pt", weights_only=True) for rank in range(2)]
 
-    assert len(one_steps) > 3
+    assert len(one_steps) >= 3
     for name, value in ranks[0]["weights"].items():
         assert torch.equal(value, ranks[1]["weights"][name]), name
     for alone, together in zip(one_steps, json.loads(ranks[0]["steps"]), strict=True):

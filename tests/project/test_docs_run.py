@@ -20,6 +20,7 @@ import soundfile
 import yaml
 from corpus_support import voice
 from report_support import TINY
+from stores import write_ratings
 
 from raydec.console.terminal import run_entry_point
 
@@ -90,6 +91,7 @@ def write_material(place: Path) -> None:
     labels.parent.mkdir()
     msp_header = "FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set"
     labels.write_text("\n".join([msp_header, *msp_rows]) + "\n")
+    write_ratings(place / "msp")
     for folder in ("recordings", "podcasts", "lectures", "more_speech"):
         for number in range(3):
             write_voice(place / folder / f"{number}.wav", hash_of(folder) + number)
