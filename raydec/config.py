@@ -137,6 +137,11 @@ class FeatureConfig(Section):
     chunk_frames: int | None = Field(
         None, ge=1, description="frames per chunk; unset: 62 for mel frames, which are 0.992 s"
     )
+    speaker_normalization: Literal["none", "mean"] = Field(
+        "none",
+        description="mean: subtract from features the mean of the speaker's utterances, labeled or not; for "
+        "corpora whose speakers are known",
+    )
 
 
 class ModelConfig(Section):

@@ -31,6 +31,7 @@ def main(arguments: Sequence[str]) -> None:
             label_range=options.label_range and tuple(options.label_range),
             restart=options.restart,
             encoder=options.encoder,
+            speaker_means=options.speaker_means,
             num_workers=options.workers,
             address=options.address,
             events=progress,

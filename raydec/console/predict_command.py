@@ -85,6 +85,12 @@ def parse_predict(arguments: Sequence[str]) -> Namespace:
         metavar="DIR",
         help="where the pretrained encoder of such a model is; default: in MODEL_DIR, or on the Hub",
     )
+    parser.add_argument(
+        "--speaker-means",
+        metavar="STORE_DIR",
+        help="a feature store with speech of the speakers in a list's column 'speaker', for a model with "
+        "features.speaker_normalization=mean",
+    )
     parser.add_argument("--address", help="Ray cluster to join; default: RAY_ADDRESS, else this machine")
     parser.add_argument("--restart", action="store_true", help="discard the rows of FILE and start over")
     options = parser.parse_args(arguments)
@@ -139,9 +145,11 @@ def _check(options: Namespace) -> None:
 def _check_stream(options: Namespace) -> None:
     if len(options.paths) > 1:
         raise UserError("- is standard input, which is predicted alone; give no other path")
-    for name in ("segments", "embeddings", "distances", "workers", "address"):
+    for name in ("segments", "embeddings", "distances", "speaker_means", "workers", "address"):
         if getattr(options, name):
-            raise UserError(f"--{name} needs whole files; write standard input to a file first")
+            raise UserError(
+                f"--{name.replace('_', '-')} needs whole files; write standard input to a file first"
+            )
     if options.windows is None:
         options.windows = _STREAM_WINDOW_S
 

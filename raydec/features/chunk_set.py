@@ -18,6 +18,7 @@ from torch import Tensor
 from raydec.features.chunking import chunk_starts, wrapped
 from raydec.features.front_end import ChunkFormat
 from raydec.features.normalization import FrameNormalizer
+from raydec.features.speaker_means import Means, SpeakerOffsets, offsets_of
 from raydec.features.store import FeatureStore
 
 # Limits the host memory for copying a set to a device.
@@ -49,6 +50,7 @@ class ChunkSet:
         rows: the store's row of each utterance.
         normalizer: applied to every gathered chunk.
         form: the chunk geometry.
+        offsets: means of speakers to subtract; None where ``form`` does not ask for it.
         num_utterances: utterances in this set.
         num_chunks: chunks per utterance.
     """
@@ -59,7 +61,17 @@ class ChunkSet:
         rows: Int64[np.ndarray, " utterance"],
         normalizer: FrameNormalizer,
         form: ChunkFormat,
+        means: Means | None = None,
     ) -> None:
+        """See the class.
+
+        Args:
+            store: where the frames are.
+            rows: the store's row of each utterance.
+            normalizer: applied to every gathered chunk.
+            form: the chunk geometry.
+            means: of speakers, if ``form`` asks for them; default: over the split of each utterance.
+        """
         self.store = store
         self.rows = rows
         self.normalizer = normalizer
@@ -71,6 +83,10 @@ class ChunkSet:
         self._first_frame = self._table["first_frame"].to_numpy()
         self._shard = self._table["shard"].to_numpy()
         self._held: _HeldFrames | None = None
+        self._means = means
+        self.offsets: SpeakerOffsets | None = None
+        if form.speaker_normalization == "mean":
+            self.offsets = offsets_of(store, rows, form.scale, normalizer.mean, means)
         # Mapped here, not on first use: small long-lived objects between large temporary ones fragment the
         # heap of glibc, by about a megabyte per shard.
         for shard in np.unique(self._shard):
@@ -115,12 +131,13 @@ class ChunkSet:
         self, utterances: np.ndarray, starts: np.ndarray, device: torch.device | str | None
     ) -> Tensor:
         target = torch.device(device or "cpu")
+        offset = None if self.offsets is None else torch.from_numpy(self.offsets.at(utterances))
         if self._held is not None and self._held.is_on(target):
-            return self.normalizer.normalize(self._gather_held(self._held, utterances, starts))
+            return self.normalizer.normalize(self._gather_held(self._held, utterances, starts), offset)
         shape = (len(starts), self.form.chunk_frames, self.store.front_end.width)
         gathered = torch.empty(shape, dtype=torch.float16, pin_memory=target.type == "cuda")
         self._copy_frames(utterances, starts, gathered.numpy())
-        return self.normalizer.normalize(gathered.to(target, non_blocking=True))
+        return self.normalizer.normalize(gathered.to(target, non_blocking=True), offset)
 
     @property
     def num_bytes(self) -> int:
@@ -146,7 +163,7 @@ class ChunkSet:
         if self.num_utterances <= num_utterances:
             return self
         chosen = np.linspace(0, self.num_utterances - 1, num_utterances).astype(np.int64)
-        return ChunkSet(self.store, self.rows[chosen], self.normalizer, self.form)
+        return ChunkSet(self.store, self.rows[chosen], self.normalizer, self.form, self._means)
 
     def utterance_of(self, chunk_indices: Int64[np.ndarray, " chunk"]) -> Int64[np.ndarray, " chunk"]:
         """Index of each chunk's utterance in this set (not its row in the store)."""

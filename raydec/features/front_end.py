@@ -45,6 +45,8 @@ class ChunkFormat:
         chunk_frames: frames per chunk.
         short: handling of utterances shorter than a chunk; see
             :func:`raydec.features.chunking.chunk_utterance`.
+        speaker_normalization: ``mean``: a speaker's mean is subtracted before the normalisation; see
+            :mod:`raydec.features.speaker_means`.
     """
 
     scale: Scale
@@ -52,6 +54,7 @@ class ChunkFormat:
     num_chunks: int
     chunk_frames: int
     short: Literal["tile", "as_is"] = "tile"
+    speaker_normalization: Literal["none", "mean"] = "none"
 
 
 class FrontEnd(ABC):

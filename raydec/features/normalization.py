@@ -38,12 +38,21 @@ class FrameNormalizer:
     scale: Scale
     clip: float
 
-    def normalize(self, frames: Float[Tensor, "*axes width"]) -> Float32[Tensor, "*axes width"]:
-        """Scale, z-normalise, set NaN (a value that never varied) to 0, clip; does not change the input."""
+    def normalize(
+        self, frames: Float[Tensor, "*axes width"], offset: Float32[Tensor, "*others width"] | None = None
+    ) -> Float32[Tensor, "*axes width"]:
+        """Scale, z-normalise, set NaN (a value that never varied) to 0, clip; does not change the input.
+
+        Args:
+            frames: as they are stored.
+            offset: subtracted after scaling, for each utterance or for all.
+        """
         # Copied, because arrays from Ray are read-only and torch warns about those.
         mean = torch.tensor(self.mean, device=frames.device)
         std = torch.tensor(self.std, device=frames.device)
         scaled = scale_frames(frames.float(), self.scale)
+        if offset is not None:
+            scaled = scaled - offset.to(scaled.device)
         return ((scaled - mean).div_(std)).nan_to_num_(nan=0.0).clamp_(-self.clip, self.clip)
 
 

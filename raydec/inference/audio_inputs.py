@@ -26,17 +26,23 @@ class Source(NamedTuple):
     Attributes:
         file: a path or a URI.
         segments: the parts of it to predict.
+        speakers: speaker of each segment, where a list names speakers; else empty.
     """
 
     file: str
     segments: tuple[Segment, ...] = (WHOLE,)
+    speakers: tuple[str | None, ...] = ()
 
     @classmethod
     def of(cls, value: Source | str | Sequence[Any]) -> Source:
         """A source from its file's name, or from a source that was written as JSON."""
         if isinstance(value, str):
             return cls(value)
-        return cls(value[0], tuple(Segment(*segment) for segment in value[1]))
+        return cls(value[0], tuple(Segment(*segment) for segment in value[1]), tuple(value[2]))
+
+    def parts(self) -> list[tuple[Segment, str | None]]:
+        """Each segment with its speaker."""
+        return list(zip(self.segments, self.speakers or [None] * len(self.segments), strict=True))
 
 
 def find_inputs(paths: Sequence[str | Path]) -> list[Source]:
@@ -45,22 +51,26 @@ def find_inputs(paths: Sequence[str | Path]) -> list[Source]:
     Args:
         paths: audio files; folders, searched recursively; or lists of files: ``.txt`` with a path per line,
             Kaldi's ``wav.scp``, or a table (``.csv``, ``.tsv``, ``.parquet``, ``.jsonl``) with a column such
-            as ``file`` or ``path``, and perhaps ``start`` and ``end``. Paths in lists are relative to the
-            list's folder. Any of them may be a URI that Arrow knows, such as ``s3://bucket/folder``.
+            as ``file`` or ``path``, and perhaps ``start``, ``end`` and ``speaker``. Paths in lists are
+            relative to the list's folder. Any of them may be a URI that Arrow knows, such as
+            ``s3://bucket/folder``.
 
     Raises:
         UserError: a path does not exist, a folder has no audio, or a list has no column of files.
     """
-    found: dict[str, list[Segment]] = {}
+    found: dict[str, dict[Segment, str | None]] = {}
     for path in paths:
-        for file, segment in _sources(path):
-            segments = found.setdefault(file, [])
-            if segment not in segments:
-                segments.append(segment)
-    return [Source(file, tuple(segments)) for file, segments in found.items()]
+        for source in _sources(path):
+            segments = found.setdefault(source.file, {})
+            for segment, speaker in source.parts():
+                segments[segment] = segments.get(segment) or speaker
+    return [
+        Source(file, tuple(segments), tuple(segments.values()) if any(segments.values()) else ())
+        for file, segments in found.items()
+    ]
 
 
-_Found = list[tuple[str, Segment]]
+_Found = list[Source]
 
 
 def _sources(name: str | Path) -> _Found:
@@ -73,25 +83,25 @@ def _sources(name: str | Path) -> _Found:
         raise UserError(f"{path} does not exist; name audio files, folders, or lists of files")
     if path.suffix.lower() in _LIST_SUFFIXES:
         return _listed(path, str(path.parent))
-    return [(str(path), WHOLE)]
+    return [Source(str(path))]
 
 
 def _folder(path: Path) -> _Found:
     names = [file.name for file in list_audio(path).files]
     if not names:
         raise UserError(f"{path} holds no audio files")
-    return [(str(path / name), WHOLE) for name in names]
+    return [Source(str(path / name)) for name in names]
 
 
 def _remote(uri: str) -> _Found:
     below = list_uri(uri)
     if below is not None:
-        audio = [(name, WHOLE) for name in below if is_audio(name)]
+        audio = [Source(name) for name in below if is_audio(name)]
         if not audio:
             raise UserError(f"{uri} holds no audio files")
         return audio
     if not uri.lower().endswith(_LIST_SUFFIXES):
-        return [(uri, WHOLE)]
+        return [Source(uri)]
     with local_copy(uri) as copy:
         return _listed(Path(copy), uri.rpartition("/")[0])
 
@@ -102,13 +112,16 @@ def _listed(path: Path, folder: str) -> _Found:
     if suffix in (_PATHS, _KALDI):
         lines = [line.strip() for line in read_text(path)[0].splitlines() if line.strip()]
         names = lines if suffix == _PATHS else [_kaldi_path(path, line) for line in lines]
-        listed = [(name, WHOLE) for name in names]
+        listed = [Source(name) for name in names]
     else:
         listed = _table(path)
     if not listed:
         raise UserError(f"{path} lists no files")
     if is_uri(folder):
-        return [(name if is_uri(name) else uri_below(folder, name), segment) for name, segment in listed]
+        return [
+            found if is_uri(found.file) else found._replace(file=uri_below(folder, found.file))
+            for found in listed
+        ]
     return _beside(Path(folder), listed)
 
 
@@ -128,13 +141,15 @@ def _table(path: Path) -> _Found:
     if table.skipped:
         raise UserError(f"{table.skipped[0].file}: {table.skipped[0].reason}")
     blanks: Sequence[Any] = [None] * len(table.numbers)
-    times = [table.columns.get(name, blanks) for name in ("start", "end", "duration")]
+    cells = [table.columns.get(name, blanks) for name in ("speaker", "start", "end", "duration")]
     listed = []
-    for row, (file, *cells) in enumerate(zip(table.columns["file"], *times, strict=True)):
+    for row, (file, speaker, *times) in enumerate(zip(table.columns["file"], *cells, strict=True)):
         if file is None or not str(file).strip():
             continue
         try:
-            listed.append((str(file).strip(), segment_of(*cells)))
+            listed.append(
+                Source(str(file).strip(), (segment_of(*times),), () if speaker is None else (str(speaker),))
+            )
         except ValueError as error:
             raise UserError(f"{table.place(row)}: {error}") from None
     return listed
@@ -145,15 +160,15 @@ def _beside(folder: Path, listed: _Found) -> _Found:
 
     In the MSP-Podcast layout and its like, ``Labels/labels_consensus.csv`` names files of ``Audios/``.
     """
-    paths = [name if is_uri(name) else str(folder / name) for name, _ in listed]
+    paths = [found.file if is_uri(found.file) else str(folder / found.file) for found in listed]
     lost = [place for place, path in enumerate(paths) if not is_uri(path) and not os.path.exists(path)]
     audio = next(iter([*audio_folders(folder), *audio_folders(folder.parent)]), None) if lost else None
     if audio is not None:
         index = FileIndex(list_audio(audio).files)
         for place in lost:
             try:
-                found = index.locate(listed[place][0]).path
+                located = index.locate(listed[place].file).path
             except RowProblem:
                 continue  # its row will report that it does not exist
-            paths[place] = os.path.join(audio, os.path.relpath(found, os.path.realpath(audio)))
-    return [(path, segment) for path, (_, segment) in zip(paths, listed, strict=True)]
+            paths[place] = os.path.join(audio, os.path.relpath(located, os.path.realpath(audio)))
+    return [found._replace(file=path) for path, found in zip(paths, listed, strict=True)]

@@ -18,6 +18,7 @@ from raydec.features.audio import prepare_waveform
 from raydec.features.chunking import cut
 from raydec.features.kaiser import resample_kaiser
 from raydec.features.normalization import FrameNormalizer
+from raydec.features.speaker_means import offsets_of
 from raydec.features.store import FeatureStore
 from raydec.files.atomic import file_sha256
 from raydec.inference.spectrograms import frames_of, open_recording, stream_windows
@@ -245,13 +246,19 @@ class Predictor:
         return prepare_waveform(audio, sample_rate, wanted)
 
     def predict_frames(
-        self, frames: Sequence[Float[Tensor, "_ width"]], *, details: bool = False
+        self,
+        frames: Sequence[Float[Tensor, "_ width"]],
+        *,
+        details: bool = False,
+        offsets: Sequence[Float32[Tensor, " width"] | None] | None = None,
     ) -> Predictions:
         """Predict utterances from their frames as the model's front end makes them, at least one each.
 
         Args:
             frames: of each utterance.
             details: give embeddings and distances too.
+            offsets: subtracted from the frames of each utterance, for a model that normalises by speaker;
+                None for an unknown speaker.
         """
         outputs = _Room.for_utterances(len(frames), len(self.outputs))
         if details:
@@ -261,7 +268,7 @@ class Predictor:
         by_length: dict[int, list[tuple[int, Tensor]]] = defaultdict(list)
         per_pass = _UTTERANCES_PER_PASS["cuda" if self._device.type == "cuda" else "cpu"]
         for i, utterance in enumerate(frames):
-            chunks = self._chunks(utterance)
+            chunks = self._chunks(utterance, None if offsets is None else offsets[i])
             # Utterances shorter than a chunk may have shorter chunks, which need passes of their own.
             waiting = by_length[chunks.shape[1]]
             waiting.append((i, chunks))
@@ -289,11 +296,19 @@ class Predictor:
         for start in range(0, len(rows), _UTTERANCES_IN_MEMORY):
             block = rows[start : start + _UTTERANCES_IN_MEMORY]
             frames = [torch.from_numpy(store.frames(int(row)).astype(np.float32)) for row in block]
-            parts.append(self.predict_frames(frames))
+            parts.append(self.predict_frames(frames, offsets=self._offsets(store, block)))
         return _concatenate(parts) if parts else self.predict_frames([])
 
-    def _chunks(self, frames: Float[Tensor, "frame width"]) -> Float[Tensor, "chunk m width"]:
-        return cut(self._normalizer.normalize(frames), self.saved.chunks)
+    def _offsets(self, store: FeatureStore, rows: np.ndarray) -> list[Tensor] | None:
+        if self.saved.chunks.speaker_normalization == "none":
+            return None
+        found = offsets_of(store, rows, self.saved.chunks.scale, self.saved.feature_mean)
+        return [torch.from_numpy(found.values[place]) for place in found.speaker]
+
+    def _chunks(
+        self, frames: Float[Tensor, "frame width"], offset: Float32[Tensor, " width"] | None
+    ) -> Float[Tensor, "chunk m width"]:
+        return cut(self._normalizer.normalize(frames, offset), self.saved.chunks)
 
     def _run(self, items: list[tuple[int, Tensor]], per_pass: int, outputs: _Room) -> None:
         """Predict utterances of one chunk length and write the results where they belong."""

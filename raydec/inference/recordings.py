@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import pyarrow as pa
+from jaxtyping import Float32
 
 from raydec.corpus.audio_files import printable
 from raydec.errors import UserError
+from raydec.features.speaker_means import speaker_means as means_of_speakers
+from raydec.features.store import FeatureStore
 from raydec.files.atomic import full_disk_explained
 from raydec.inference.audio_inputs import Source, find_inputs
 from raydec.inference.prediction import SILENT, Predictor, load, model_fingerprint
@@ -17,6 +22,8 @@ from raydec.inference.prediction_output import DoneFile, PredictionCounts, Predi
 from raydec.inference.rows import CpuClock, RowOptions, result_schema
 from raydec.inference.work import Runner, divide, run_here
 from raydec.model.hub import local_model
+
+logger = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -55,6 +62,7 @@ def predict_recordings(
     label_range: tuple[float, float] | None = None,
     restart: bool = False,
     encoder: str | Path | None = None,
+    speaker_means: str | Path | None = None,
     run: Runner = run_here,
     events: PredictionEvents = _UNHEARD,
 ) -> PredictionCounts:
@@ -76,6 +84,8 @@ def predict_recordings(
         restart: discard the rows of ``out``.
         encoder: folder of the pretrained encoder that the model names; see
             :func:`raydec.inference.prediction.load`.
+        speaker_means: a feature store that has the means of the speakers that lists name, for a model with
+            ``features.speaker_normalization=mean``; the features of other speakers are not moved.
         run: does the work; default: in this process.
         events: receives the progress.
 
@@ -86,10 +96,21 @@ def predict_recordings(
     place = local_model(model)
     predictor = load(place, encoder=encoder)
     limits = score_limits(predictor, model, clip, label_range)
-    options = RowOptions(window_s, hop_s, segments, embeddings, distances, limits)
+    offsets = None
+    if speaker_means is not None:
+        offsets = speaker_offsets(predictor, model, speaker_means, sources)
+    elif predictor.saved.chunks.speaker_normalization == "mean":
+        logger.warning(
+            "%s normalises by speaker, and no speaker is known: scores are less accurate; --speaker-means "
+            "STORE_DIR and a list with a column 'speaker' make them known",
+            model,
+        )
+    options = RowOptions(window_s, hop_s, segments, embeddings, distances, limits, offsets)
     if distances and predictor.num_centroids is None:
         raise UserError(f"--distances: {model} has no centroids; only models with clusters have them")
     made_with = {"model": model_fingerprint(place), "windows_s": window_s, **_extra_columns(options)}
+    if speaker_means is not None:
+        made_with["speaker_means"] = str(Path(speaker_means).absolute())
     output = PredictionOutput(Path(out), result_schema(predictor, options), made_with, restart)
     missing = _missing(sources, output.done(harmless=SILENT), events, cut_later=segments is not None)
 
@@ -144,6 +165,48 @@ def score_limits(
             f"--clip: {model} does not record the range of its labels; add --label-range LOW HIGH"
         )
     return predictor.saved.label_range
+
+
+def speaker_offsets(
+    predictor: Predictor, model: str | Path, place: str | Path, sources: Sequence[Source]
+) -> dict[str, Float32[np.ndarray, " width"]]:
+    """What is subtracted from the features of the speakers that lists name.
+
+    Args:
+        predictor: the model.
+        model: its name, for messages.
+        place: a feature store with other utterances of theirs, or the same ones.
+        sources: what is predicted.
+
+    Raises:
+        UserError: the model does not normalise by speaker, the store has other features, or no speaker of a
+            list is in the store.
+    """
+    saved = predictor.saved
+    if saved.chunks.speaker_normalization == "none":
+        raise UserError(
+            f"--speaker-means {place}: {model} does not normalise by speaker; leave it out, or train with "
+            "features.speaker_normalization=mean"
+        )
+    store = FeatureStore.open(place, saved.front_end)
+    wanted = {speaker for source in sources for speaker in source.speakers if speaker is not None}
+    known = store.utterances["speaker"].to_pylist()
+    rows = np.array([row for row, speaker in enumerate(known) if speaker in wanted], np.int64)
+    if not len(rows):
+        found = f"that store has none of the {len(wanted)} speakers" if wanted else "no list names a speaker"
+        raise UserError(
+            f"--speaker-means {place}: {found}; predict a table with a column 'speaker', as in the store"
+        )
+    if missing := wanted.difference(known):
+        logger.warning(
+            "--speaker-means %s: without %s of %s speakers, such as %s; their scores are less accurate",
+            place,
+            len(missing),
+            len(wanted),
+            min(missing),
+        )
+    means = means_of_speakers(store, rows, saved.chunks.scale)
+    return {speaker: (mean - saved.feature_mean).astype(np.float32) for speaker, mean in means.items()}
 
 
 def _extra_columns(options: RowOptions) -> dict[str, Any]:

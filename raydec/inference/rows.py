@@ -7,7 +7,7 @@ on the fastest device.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,6 +50,7 @@ class RowOptions:
         embeddings: add the column ``embedding``, float32 ``[d]``.
         distances: add the column ``cluster_distances``, float32 ``[cluster]``.
         clip: limit scores to this range.
+        speaker_offsets: float32 ``[width]``, what is subtracted from the features of each known speaker.
     """
 
     window_s: float | None = None
@@ -58,6 +59,7 @@ class RowOptions:
     embeddings: bool = False
     distances: bool = False
     clip: tuple[float, float] | None = None
+    speaker_offsets: Mapping[str, np.ndarray] | None = None
 
 
 WHOLE_FILES = RowOptions()
@@ -139,12 +141,22 @@ def score_spectrograms(
         readable = [(row, frames) for row, frames in block if frames is not None]
         with clock.phase("network"):
             result = predictor.predict_frames(
-                [frames for _, frames in readable], details=options.embeddings or options.distances
+                [frames for _, frames in readable],
+                details=options.embeddings or options.distances,
+                offsets=_offsets([row.get("speaker") for row, _ in readable], options),
             )
         for i, (row, _) in enumerate(readable):
             row.update(_scores(predictor, result, i, options))
         rows += [row for row, _ in block]
     return pa.Table.from_pylist(rows, schema=result_schema(predictor, options))
+
+
+def _offsets(speakers: Sequence[str | None], options: RowOptions) -> list[Tensor | None] | None:
+    if options.speaker_offsets is None:
+        return None
+    found = [None if speaker is None else options.speaker_offsets.get(speaker) for speaker in speakers]
+    # Copied, because arrays from Ray are read-only and torch warns about those.
+    return [None if offset is None else torch.tensor(offset) for offset in found]
 
 
 def _blocks(spectrograms: Iterable[Spectrogram]) -> Iterator[list[Spectrogram]]:
@@ -192,16 +204,21 @@ def read_spectrograms(
     for source in map(Source.of, sources):
         try:
             with local_copy(source.file, folder) as path:
-                for segment in source.segments:
-                    yield from _read_segment(saved, source.file, path, segment, options, clock)
+                for segment, speaker in source.parts():
+                    place = {"file": printable(source.file), "speaker": speaker}
+                    yield from _read_segment(saved, place, path, segment, options, clock)
         except AudioError as error:  # it could not be fetched
             yield {"file": printable(source.file), "error": error.reason}, None
 
 
 def _read_segment(
-    saved: TrainedModel, file: str, path: str, segment: Segment, options: RowOptions, clock: CpuClock
+    saved: TrainedModel,
+    row: dict[str, Any],
+    path: str,
+    segment: Segment,
+    options: RowOptions,
+    clock: CpuClock,
 ) -> Iterator[Spectrogram]:
-    row: dict[str, Any] = {"file": printable(file)}
     try:
         with clock.phase("decode"):
             recording = open_recording(saved, path, segment)
@@ -271,6 +288,7 @@ def _times(start_s: float, end_s: float | None) -> dict[str, float | None]:
 _FRAMES_SCHEMA = pa.schema(
     [
         ("file", pa.string()),
+        ("speaker", pa.string()),
         ("start", pa.float64()),
         ("end", pa.float64()),
         ("warning", pa.string()),

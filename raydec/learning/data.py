@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
 
 from raydec.config import Config
+from raydec.errors import UserError
 from raydec.features.chunk_set import ChunkSet
 from raydec.features.frame_statistics import frame_statistics
 from raydec.features.front_end import ChunkFormat
 from raydec.features.normalization import FrameNormalizer
+from raydec.features.speaker_means import Means, speaker_means, std_within_speakers
 from raydec.features.store import FeatureStore
 from raydec.learning.selection import select_rows
 from raydec.learning.starting_model import keep_label_scale, starting_model
 from raydec.learning.targets.registry import Targets
 from raydec.model.saved import TrainedModel
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,15 +58,24 @@ def select_data(config: Config, store: FeatureStore) -> TrainingData:
         targets = keep_label_scale(targets, start)
     else:
         statistics = frame_statistics(store, rows.labeled, form.scale)
+    pooled = np.concatenate([rows.labeled, rows.unlabeled])
+    means: Means | None = None
+    if form.speaker_normalization == "mean":
+        # Only of utterances that this run uses, so that what a pool is worth can be measured.
+        means = speaker_means(store, pooled, form.scale)
+        _warn_of_unknown_speakers(store, pooled, means)
+        if start is None or config.model.init_normalization == "refit":
+            center = statistics[0]
+            statistics = center, std_within_speakers(store, rows.labeled, form.scale, means, center)
     normalizer = FrameNormalizer(*statistics, form.scale, form.clip)
 
-    def chunk_set(rows: np.ndarray) -> ChunkSet:
-        return ChunkSet(store, rows, normalizer, form)
+    def chunk_set(rows: np.ndarray, means: Means | None = None) -> ChunkSet:
+        return ChunkSet(store, rows, normalizer, form, means)
 
     return TrainingData(
-        labeled=chunk_set(rows.labeled),
-        unlabeled=chunk_set(rows.unlabeled) if len(rows.unlabeled) else None,
-        pooled=chunk_set(np.concatenate([rows.labeled, rows.unlabeled])),
+        labeled=chunk_set(rows.labeled, means),
+        unlabeled=chunk_set(rows.unlabeled, means) if len(rows.unlabeled) else None,
+        pooled=chunk_set(pooled, means),
         validation=chunk_set(rows.validation),
         tests={name: chunk_set(chosen) for name, chosen in rows.tests.items()},
         targets=targets,
@@ -69,3 +83,24 @@ def select_data(config: Config, store: FeatureStore) -> TrainingData:
         normalizer=normalizer,
         form=form,
     )
+
+
+def _warn_of_unknown_speakers(store: FeatureStore, rows: np.ndarray, means: Means) -> None:
+    """Warn of training utterances that speaker normalisation cannot move.
+
+    Raises:
+        UserError: there is no speaker at all.
+    """
+    if not means:
+        raise UserError(
+            f"features.speaker_normalization=mean: no training utterance of {store.path} has a speaker; "
+            "name speakers in the labels, or leave it unset"
+        )
+    unknown = store.utterances["speaker"].take(rows).null_count
+    if unknown:
+        logger.warning(
+            "features.speaker_normalization=mean: %s of %s training utterances have no speaker; theirs stay "
+            "as they are",
+            unknown,
+            len(rows),
+        )

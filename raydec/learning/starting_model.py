@@ -42,11 +42,13 @@ def starting_model(config: Config, front_end: FrontEnd, form: ChunkFormat) -> Tr
             f"model.init={config.model.init} was trained on features that differ from those of the store: "
             f"{', '.join(differences)}"
         )
-    if saved.chunks.scale != form.scale:
-        raise UserError(
-            f"model.init={config.model.init} was trained with features.scale={saved.chunks.scale}, not "
-            f"{form.scale}; set features.scale={saved.chunks.scale}"
-        )
+    for key in ("scale", "speaker_normalization"):
+        theirs = getattr(saved.chunks, key)
+        if theirs != getattr(form, key):
+            raise UserError(
+                f"model.init={config.model.init} was trained with features.{key}={theirs}, not "
+                f"{getattr(form, key)}; set features.{key}={theirs}"
+            )
     return saved
 
 

@@ -58,6 +58,7 @@ class _ChunksEntry(Section):
     num_chunks: int = Field(ge=2, le=10_000)
     chunk_frames: int = Field(ge=1, le=10_000)
     short: Literal["tile", "as_is"]
+    speaker_normalization: Literal["none", "mean"] = "none"
 
 
 class _NormalizationEntry(Section):
@@ -146,7 +147,7 @@ def _config_dict(saved: TrainedModel) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "front_end": saved.front_end.name,
         "features": saved.front_end.to_dict(),
-        "chunks": asdict(saved.chunks),
+        "chunks": _chunks_entry(saved.chunks),
         "feature_normalization": {
             "mean": [float(value) for value in saved.feature_mean],
             "std": [float(value) for value in saved.feature_std],
@@ -156,6 +157,14 @@ def _config_dict(saved: TrainedModel) -> dict[str, Any]:
         "resampler": saved.resampler,
         "extra": _plain(saved.extra),
     }
+
+
+def _chunks_entry(form: ChunkFormat) -> dict[str, Any]:
+    """The chunk format in ``config.json``; without speaker normalisation, older versions can read it."""
+    entry = asdict(form)
+    if form.speaker_normalization == "none":
+        del entry["speaker_normalization"]
+    return entry
 
 
 def _network_entry(spec: NetworkSpec) -> dict[str, Any]:

@@ -25,6 +25,7 @@ def config(
     classes: bool = False,
     pooling: str = "mean",
     rater_weight: float = 0,
+    speakers: str = "none",
     **training: object,
 ) -> Config:
     return config_from_dict(
@@ -35,7 +36,7 @@ def config(
             "model": {"channels": [2, 2, 4, 4, 4, 4, 4], "embedding_dim": 8, "pooling": pooling},
             "training": {"epochs": 3, "batch_utterances": 4, "recipe": "modern", **training},
             "clustering": {"num_clusters": 3},
-            "features": {"scale": "log"},
+            "features": {"scale": "log", "speaker_normalization": speakers},
             "loss": {"rater_weight": rater_weight},
             "ray": {"num_workers": 0},
         }
@@ -62,6 +63,7 @@ def numbers(folder: Path) -> list[dict]:
         (1, {"recipe": "modern", "classes": True}),
         (1, {"recipe": "modern", "pooling": "attentive"}),
         (2, {"recipe": "modern", "rater_weight": 1.0}),
+        (1, {"recipe": "modern", "speakers": "mean"}),
     ],
 )
 def test_a_run_cut_off_after_any_epoch_ends_the_same(

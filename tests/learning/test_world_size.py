@@ -25,7 +25,13 @@ class StepLog(NullRecorder):
         self.steps.append(dict(record))
 
 
-def settings(store: Path, emotions: tuple[str, ...] = (), rater_weight: float = 0, **model: object) -> dict:
+def settings(
+    store: Path,
+    emotions: tuple[str, ...] = (),
+    speakers: str = "none",
+    rater_weight: float = 0,
+    **model: object,
+) -> dict:
     return {
         "data": {"store": str(store), "attributes": ["arousal", "valence"], "emotions": emotions},
         "model": {"channels": [4, 4, 8, 8, 8, 8, 8], "embedding_dim": 16, **model},
@@ -36,7 +42,7 @@ def settings(store: Path, emotions: tuple[str, ...] = (), rater_weight: float = 
             "recipe": "modern" if "frame_pooling" in model else "reference",
         },
         "clustering": {"num_clusters": 3},
-        "features": {"scale": "log"},
+        "features": {"scale": "log", "speaker_normalization": speakers},
         "loss": {"kl_weight": 1.0, "balance_classes": True, "rater_weight": rater_weight},
     }
 
@@ -59,6 +65,7 @@ VARIANTS: list[dict] = [
     {"emotions": ("all",)},
     {"rater_weight": 2.0},
     {"rater_weight": 2.0, "frame_pooling": "statistics"},
+    {"speakers": "mean"},
 ]
 
 
