@@ -69,8 +69,9 @@ def parse_predict(arguments: Sequence[str]) -> Namespace:
     )
     parser.add_argument(
         "--segments",
-        choices=("energy",),
-        help="one row per stretch of speech between pauses, or per window of it: found by its level",
+        choices=("energy", "vad"),
+        help="one row per stretch of speech between pauses, or per window of it: found by its level, or by a "
+        "voice activity detector (extra vad)",
     )
     _add_columns(parser)
     parser.add_argument(

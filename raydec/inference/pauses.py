@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 
 from raydec.features.audio import Recording
+from raydec.inference.voice_activity import vad_segments
 
 # A pause is quieter than the loud parts by this much, and than the quiet parts it is louder by a third of
 # what lies between the two at most.
@@ -57,7 +58,17 @@ def _padded(runs: Float[np.ndarray, "stretch 2"], duration_s: float) -> list[tup
     return [(round(float(begin), 3), round(float(end), 3)) for begin, end in zip(begins, ends, strict=True)]
 
 
+def voice_segments(recording: Recording) -> list[tuple[float, float]]:
+    """Stretches of speech by :func:`raydec.inference.voice_activity.vad_segments`, cut at the same pauses.
+
+    Raises:
+        UserError: the detector is not installed.
+    """
+    return vad_segments(recording, min_pause_s=_MIN_PAUSE_S, min_speech_s=_MIN_SPEECH_S, margin_s=_MARGIN_S)
+
+
 SPEECH_FINDERS: dict[str, Callable[[Recording], list[tuple[float, float]]]] = {
     "energy": energy_segments,
+    "vad": voice_segments,
 }
 """Ways to find speech, by the name that ``--segments`` takes."""

@@ -20,6 +20,7 @@ from raydec.inference.audio_inputs import Source, find_inputs
 from raydec.inference.prediction import SILENT, Predictor, load, model_fingerprint
 from raydec.inference.prediction_output import DoneFile, PredictionCounts, PredictionOutput
 from raydec.inference.rows import CpuClock, RowOptions, result_schema
+from raydec.inference.voice_activity import require_detector
 from raydec.inference.work import Runner, divide, run_here
 from raydec.model.hub import local_model
 
@@ -76,7 +77,8 @@ def predict_recordings(
         out: a ``.csv`` or ``.parquet`` file.
         window_s: one row per window of this many seconds instead of one per file.
         hop_s: seconds from the start of one window to that of the next; default: ``window_s``.
-        segments: one row per stretch of speech (or its windows), found by its level (``energy``).
+        segments: one row per stretch of speech (or its windows), found by its level (``energy``) or by
+            a voice activity detector (``vad``).
         embeddings: add the column ``embedding``.
         distances: add the column ``cluster_distances``.
         clip: limit scores to the range of the training labels.
@@ -90,8 +92,11 @@ def predict_recordings(
         events: receives the progress.
 
     Raises:
-        UserError: a path or the model cannot be used, or ``out`` was made with other settings.
+        UserError: a path or the model cannot be used, ``out`` was made with other settings, or the detector
+            of ``segments`` is not installed.
     """
+    if segments == "vad":
+        require_detector()
     sources = find_inputs(paths)
     place = local_model(model)
     predictor = load(place, encoder=encoder)
