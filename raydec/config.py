@@ -415,10 +415,11 @@ class Config(Section):
             )
         if self.model.kind != "deepemocluster" and self.model.temporal == "triplet":
             raise ValueError("model.temporal=triplet needs model.kind=deepemocluster")
-        if self.model.pooling == "attentive" and self.training.chunks_per_utterance is not None:
+        if self.model.needs_whole_utterances and self.training.chunks_per_utterance is not None:
+            key = "pooling" if self.model.temporal == "none" else "temporal"
             raise ValueError(
                 f"training.chunks_per_utterance={self.training.chunks_per_utterance}: "
-                "model.pooling=attentive needs all chunks of an utterance; leave it unset"
+                f"model.{key}={getattr(self.model, key)} needs all chunks of an utterance; leave it unset"
             )
         return self
 

@@ -92,7 +92,8 @@ def test_recipes_draw_whole_utterances(recipe: str) -> None:
     assert config.training.chunks_per_utterance is None
 
 
-def test_fewer_chunks_than_all_are_refused() -> None:
-    with pytest.raises(UserError, match=r"chunks_per_utterance=5: model\.pooling=attentive needs all") as e:
-        load_config(None, ["model.pooling=attentive", "training.chunks_per_utterance=5"])
+@pytest.mark.parametrize("layer", ["model.pooling=attentive", "model.temporal=gru", "model.temporal=triplet"])
+def test_fewer_chunks_than_all_are_refused(layer: str) -> None:
+    with pytest.raises(UserError, match=f"chunks_per_utterance=5: {layer} needs all chunks") as e:
+        load_config(None, [layer, "training.chunks_per_utterance=5"])
     assert "\n" not in str(e.value)
