@@ -9,15 +9,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from corpus_support import Spoken, voice, write_corpus
 from encoder_support import tiny_encoder
 
+from raydec.config import FeatureConfig
 from raydec.errors import UserError
 from raydec.features.encoder_front_end import EncoderFrontEnd, encoder_front_end
 from raydec.features.encoder_network import load_encoder
 from raydec.features.front_end import FrontEnd
 from raydec.features.store import FeatureStore
 from raydec.preparation import prepare_store
+
+# The published system has power, which only mel frames have.
+SEARCHES = sorted(
+    path for path in (Path(__file__).parents[2] / "tune_configs").glob("*.yaml") if path.stem != "paper"
+)
 
 FAMILIES = ("hubert", "wav2vec2", "wavlm", "whisper")
 
@@ -160,6 +167,12 @@ def test_folders_that_are_no_encoder_are_user_errors(tmp_path: Path, spoil: obje
     spoil(folder)  # type: ignore[operator]
     with pytest.raises(UserError, match=message):
         encoder_front_end(str(folder)).frames(voice(0, 0.5))
+
+
+@pytest.mark.parametrize("name", [path.stem for path in SEARCHES])
+def test_shipped_searches_take_stores_of_encoders_too(tiny: Path, name: str) -> None:
+    given = yaml.safe_load((SEARCHES[0].parent / f"{name}.yaml").read_text()).get("features", {})
+    assert encoder_front_end(str(tiny), "all").chunk_format(FeatureConfig(**given)).scale == "plain"
 
 
 def test_other_rates_layers_and_a_missing_extra_are_user_errors(
