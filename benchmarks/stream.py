@@ -3,8 +3,8 @@
     python -m benchmarks.stream MODEL_DIR SPEECH_DIR SCRATCH_DIR [--minutes 60] [--windows 4] [--memory-mib N]
 
 The stream is the recordings under SPEECH_DIR at 16 kHz, one after the other, again and again. It is written
-to the command as fast as the command reads it. The command's memory is limited by the kernel (RLIMIT_DATA) and
-read while it runs. Then the same stream is predicted from a file, and all rows are compared.
+to the command as fast as it reads. Its memory is limited by the kernel (RLIMIT_DATA) and read while it runs.
+Then the same stream is predicted from a file, and all rows are compared.
 """
 
 from __future__ import annotations
