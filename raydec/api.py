@@ -170,6 +170,7 @@ def predict(
     paths: Sequence[str | Path],
     out: str | Path,
     *,
+    plot: str | Path | None = None,
     num_workers: int | None = None,
     address: str | None = None,
     **options: Any,
@@ -182,6 +183,7 @@ def predict(
         model: a model directory, or ``hf:owner/name``.
         paths: audio files, folders, or lists of files.
         out: a ``.csv`` or ``.parquet`` file.
+        plot: an ``.html`` file: a timeline of each file; it needs ``window_s`` or ``segments``.
         num_workers: number of processes; 0: this process, without Ray; None: depends on the number of files.
         address: Ray cluster to join; None: ``RAY_ADDRESS``, else this machine.
         options: of :func:`raydec.inference.recordings.predict_recordings`, such as ``window_s``.
@@ -192,6 +194,11 @@ def predict(
     from raydec.inference.recordings import predict_recordings
     from raydec.ray_runtime.predict import Spread
 
+    if plot is not None:
+        from raydec.pages.timeline import check_timeline, write_timeline
+
+        page = check_timeline(plot, options.get("window_s"), options.get("segments"))
+        options["on_rows"] = lambda table: write_timeline(table, page)
     return predict_recordings(model, paths, out, run=Spread(num_workers, address), **options)
 
 

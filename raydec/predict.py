@@ -22,6 +22,7 @@ def main(arguments: Sequence[str]) -> None:
             options.model,
             options.paths,
             options.out,
+            plot=options.plot,
             window_s=options.windows,
             hop_s=options.hop,
             segments=options.segments,
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str]) -> None:
     note(progress.summary(), verbose=True)
     failures = f", {counts.failed} without a prediction (column 'error' says why)" if counts.failed else ""
     note(f"wrote {options.out}: {counts.rows} rows{failures}")
+    if options.plot is not None:
+        note(f"wrote {options.plot}: a timeline of each file")
     if counts.failed and counts.failed == counts.rows:
         raise FailedError(
             f"nothing could be predicted; the first of {counts.rows} rows: {counts.first_error}"

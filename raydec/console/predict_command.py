@@ -24,6 +24,7 @@ _STREAM_WINDOW_S = 4.0
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from raydec.inference.prediction import Predictor
     from raydec.inference.rows import CpuClock
 
 
@@ -72,6 +73,12 @@ def parse_predict(arguments: Sequence[str]) -> Namespace:
         choices=("energy", "vad"),
         help="one row per stretch of speech between pauses, or per window of it: found by its level, or by a "
         "voice activity detector (extra vad)",
+    )
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="an .html file: a page with a timeline of each file; needs --windows or --segments",
     )
     _add_columns(parser)
     parser.add_argument(
@@ -146,6 +153,8 @@ def _check(options: Namespace) -> None:
 def _check_stream(options: Namespace) -> None:
     if len(options.paths) > 1:
         raise UserError("- is standard input, which is predicted alone; give no other path")
+    if options.plot is not None and options.out is None:
+        raise UserError(f"--plot {options.plot} needs the rows in a file; add --out FILE.csv")
     for name in ("segments", "embeddings", "distances", "speaker_means", "workers", "address"):
         if getattr(options, name):
             raise UserError(
@@ -171,12 +180,35 @@ def predict_standard_input(options: Namespace) -> None:
     Raises:
         UserError: standard input is not a WAV stream, or the rows cannot be written.
     """
+    from raydec.inference.predicted_table import PredictedTable
+    from raydec.inference.prediction import load
+    from raydec.inference.rows import result_schema
+
+    if options.plot is None:
+        _predict_stream(options, load(options.model, encoder=options.encoder))
+        return
+    from raydec.pages.timeline import check_timeline, write_timeline
+
+    page = check_timeline(options.plot, options.windows, None)
+    predictor = load(options.model, encoder=options.encoder)
+    schema, label_range = result_schema(predictor), predictor.saved.label_range
+    table = PredictedTable(options.out, schema, predictor.outputs, label_range)
+    try:
+        _predict_stream(options, predictor)
+    except KeyboardInterrupt:
+        # A stream without an end is stopped by Ctrl-C, and cannot be resumed.
+        if options.out.exists() and options.out.stat().st_size:
+            write_timeline(table, page)
+        raise
+    write_timeline(table, page)
+    note(f"wrote {options.plot}: a timeline")
+
+
+def _predict_stream(options: Namespace, predictor: Predictor) -> None:
     from raydec.files.atomic import full_disk_explained
     from raydec.inference.pipe import open_new, predict_pipe
-    from raydec.inference.prediction import load
     from raydec.inference.recordings import score_limits
 
-    predictor = load(options.model, encoder=options.encoder)
     limits = score_limits(predictor, options.model, options.clip, options.label_range)
     rows: AbstractContextManager[TextIO] = nullcontext(sys.stdout)
     explained: AbstractContextManager[None] = nullcontext()

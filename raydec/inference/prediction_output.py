@@ -159,7 +159,7 @@ class PredictionOutput:
         try:
             if self.path.exists():
                 is_csv = self.path.suffix.lower() == ".csv"
-                table = _read_csv(self.path, self._schema) if is_csv else pq.read_table(self.path)
+                table = read_csv(self.path, self._schema) if is_csv else pq.read_table(self.path)
                 yield table.select(self._schema.names).cast(self._schema)
             for part in self._part_files():
                 with pa.memory_map(str(part)) as source:
@@ -223,7 +223,8 @@ def _write_csv(names: Sequence[str], blocks: Iterable[pa.Table], file: BinaryIO)
     text.detach()
 
 
-def _read_csv(path: Path, schema: pa.Schema) -> pa.Table:
+def read_csv(path: Path, schema: pa.Schema) -> pa.Table:
+    """The rows of a CSV file of predictions, with the types of ``schema``."""
     types = {field.name: field.type for field in schema}
     return pyarrow.csv.read_csv(
         path,

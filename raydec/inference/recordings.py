@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,6 +17,7 @@ from raydec.features.speaker_means import speaker_means as means_of_speakers
 from raydec.features.store import FeatureStore
 from raydec.files.atomic import full_disk_explained
 from raydec.inference.audio_inputs import Source, find_inputs
+from raydec.inference.predicted_table import PredictedTable
 from raydec.inference.prediction import SILENT, Predictor, load, model_fingerprint
 from raydec.inference.prediction_output import DoneFile, PredictionCounts, PredictionOutput
 from raydec.inference.rows import CpuClock, RowOptions, result_schema
@@ -66,6 +67,7 @@ def predict_recordings(
     speaker_means: str | Path | None = None,
     run: Runner = run_here,
     events: PredictionEvents = _UNHEARD,
+    on_rows: Callable[[PredictedTable], object] = lambda table: None,
 ) -> PredictionCounts:
     """Predict every recording that has no row yet, or one with an error, and write the table.
 
@@ -90,6 +92,7 @@ def predict_recordings(
             ``features.speaker_normalization=mean``; the features of other speakers are not moved.
         run: does the work; default: in this process.
         events: receives the progress.
+        on_rows: is called with the finished table, whether this call or an earlier one predicted its rows.
 
     Raises:
         UserError: a path or the model cannot be used, ``out`` was made with other settings, or the detector
@@ -116,7 +119,8 @@ def predict_recordings(
     made_with = {"model": model_fingerprint(place), "windows_s": window_s, **_extra_columns(options)}
     if speaker_means is not None:
         made_with["speaker_means"] = str(Path(speaker_means).absolute())
-    output = PredictionOutput(Path(out), result_schema(predictor, options), made_with, restart)
+    schema = result_schema(predictor, options)
+    output = PredictionOutput(Path(out), schema, made_with, restart)
     missing = _missing(sources, output.done(harmless=SILENT), events, cut_later=segments is not None)
 
     def add(table: pa.Table, clock: CpuClock) -> None:
@@ -126,7 +130,9 @@ def predict_recordings(
     with full_disk_explained(output.path.absolute().parent, "rows of finished files are kept"):
         if missing:
             run(predictor, list(divide(missing)), options, add)
-        return output.finish([printable(source.file) for source in sources])
+        counts = output.finish([printable(source.file) for source in sources])
+    on_rows(PredictedTable(output.path, schema, predictor.outputs, predictor.saved.label_range))
+    return counts
 
 
 def _missing(

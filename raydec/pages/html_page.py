@@ -101,6 +101,7 @@ class Table:
         rows: cells; the first is the heading of its row. Columns of numbers are aligned right.
         caption: below the table.
         tall: whether a long table scrolls.
+        folded: whether it is hidden until the heading is pressed; it is not printed then.
     """
 
     kind: ClassVar = "table"
@@ -109,6 +110,7 @@ class Table:
     rows: Sequence[Sequence[str | ShadedCell]]
     caption: str = ""
     tall: bool = False
+    folded: bool = False
 
     @property
     def is_numeric(self) -> list[bool]:

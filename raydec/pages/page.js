@@ -158,7 +158,7 @@
   let closed = [];
   addEventListener("beforeprint", () => {
     root.classList.add("printing");
-    closed = [...document.querySelectorAll("details:not([open])")];
+    closed = [...document.querySelectorAll("details:not([open], [data-unprinted])")];
     for (const details of closed) details.open = true;
     drawAll();
   });

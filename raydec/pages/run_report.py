@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
-from raydec.errors import UserError
-from raydec.files.atomic import write_text
 from raydec.pages.analysis import NUM_RESAMPLES, SEED, Analysis, labeled_columns
 from raydec.pages.class_blocks import class_curves, class_table, confusion_matrix
 from raydec.pages.cluster_map import cluster_map
@@ -22,6 +19,7 @@ from raydec.pages.figures import (
 from raydec.pages.html_page import Block, Section, render_page
 from raydec.pages.layer_weights import encoder_layers
 from raydec.pages.nearest import nearest_chunks, nearest_table
+from raydec.pages.page_file import check_page_path, write_page
 from raydec.pages.run_head import notices, num_clusters, subtitle, tiles
 from raydec.pages.tables import (
     ccc_table,
@@ -64,14 +62,7 @@ def write_report(analysis: Analysis, out: str | Path | None = None, *, audio: bo
         UserError: the file cannot be written.
     """
     path = report_path(analysis.run.folder, out)
-    text = report_html(analysis, audio=audio)
-    try:
-        write_text(path, text)
-    except OSError as error:
-        raise UserError(
-            f"cannot write report {path}: {error.strerror or error}; name another with --out"
-        ) from None
-    return path
+    return write_page(path, report_html(analysis, audio=audio), "report", "--out")
 
 
 def report_path(run_dir: str | Path, out: str | Path | None = None) -> Path:
@@ -81,16 +72,7 @@ def report_path(run_dir: str | Path, out: str | Path | None = None) -> Path:
         UserError: no file can be written there.
     """
     path = Path(run_dir) / REPORT_FILE if out is None else Path(out)
-    folder = path.absolute().parent
-    if path.is_dir():
-        raise UserError(f"cannot write report {path}: it is a folder; name a file with --out")
-    if not folder.is_dir():
-        raise UserError(f"cannot write report {path}: there is no folder {folder}; make it first")
-    if not os.access(folder, os.W_OK):
-        raise UserError(
-            f"cannot write report {path}: no permission to write to {folder}; name another with --out"
-        )
-    return path
+    return check_page_path(path, "report", "--out")
 
 
 def report_html(analysis: Analysis, *, audio: bool = False) -> str:

@@ -11,16 +11,14 @@ import itertools
 import json
 import re
 import shutil
-from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import soundfile
 from markupsafe import Markup
+from page_reader import Elements, specifications
 from report_support import make_tiny_run, make_tiny_store
 from sklearn.decomposition import PCA
 
@@ -64,38 +62,6 @@ def analysis(run_dir: Path) -> Analysis:
 def run_copy(run_dir: Path, tmp_path: Path) -> Path:
     """A run directory to damage."""
     return Path(shutil.copytree(run_dir, tmp_path / "run"))
-
-
-class Elements(HTMLParser):
-    """Every element of a document with its attributes and its text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.found: list[tuple[str, dict[str, str | None], list[str]]] = []
-        self._inside = False
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs), []))
-        self._inside = True
-
-    def handle_endtag(self, tag: str) -> None:
-        self._inside = False
-
-    def handle_data(self, data: str) -> None:
-        if self._inside:
-            self.found[-1][2].append(data)
-
-    def named(self, tag: str) -> Iterator[tuple[dict[str, str | None], str]]:
-        return ((attributes, "".join(texts)) for name, attributes, texts in self.found if name == tag)
-
-
-def specifications(text: str) -> dict[str, Any]:
-    """The figures of a page by name."""
-    elements = Elements(text)
-    names = [str(a["id"]).removeprefix("figure-") for a, _ in elements.named("figure")]
-    documents = [json.loads(body) for a, body in elements.named("script") if a.get("type")]
-    return dict(zip(names, documents, strict=True))
 
 
 def with_columns(analysis: Analysis, **columns: list[str | None]) -> Analysis:
