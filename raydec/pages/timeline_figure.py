@@ -122,7 +122,8 @@ def timeline_figure(
             "showgrid": False,
             "fixedrange": True,
         }
-    figure.update_layout(**layout, legend=LEGEND_BELOW, margin={"t": 24})
+    # By default, a figure with one line has no legend.
+    figure.update_layout(**layout, showlegend=bool(lines), legend=LEGEND_BELOW, margin={"t": 24})
     return Plot(name, title, alternative, figure, caption, height_px)
 
 

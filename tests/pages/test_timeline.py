@@ -128,6 +128,7 @@ def test_classes_are_drawn_with_the_probability_of_the_most_probable(recordings:
     for file, figure in figures("p.html").items():
         assert_drawn(figure, rows[file], ("arousal",), group="emotion")
         assert figure["data"][-1]["y"] == ["cluster", "emotion"]
+        assert figure["layout"]["showlegend"] is True
 
 
 def test_csv_and_parquet_give_the_same_page(recordings: Path) -> None:
