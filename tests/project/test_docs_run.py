@@ -74,7 +74,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_material(place: Path) -> None:
-    """The README's corpus, recordings without labels, and a corpus in the layout of MSP-Podcast."""
+    """The README's corpus, the same in folds, recordings without labels, and the layout of MSP-Podcast."""
     header = "file,arousal,dominance,valence,emotion,speaker,split"
     rows, msp_rows = [], []
     for number in range(30):
@@ -87,6 +87,9 @@ def write_material(place: Path) -> None:
         msp_split = {"train": "Train", "validation": "Development", "test": "Test1"}[split]
         msp_rows.append(f"MSP-PODCAST_{number:04d}_0001.wav,N,{','.join(scores)},{number},Male,{msp_split}")
     (place / "my_corpus" / "labels.csv").write_text("\n".join([header, *rows]) + "\n")
+    shutil.copytree(place / "my_corpus", place / "my_folds")
+    folds = [f"{row.rpartition(',')[0]},fold{number % 5}" for number, row in enumerate(rows)]
+    (place / "my_folds" / "labels.csv").write_text("\n".join([header, *folds]) + "\n")
     labels = place / "msp" / "Labels" / "labels_consensus.csv"
     labels.parent.mkdir()
     msp_header = "FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set"
@@ -96,6 +99,10 @@ def write_material(place: Path) -> None:
         for number in range(3):
             write_voice(place / folder / f"{number}.wav", hash_of(folder) + number)
     shutil.copy(place / "recordings" / "0.wav", place / "recordings" / "a.wav")
+    shutil.copytree(place / "recordings", place / "calls")
+    (place / "calls" / "list.csv").write_text(
+        "file,speaker\n0.wav,anna\n1.wav,anna\n2.wav,bert\na.wav,bert\n"
+    )
 
 
 def hash_of(text: str) -> int:
