@@ -41,7 +41,7 @@ segment of the file that is meant; null means the file's own ends."""
 
 RATING_FIELDS = tuple(pa.field(f"{name}_ratings", pa.list_(pa.float32())) for name in ATTRIBUTES)
 """Columns that a table has after those of :data:`SCHEMA` if its corpus has ratings by single annotators: one
-rating per annotator, in the scale of the labels; null if nobody's are known."""
+rating per annotator, in the scale of the labels; null if unknown."""
 
 _MAX_NAMED = 5
 

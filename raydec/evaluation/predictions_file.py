@@ -43,7 +43,7 @@ class PredictionsFile:
         outputs: the attributes that it has.
 
     Raises:
-        UserError: it cannot be read, has no attribute, or a cell that is no number.
+        UserError: it cannot be read, has no attribute, or a cell that is not a number.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -141,7 +141,7 @@ def _numbers(table: LabelFile, name: str) -> Float64[np.ndarray, " row"]:
         try:
             values[row] = float(cell)
         except (TypeError, ValueError):
-            raise UserError(f"{table.place(row)}: {name} {cell!r} is no number") from None
+            raise UserError(f"{table.place(row)}: {name} {cell!r} is not a number") from None
         if math.isinf(values[row]):
             raise UserError(f"{table.place(row)}: {name} is infinite")
     return values

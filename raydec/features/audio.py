@@ -329,7 +329,7 @@ class StreamMixer:
         for block in blocks:
             columns = (block[:, None] if block.ndim == 1 else block).astype(np.float32)
             if num_channels not in (0, columns.shape[1]):
-                raise AudioError(_STREAM, f"had {num_channels} channels and goes on with {columns.shape[1]}")
+                raise AudioError(_STREAM, f"changes from {num_channels} to {columns.shape[1]} channels")
             num_channels = columns.shape[1]
             self._check(columns)
             yield self._resample(columns, last=False)

@@ -152,7 +152,7 @@ class EncoderFrontEnd(FrontEnd):
         """The folder of the encoder's files: the one named, the one found before, or fetched from the Hub.
 
         Raises:
-            UserError: there is another encoder, or none, or nobody has said where it is.
+            UserError: there is another encoder, or none, or its place is unknown.
         """
         place = location or self.location
         if place is None and self.revision is None:

@@ -52,7 +52,7 @@ def read_wav_stream(file: Readable) -> WavStream:
     """
     head = file.read(12)
     if len(head) < 12 or head[:4] not in (b"RIFF", b"RF64") or head[8:] != b"WAVE":
-        what = "is empty" if not head else "is no WAV audio"
+        what = "is empty" if not head else "is not WAV audio"
         raise UserError(f"standard input {what}; {_REMEDY}")
     form: tuple[int, int, int, int] | None = None
     while len(chunk := file.read(8)) == 8:
@@ -126,7 +126,7 @@ def predict_pipe(
         The number of rows.
 
     Raises:
-        UserError: the input is no WAV, or damaged.
+        UserError: the input is not a WAV stream, or is damaged.
     """
     stream = read_wav_stream(file)
     writer = csv.writer(out, lineterminator="\n")

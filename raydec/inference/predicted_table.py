@@ -1,4 +1,4 @@
-"""The finished rows of predictions, for whoever shows them."""
+"""The finished rows of predictions, for pages that show them."""
 
 from __future__ import annotations
 

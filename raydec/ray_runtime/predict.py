@@ -130,7 +130,7 @@ def predict_parts(
 def _pipeline(parts: Sequence[Part], work: list[Any], num_readers: int, num_gpus: int) -> Any:
     import ray.data
 
-    # One block per part: a task is one part, and a process that falls behind holds nobody up.
+    # One block per part: a task is one part, and a slow process does not delay the others.
     items = [{"part": json.dumps(list(part))} for part in parts]
     dataset = ray.data.from_items(items, override_num_blocks=len(parts))
     with warnings.catch_warnings():

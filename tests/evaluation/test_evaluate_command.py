@@ -209,7 +209,7 @@ def test_a_model_is_compared_with_predictions_by_the_same_paired_test(folder: Pa
     ("content", "message"),
     [
         ("file,x\na.wav,1\n", "has no column of predictions"),
-        ("file,arousal\ntest10.wav,high\n", "line 2: arousal 'high' is no number"),
+        ("file,arousal\ntest10.wav,high\n", "line 2: arousal 'high' is not a number"),
         ("file,arousal\ntest10.wav,4\n", "has no prediction for 5 of 6 utterances (test11.wav"),
         (
             "file,arousal\n" + "test10.wav,4\n" * 2 + "".join(f"test1{i}.wav,4\n" for i in range(1, 6)),

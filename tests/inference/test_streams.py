@@ -111,7 +111,7 @@ def test_silence_in_a_stream_is_a_window_without_scores() -> None:
     ("blocks", "settings", "message"),
     [
         ([np.full(100, np.nan, np.float32)], {}, "the stream: 100 of 100 samples are NaN"),
-        ([np.zeros((9, 2)), np.zeros((9, 1))], {}, "had 2 channels and goes on with 1"),
+        ([np.zeros((9, 2)), np.zeros((9, 1))], {}, "changes from 2 to 1 channels"),
         ([np.zeros(9)], {"sample_rate": 7}, "a sample rate of 7 Hz is outside"),
         (
             [np.zeros(9)],
