@@ -6,6 +6,7 @@ frequent one of its chunks. :mod:`raydec.evaluation.output` writes the result as
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,8 @@ from raydec.learning.dependency import EmotionInformation, cluster_dependency, e
 from raydec.learning.randomness import generator_for
 from raydec.model.outputs import Outputs
 from raydec.splits import joint_name
+
+logger = logging.getLogger(__name__)
 
 DURATION_EDGES_S = (0.0, 1.0, 2.0, 4.0, 6.0, 8.0, 11.0)
 """Where bins of utterance duration begin. Below 1 s an utterance is repeated to fill a chunk, above 11 s its
@@ -174,6 +177,7 @@ def _score_split(store: FeatureStore, split: str, predictors: Sequence[Scorer], 
     first = predictors[0]
     rows = first.outputs.labeled_rows(store, split)
     table = store.utterances.take(rows)
+    _warn_of_unknown_speakers(predictors, table, split)
     results = [_predict(predictor, store, rows, steps) for predictor in predictors]
     scores = [
         dict(zip(predictor.outputs.names, result.scores.T, strict=True))
@@ -194,6 +198,22 @@ def _score_split(store: FeatureStore, split: str, predictors: Sequence[Scorer], 
         first.saved.resampler if isinstance(first, Predictor) else "soxr",
         _train_splits(first),
     )
+
+
+def _warn_of_unknown_speakers(predictors: Sequence[Scorer], table: pa.Table, split: str) -> None:
+    unknown = table["speaker"].null_count
+    by_speaker = any(
+        isinstance(predictor, Predictor) and predictor.saved.chunks.speaker_normalization == "mean"
+        for predictor in predictors
+    )
+    if unknown and by_speaker:
+        logger.warning(
+            "%s: the model normalises by speaker, and %s of %s utterances have no speaker; their scores are "
+            "less accurate",
+            split,
+            unknown,
+            table.num_rows,
+        )
 
 
 def _predict(

@@ -21,6 +21,11 @@ languages, microphones and speaking styles that it was not trained on: measure i
 (`python -m raydec.evaluate`) before relying on it.
 """
 
+_BY_SPEAKER = (
+    "\nFeatures were normalised by speaker. The scores above are of speakers whose mean features are known; "
+    "`--speaker-means` makes them known, and without it scores are less accurate.\n"
+)
+
 
 def model_card(config: Mapping[str, Any]) -> str:
     """Markdown text for the ``README.md`` of a model directory.
@@ -39,7 +44,7 @@ def model_card(config: Mapping[str, Any]) -> str:
         "second, with [raydec](https://github.com/raydec/raydec).\n",
         _SYNTHETIC_WARNING if extra.get("synthetic") else "",
         _scores_section(attributes, groups, extra.get("scores")),
-        _use_section(),
+        _use_section(config),
         _network_section(config),
         _origin_section(extra),
         _LIMITS,
@@ -89,13 +94,15 @@ def _with_interval(scores: Mapping[str, float | None], key: str) -> str:
     return f"{value} ({low} to {high})"
 
 
-def _use_section() -> str:
+def _use_section(config: Mapping[str, Any]) -> str:
+    by_speaker = config["chunks"].get("speaker_normalization") == "mean"
     return (
         "## Use\n\n"
         "```sh\npython -m raydec.predict THIS_FOLDER recordings/ --out predictions.csv\n```\n\n"
         "```python\nimport raydec\n\n"
         'print(raydec.load("THIS_FOLDER").predict("recording.wav"))\n```\n\n'
         "Loading runs no code from this folder: weights are safetensors, the rest is JSON and npy.\n"
+        + (_BY_SPEAKER if by_speaker else "")
     )
 
 

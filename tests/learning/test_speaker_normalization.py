@@ -126,6 +126,16 @@ def test_evaluation_and_report_repeat_the_scores_of_training(run: Path, folder: 
     (split,) = evaluate(run / "model", folder / "store", ["test"]).splits
     assert split.attributes["arousal"].estimate.ccc == pytest.approx(summary(run)["arousal"], abs=1e-6)
     assert open_run(run).saved.chunks.speaker_normalization == "mean"
+    assert "normalised by speaker" in (run / "model" / "README.md").read_text()
+
+
+def test_scores_of_unknown_speakers_are_warned_of(
+    run: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    evaluate(run / "model", folder / "store", ["test"])
+    assert not caplog.messages
+    evaluate(run / "model", folder / "store", ["train"])
+    assert "2 of 10 utterances have no speaker" in caplog.text
 
 
 def test_a_list_with_speakers_is_predicted_like_the_store(
