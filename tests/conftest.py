@@ -12,14 +12,18 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from jaxtyping import install_import_hook
+from xdist.scheduler.loadscope import LoadScopeScheduling
 
 # Before the first raydec import, so that every annotation of the package is checked on every call.
 install_import_hook("raydec", "beartype.beartype")
 torch.set_num_threads(1)
+
+from raydec.verbosity import set_verbosity  # noqa: E402
 
 CLUSTER_TESTS_VARIABLE = "RAYDEC_CLUSTER_TESTS"
 SLOW_TESTS_VARIABLE = "RAYDEC_SLOW_TESTS"
@@ -55,6 +59,13 @@ def encoders_dir() -> Path:
     return _outside_folder("RAYDEC_ENCODERS_DIR", "pretrained speech encoders")
 
 
+@pytest.fixture(autouse=True)
+def default_verbosity() -> Iterator[None]:
+    """A command that a test calls with ``-q`` must not hide the warnings that a later test expects."""
+    yield
+    set_verbosity(0)
+
+
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 8 MiB."""
@@ -71,8 +82,38 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", folder], check=True)
 
 
-def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
-    """Skip tests that this machine cannot run or that must be requested, each with a reason."""
+# Where tests start Ray. Two local Ray instances would compete for the cores and for the ports of the network
+# namespaces, so one process runs them all.
+_RAY_FILES = (
+    "tests/cluster/",
+    "tests/ray_runtime/",
+    "tests/test_placement_on_nodes.py",
+    "tests/test_search_placement.py",
+)
+
+
+class _RayTogether(LoadScopeScheduling):
+    """Gives a file's tests to one process, which makes their fixtures once, and all of Ray's to another.
+
+    pytest-xdist does the same by marks (``--dist loadgroup``), but not with pytest 9.2.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "ray" if nodeid.startswith(_RAY_FILES) else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Called by pytest-xdist."""
+    return _RayTogether(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with Ray's tests, which take longest; skip what cannot run here or must be requested."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_RAY_FILES))
+    _skip(items)
+
+
+def _skip(items: Iterable[pytest.Item]) -> None:
     has_gpu = torch.cuda.is_available()
     may_build_cluster = os.geteuid() == 0 and os.environ.get(CLUSTER_TESTS_VARIABLE) == "1"
     wants_slow = os.environ.get(SLOW_TESTS_VARIABLE) == "1"
