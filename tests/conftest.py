@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +84,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 # Where tests start Ray. Two local Ray instances would compete for the cores and for the ports of the network
 # namespaces, so one process runs them all.
-_RAY_FILES = (
-    "tests/cluster/",
-    "tests/ray_runtime/",
-    "tests/test_placement_on_nodes.py",
-    "tests/test_search_placement.py",
-)
+_RAY_FILES = ("tests/cluster/", "tests/ray_runtime/")
 
 
 class _RayTogether(LoadScopeScheduling):
@@ -110,10 +105,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with Ray's tests, which take longest; skip what cannot run here or must be requested."""
     items.sort(key=lambda item: not item.nodeid.startswith(_RAY_FILES))
-    _skip(items)
-
-
-def _skip(items: Iterable[pytest.Item]) -> None:
     has_gpu = torch.cuda.is_available()
     may_build_cluster = os.geteuid() == 0 and os.environ.get(CLUSTER_TESTS_VARIABLE) == "1"
     wants_slow = os.environ.get(SLOW_TESTS_VARIABLE) == "1"

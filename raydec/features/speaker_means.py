@@ -81,15 +81,16 @@ def offsets_of(
     """
     table = store.utterances.select(["split", "speaker"]).take(rows)
     utterances = list(zip(table["split"].to_pylist(), table["speaker"].to_pylist(), strict=True))
-    values: list[np.ndarray] = []
-    place: dict[tuple[str, str | None], int] = {}
-    for split in sorted({split for split, _ in utterances}):
-        for speaker, mean in (means_of_split(store, split, scale) if means is None else means).items():
-            place[split, speaker] = len(values)
-            values.append(mean - center)
+    # Only of speakers that occur: evaluation asks for a few utterances at a time.
+    values: dict[tuple[str, str | None], np.ndarray] = {}
+    for split, speaker in dict.fromkeys(utterances):
+        known = means_of_split(store, split, scale) if means is None else means
+        if speaker in known:
+            values[split, speaker] = known[speaker] - center
+    place = {key: number for number, key in enumerate(values)}
     speaker_of = [place.get(key, len(values)) for key in utterances]
     return SpeakerOffsets(
-        np.stack([*values, np.zeros(len(center))]).astype(np.float32), np.array(speaker_of, np.int64)
+        np.stack([*values.values(), np.zeros(len(center))]).astype(np.float32), np.array(speaker_of, np.int64)
     )
 
 

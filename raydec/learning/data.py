@@ -53,20 +53,20 @@ def select_data(config: Config, store: FeatureStore) -> TrainingData:
     form = store.front_end.chunk_format(config.features)
     start = starting_model(config, store.front_end, form)
     targets = rows.targets
-    if start is not None and config.model.init_normalization == "keep":
-        statistics = start.feature_mean.astype(np.float32), start.feature_std.astype(np.float32)
-        targets = keep_label_scale(targets, start)
-    else:
-        statistics = frame_statistics(store, rows.labeled, form.scale)
     pooled = np.concatenate([rows.labeled, rows.unlabeled])
     means: Means | None = None
     if form.speaker_normalization == "mean":
         # Only of utterances that this run uses, so that what a pool is worth can be measured.
         means = speaker_means(store, pooled, form.scale)
         _warn_of_unknown_speakers(store, pooled, means)
-        if start is None or config.model.init_normalization == "refit":
-            center = statistics[0]
-            statistics = center, std_within_speakers(store, rows.labeled, form.scale, means, center)
+    if start is not None and config.model.init_normalization == "keep":
+        statistics = start.feature_mean.astype(np.float32), start.feature_std.astype(np.float32)
+        targets = keep_label_scale(targets, start)
+    else:
+        center, std = frame_statistics(store, rows.labeled, form.scale)
+        if means is not None:
+            std = std_within_speakers(store, rows.labeled, form.scale, means, center)
+        statistics = center, std
     normalizer = FrameNormalizer(*statistics, form.scale, form.clip)
 
     def chunk_set(rows: np.ndarray, means: Means | None = None) -> ChunkSet:

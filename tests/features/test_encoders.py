@@ -169,9 +169,9 @@ def test_folders_that_are_no_encoder_are_user_errors(tmp_path: Path, spoil: obje
         encoder_front_end(str(folder)).frames(voice(0, 0.5))
 
 
-@pytest.mark.parametrize("name", [path.stem for path in SEARCHES])
-def test_shipped_searches_take_stores_of_encoders_too(tiny: Path, name: str) -> None:
-    given = yaml.safe_load((SEARCHES[0].parent / f"{name}.yaml").read_text()).get("features", {})
+@pytest.mark.parametrize("search", SEARCHES, ids=lambda path: path.stem)
+def test_shipped_searches_take_stores_of_encoders_too(tiny: Path, search: Path) -> None:
+    given = yaml.safe_load(search.read_text()).get("features", {})
     assert encoder_front_end(str(tiny), "all").chunk_format(FeatureConfig(**given)).scale == "plain"
 
 
