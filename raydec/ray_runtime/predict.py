@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raydec.errors import UserError
+from raydec.ray_runtime.driver_noise import without_harmless_lines
 from raydec.ray_runtime.session import start_ray
 from raydec.verbosity import verbosity
 
@@ -120,9 +121,10 @@ def predict_parts(
     work = [ray.put((read, make_scorer))]
     dataset = _pipeline(parts, work, num_readers, num_gpus)
     try:
-        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            for result in batch["part"].to_pylist():
-                on_done(result)
+        with without_harmless_lines():
+            for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                for result in batch["part"].to_pylist():
+                    on_done(result)
     except Exception as error:
         raise _explained(error) from None
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 from corpus_support import Spoken, make_store, many, write_corpus
 
 from raydec.corpus.readers import read_corpus
+from raydec.features.audio import Recording
+from raydec.features.mel_front_end import MelFrontEnd
+from raydec.features.store import FeatureStore
+from raydec.features.store_writer import StoreSummary
 from raydec.files.locks import exclusive
+from raydec.preparation import prepare_store
 
 
 def folder_of(folder: Path, *names: str) -> Path:
@@ -96,19 +102,51 @@ def test_validation_of_one_utterance_is_a_warning(tmp_path: Path, num_validation
     assert any(notice.startswith(expected) for notice in notices) == warned
 
 
-def test_two_processes_that_prepare_one_store_take_turns(tmp_path: Path) -> None:
-    corpus = write_corpus(tmp_path / "audio", many(60))
-    command = [sys.executable, "-m", "raydec.prepare", str(tmp_path / "audio"), str(tmp_path / "store")]
-    both = [
-        subprocess.Popen(
-            [*command, "--workers", "0"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+class _Held(MelFrontEnd):
+    """Mel frames; the first recording stays half-written until it is released."""
+
+    begun, released = threading.Event(), threading.Event()
+
+    def blocks(self, recording: Recording) -> Iterator[torch.Tensor]:
+        if not self.begun.is_set():
+            self.begun.set()
+            assert self.released.wait(60)
+        yield from super().blocks(recording)
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["resuming", "restarting"])
+def test_nobody_removes_the_half_written_shard_of_another(
+    tmp_path: Path, restart: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_corpus(tmp_path / "audio", many(20))
+    corpus = read_corpus(tmp_path / "audio")
+    monkeypatch.setattr(_Held, "begun", threading.Event())
+    monkeypatch.setattr(_Held, "released", threading.Event())
+    told: list[str] = []
+    monkeypatch.setattr("raydec.preparation.note", told.append)
+
+    def prepared(front_end: MelFrontEnd, restart: bool) -> Future[StoreSummary]:
+        return pool.submit(
+            prepare_store,
+            corpus,
+            tmp_path / "store",
+            num_workers=0,
+            restart=restart,
+            quiet=True,
+            front_end=front_end,
         )
-        for _ in range(2)
-    ]
-    shown = [process.communicate(timeout=240)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], shown
-    assert sum("complete and the corpus" in text for text in shown) <= 1
-    assert len(corpus.table) == 60
+
+    with ThreadPoolExecutor(2) as pool:
+        first = prepared(_Held(), False)
+        assert _Held.begun.wait(60)
+        second = prepared(MelFrontEnd(), restart)
+        while not told and not second.done():
+            time.sleep(0.01)
+        _Held.released.set()
+        assert first.result(60).splits == second.result(60).splits
+    assert told == [f"another process is preparing {tmp_path / 'store'}; waiting for it to end"]
+    assert second.result().was_complete is not restart
+    FeatureStore.open(tmp_path / "store")
 
 
 def test_who_waits_is_told_and_goes_on_when_the_other_ends(tmp_path: Path) -> None:
