@@ -1,27 +1,27 @@
 """Keep one harmless line of Ray's C++ code off the driver's standard error.
 
-Ray's core worker writes errors to file descriptor 2 of the process, where Python's logging does not see them, and
-no setting of Ray drops one line without the others.
+Ray's core worker writes errors to file descriptor 2 of the process, where Python's logging does not see them,
+and no setting of Ray drops one line without the others.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 _STDERR = 2
-# Ray Data passes arguments of its own to its actors through the object store; the driver keeps them while it runs.
+# Ray Data passes arguments to its actors through the object store; the driver keeps them while it runs.
 _HARMLESS = b"has constructor arguments in the object store and max_restarts > 0"
 _END = b"\0end of redirection\n"
 
 
 @contextmanager
 def without_harmless_lines() -> Iterator[None]:
-    """Drop Ray's line about the arguments of restarted actors while the block runs, and pass on all other output.
+    """Drop Ray's line about arguments of restarted actors while the block runs; pass on all other output.
 
     ``sys.stderr`` is not redirected, so that a progress bar still finds its terminal.
     """
@@ -51,7 +51,7 @@ def without_harmless_lines() -> Iterator[None]:
             os.close(descriptor)
 
 
-def _writes_to_descriptor(stream: io.TextIOBase) -> bool:
+def _writes_to_descriptor(stream: TextIO) -> bool:
     try:
         return stream.fileno() == _STDERR
     except (AttributeError, OSError):
@@ -59,7 +59,7 @@ def _writes_to_descriptor(stream: io.TextIOBase) -> bool:
 
 
 def _pass_on(receiving: int, target: int) -> None:
-    """Copy what comes, except harmless lines, until the end is announced; lines are passed on when complete."""
+    """Copy complete lines as they come, except harmless ones, until the end is announced."""
     text, ended = b"", False
     while not ended:
         text += os.read(receiving, 65_536)
