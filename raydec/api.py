@@ -49,6 +49,7 @@ def prepare(
     encoder: str | None = None,
     layers: str = "last",
     frames: bool = False,
+    tune: bool = False,
     front_end: FrontEnd | None = None,
     num_workers: int | None = None,
     address: str | None = None,
@@ -69,6 +70,7 @@ def prepare(
         encoder: a pretrained encoder to store the features of, a folder or ``hf:owner/name[@revision]``.
         layers: hidden layers of the encoder.
         frames: store whole hidden states of the encoder.
+        tune: store audio, so that training can tune the encoder.
         front_end: computes the features, in place of what the arguments above choose.
         num_workers: Ray tasks at a time; 0: this process without Ray; None: decided by the size.
         address: Ray cluster to join; None: ``RAY_ADDRESS``, else this machine.
@@ -84,7 +86,7 @@ def prepare(
     from raydec.corpus.readers import read_corpus
     from raydec.preparation import prepare_store
 
-    front_end = front_end or _front_end(encoder, layers, frames, remove_dc)
+    front_end = front_end or _front_end(encoder, layers, frames, tune, remove_dc)
     read = read_corpus(
         Path(corpus),
         labels=None if labels is None else Path(labels),
@@ -99,11 +101,15 @@ def prepare(
     )
 
 
-def _front_end(encoder: str | None, layers: str, frames: bool, remove_dc: bool) -> FrontEnd:
+def _front_end(encoder: str | None, layers: str, frames: bool, tune: bool, remove_dc: bool) -> FrontEnd:
     if encoder is None:
         from raydec.features.mel_front_end import MelFrontEnd
 
         return MelFrontEnd(remove_dc=remove_dc)
+    if tune:
+        from raydec.features.waveform_front_end import waveform_front_end
+
+        return waveform_front_end(encoder, layers)
     from raydec.features.encoder_front_end import encoder_front_end
 
     return encoder_front_end(encoder, layers, pooled=not frames)

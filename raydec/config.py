@@ -60,6 +60,11 @@ class DataConfig(Section):
     store: OptionalLocation = Field(
         None, description="feature store made by raydec.prepare; unset: demo corpus"
     )
+    encoder: OptionalLocation = Field(
+        None,
+        description="folder of the pretrained encoder, or hf:owner/name, for a store of prepare --tune; "
+        "unset: where it was then, or on the Hub",
+    )
     attributes: tuple[Attribute, ...] = Field(
         ("arousal", "dominance", "valence"), description="emotional attributes to learn; [] for none"
     )
@@ -156,6 +161,12 @@ class ModelConfig(Section):
     init_normalization: Literal["keep", "refit"] = Field(
         "keep", description="with init: the model's normalisation of features and labels, or the store's"
     )
+    encoder_tuning: Literal["frozen", "lora", "full"] = Field(
+        "frozen",
+        description="what is learned of a pretrained encoder, from a store of prepare --tune: nothing, "
+        "low-rank adapters, or its weights",
+    )
+    lora_rank: int = Field(8, ge=1, description="rank of the adapters of encoder_tuning=lora")
     temporal: Literal["none", "gru", "cnn", "transformer", "triplet"] = Field(
         "none", description="temporal layer over the chunk sequence"
     )
@@ -242,6 +253,15 @@ class TrainingConfig(Section):
         "during unlabeled stages only, or never; auto: permanent for recipe=reference, else unlabeled_stage",
     )
     learning_rate: float = Field(2e-3, gt=0, description="peak learning rate of recipe=modern")
+    encoder_learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description="peak learning rate of an encoder; unset: 1e-4 for encoder_tuning=lora, 1e-5 for full",
+    )
+    gradient_checkpointing: bool = Field(
+        True,
+        description="an encoder that is tuned computes its layers twice instead of keeping their activations",
+    )
     weight_decay: float = Field(1e-2, ge=0, description="weight decay of recipe=modern")
     warmup_fraction: float = Field(0.1, ge=0, lt=1, description="share of steps warmed up, recipe=modern")
     gradient_clip: float = Field(1.0, gt=0, description="largest gradient norm, recipe=modern")
@@ -415,6 +435,11 @@ class Config(Section):
             )
         if self.model.kind != "deepemocluster" and self.model.temporal == "triplet":
             raise ValueError("model.temporal=triplet needs model.kind=deepemocluster")
+        if self.model.encoder_tuning != "frozen" and self.training.recipe == "reference":
+            raise ValueError(
+                f"model.encoder_tuning={self.model.encoder_tuning} needs training.recipe=modern; the others' "
+                "optimisers have no learning rate for an encoder"
+            )
         if self.model.needs_whole_utterances and self.training.chunks_per_utterance is not None:
             key = "pooling" if self.model.temporal == "none" else "temporal"
             raise ValueError(

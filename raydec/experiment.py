@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from raydec.config import Config
 from raydec.errors import UserError
 from raydec.features.store_cache import absolute_store
+from raydec.files.hub import is_hub_name
 from raydec.files.storage import is_uri, storage_explained
 from raydec.learning.host import WORKER_ENVIRONMENT, import_ahead
 from raydec.learning.selection import check_data
@@ -57,6 +58,8 @@ def resolve(config: Config) -> Config:
         data = data.model_copy(update={"store": str(demo_store(Path(config.output_dir).absolute()))})
     else:
         data = data.model_copy(update={"store": absolute_store(data.store)})
+    if data.encoder is not None and not is_hub_name(data.encoder):
+        data = data.model_copy(update={"encoder": str(Path(data.encoder).absolute())})
     if config.model.init is not None and not config.model.init.startswith("hf:"):
         start = str(Path(config.model.init).absolute())
         updates["model"] = config.model.model_copy(update={"init": start})

@@ -29,6 +29,7 @@ def main(arguments: Sequence[str]) -> None:
         encoder=options.encoder,
         layers=options.layers,
         frames=options.frames,
+        tune=options.tune,
         num_workers=options.workers,
         address=options.address,
         restart=options.restart,

@@ -1,10 +1,11 @@
-"""Tiny random encoders, as transformers would save them."""
+"""Tiny random encoders, as transformers would save them, and what transformers makes of a clip."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 SIZES: dict[str, Any] = {
@@ -47,3 +48,27 @@ def tiny_encoder(folder: Path, family: str, seed: int = 0, rate: int = 16_000, *
     model.save_pretrained(folder)
     extractor.save_pretrained(folder)
     return folder
+
+
+@torch.inference_mode()
+def by_transformers(folder: Path, samples: np.ndarray) -> list[torch.Tensor]:
+    """All hidden states of one clip from transformers' own forward pass."""
+    from transformers import AutoFeatureExtractor, AutoModel
+
+    extractor = AutoFeatureExtractor.from_pretrained(folder)
+    model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    if model.config.model_type != "whisper":
+        values = extractor(samples, sampling_rate=16_000, return_tensors="pt").input_values
+        output = model(values, output_hidden_states=True)
+        return [state[0] for state in (*output.hidden_states[:-1], output.last_hidden_state)]
+    encoder, pieces = model.encoder, []
+    table = encoder.embed_positions.weight
+    for piece in np.array_split(samples, -(-len(samples) // 480_000)):
+        mel = extractor(piece, sampling_rate=16_000, return_tensors="pt", padding="do_not_pad").input_features
+        # An encoder whose longest input is this clip: transformers then neither pads nor refuses it.
+        # Half positions, for odd lengths, are more than its config would take by itself.
+        object.__setattr__(encoder.config, "max_source_positions", mel.shape[-1] / 2)
+        encoder.embed_positions = torch.nn.Embedding.from_pretrained(table[: -(-mel.shape[-1] // 2)])
+        output = encoder(mel, output_hidden_states=True)
+        pieces.append((*output.hidden_states[:-1], output.last_hidden_state))
+    return [torch.cat(states, dim=1)[0] for states in zip(*pieces, strict=True)]

@@ -89,8 +89,10 @@ def parse_prepare(arguments: Sequence[str]) -> Namespace:
         parser.error("the following arguments are required: CORPUS_DIR STORE_DIR")
     if options.verify is not None and options.corpus_dir is not None:
         raise UserError(f"--verify {options.verify} takes no other folder, but {options.corpus_dir} is given")
-    if options.encoder is None and (options.frames or options.layers != "last"):
-        raise UserError("--layers and --frames choose what an encoder gives; name one with --encoder")
+    if options.encoder is None and (options.frames or options.tune or options.layers != "last"):
+        raise UserError("--layers, --frames and --tune are about an encoder; name one with --encoder")
+    if options.frames and options.tune:
+        raise UserError("--tune stores audio, --frames hidden states of the encoder; choose one of them")
     if options.encoder is not None and options.remove_dc:
         raise UserError("--remove-dc is for mel frames; encoders normalise their input themselves")
     if options.workers is not None and options.workers < 0:
@@ -115,6 +117,11 @@ def _add_encoder(parser: Parser) -> None:
         "--frames",
         action="store_true",
         help="with --encoder: store whole hidden states, about 25 times as large as statistics of chunks",
+    )
+    parser.add_argument(
+        "--tune",
+        action="store_true",
+        help="with --encoder: store audio instead, from which training can tune the encoder",
     )
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from raydec.errors import UserError
 from raydec.features.chunking import chunk_utterance
 from raydec.features.encoder_front_end import EncoderFrontEnd
+from raydec.features.pretrained import PretrainedFrontEnd
 
 # Whisper's position table ends at 30 s; attention over more than two minutes would need gigabytes.
 _LONGEST_S = {"whisper": 30.0}
@@ -44,7 +45,7 @@ class LoadedEncoder:
         self._longest = int(_LONGEST_S.get(front_end.family, _LONGEST_OTHERS_S) * front_end.sample_rate)
         self._rate = front_end.sample_rate
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._extractor, self._network = _read(front_end.folder(), front_end)
+        self._extractor, self._network = read_encoder(front_end.folder(), front_end)
         self._network.to(self._device)
 
     @torch.inference_mode()
@@ -67,23 +68,28 @@ class LoadedEncoder:
         padding = {"padding": "do_not_pad"} if self._is_whisper else {}
         features = self._extractor(samples, sampling_rate=self._rate, return_tensors="pt", **padding)
         values = next(iter(features.values()))[:1].to(self._device)
-        states = self._whisper(values) if self._is_whisper else self._others(values)
+        states = all_hidden_states(self._network, values)
         return torch.cat([states[layer] for layer in self._layers])
 
-    def _others(self, values: Tensor) -> list[Tensor]:
-        output = self._network(values, output_hidden_states=True)
-        return [*output.hidden_states[:-1], output.last_hidden_state]
 
-    def _whisper(self, mel: Tensor) -> list[Tensor]:
-        encoder = self._network
-        hidden = nn.functional.gelu(encoder.conv1(mel))
-        hidden = nn.functional.gelu(encoder.conv2(hidden)).permute(0, 2, 1)
-        hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
-        states = [hidden]
-        for layer in encoder.layers:
-            hidden = layer(hidden, None)
-            states.append(hidden)
-        return [*states[:-1], encoder.layer_norm(hidden)]
+def all_hidden_states(network: Any, values: Tensor) -> list[Tensor]:
+    """What enters the first layer of an encoder, and what leaves each, ``[clip, frame, d]``.
+
+    Args:
+        network: as ``transformers`` has it; of Whisper, the encoder.
+        values: clips of one length as the encoder's feature extractor gives them.
+    """
+    if not hasattr(network, "embed_positions"):
+        output = network(values, output_hidden_states=True)
+        return [*output.hidden_states[:-1], output.last_hidden_state]
+    hidden = nn.functional.gelu(network.conv1(values))
+    hidden = nn.functional.gelu(network.conv2(hidden)).permute(0, 2, 1)
+    hidden = hidden + network.embed_positions.weight[: hidden.shape[1]]
+    states = [hidden]
+    for layer in network.layers:
+        hidden = layer(hidden, None)
+        states.append(hidden)
+    return [*states[:-1], network.layer_norm(hidden)]
 
 
 def chunk_statistics(
@@ -111,7 +117,12 @@ def _load(front_end: EncoderFrontEnd, location: str | None) -> LoadedEncoder:
     return LoadedEncoder(front_end)
 
 
-def _read(folder: Path, front_end: EncoderFrontEnd) -> tuple[Any, Any]:
+def read_encoder(folder: Path, front_end: PretrainedFrontEnd) -> tuple[Any, Any]:
+    """An encoder's feature extractor, and its float32 network in evaluation mode; of Whisper, the encoder.
+
+    Raises:
+        UserError: ``transformers`` cannot read the files.
+    """
     from safetensors import SafetensorError
     from transformers import AutoFeatureExtractor, AutoModel
     from transformers.utils import logging as transformers_logging

@@ -7,13 +7,14 @@ import json
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from raydec.errors import UserError
 from raydec.files.atomic import file_sha256
 from raydec.files.hub import is_hub_name, parse_hub_name, reason
 
-FAMILIES = ("hubert", "wav2vec2", "wavlm", "whisper")
+Family = Literal["hubert", "wav2vec2", "wavlm", "whisper"]
+FAMILIES: tuple[Family, ...] = get_args(Family)
 SAMPLE_RATE = 16_000
 REQUIREMENTS = ("transformers", "safetensors")
 CONFIG_FILE, EXTRACTOR_FILE = "config.json", "preprocessor_config.json"
@@ -32,6 +33,8 @@ class EncoderSource:
         num_layers: Transformer layers.
         hidden_size: values per hidden state.
         weights_sha256: of its safetensors file; of several, of their checksums in the files' order.
+        config: content of its config file.
+        extractor: content of the file of its feature extractor.
     """
 
     folder: Path
@@ -41,6 +44,8 @@ class EncoderSource:
     num_layers: int
     hidden_size: int
     weights_sha256: str
+    config: dict[str, Any]
+    extractor: dict[str, Any]
 
 
 def require_encoders() -> None:
@@ -71,7 +76,8 @@ def find_encoder(name: str) -> EncoderSource:
         raise UserError(
             f"encoder {name} is a {family!r}; raydec runs {', '.join(FAMILIES)} as transformers stores them"
         )
-    rate = _read_json(folder / EXTRACTOR_FILE, name).get("sampling_rate")
+    extractor = _read_json(folder / EXTRACTOR_FILE, name)
+    rate = extractor.get("sampling_rate")
     if rate != SAMPLE_RATE:
         raise UserError(f"encoder {name} takes audio of {rate} Hz; raydec feeds encoders {SAMPLE_RATE} Hz")
     num_layers, hidden_size = _sizes(config, family, name)
@@ -83,6 +89,8 @@ def find_encoder(name: str) -> EncoderSource:
         num_layers=num_layers,
         hidden_size=hidden_size,
         weights_sha256=_weights_sha256(folder, name),
+        config=config,
+        extractor=extractor,
     )
 
 

@@ -17,13 +17,16 @@ def frame_statistics(
     """Mean and population standard deviation per value over the frames of some utterances.
 
     The store holds them for the labeled utterances of its split ``train``. For others they are computed,
-    which takes about a minute per hundred hours of speech; the result is the same in every process.
+    which takes about a minute per hundred hours of speech; the result is the same in every process. Those of
+    frames that are not to be normalised are 0 and 1.
 
     Args:
         store: the feature store.
         rows: increasing rows of the store, at least one.
         scale: one of the scales of its front end.
     """
+    if not store.front_end.is_normalized:
+        return np.zeros(store.front_end.width, np.float32), np.ones(store.front_end.width, np.float32)
     is_known = store.normalization_source == "labeled_train"
     if is_known and np.array_equal(rows, store.rows("train", ATTRIBUTES)):
         return store.frame_statistics(scale)

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64
 from pydantic import TypeAdapter, ValidationError
 
-from raydec.config import FeatureConfig
+from raydec.config import FeatureConfig, ModelConfig
 from raydec.errors import UserError
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class FrontEnd(ABC):
         sample_rate: of its input waveforms, in Hz.
         remove_dc: whether it removes a DC offset, so that no warning is needed.
         cost: of an utterance, where one of mel frames costs 1; decides when more processes are worth it.
+        is_normalized: whether networks get frames normalised by those of the training utterances.
     """
 
     name: ClassVar[str]
@@ -80,6 +81,7 @@ class FrontEnd(ABC):
     sample_rate: int
     remove_dc: bool = False
     cost: ClassVar[float] = 1.0
+    is_normalized: ClassVar[bool] = True
 
     @property
     @abstractmethod
@@ -130,6 +132,35 @@ class FrontEnd(ABC):
                 f"features.scale={form.scale}: front end {self.name} only has {' and '.join(self.scales)}; "
                 "leave it unset"
             )
+
+    def check_model(self, model: ModelConfig, location: str | None) -> None:
+        """Refuse networks that this front end does not support, before anything is trained.
+
+        Args:
+            model: the network's settings.
+            location: of a pretrained encoder, if the config names one.
+
+        Raises:
+            UserError: naming the config's key, its value and a remedy.
+        """
+        if location is not None:
+            raise UserError(
+                f"data.encoder={location}: the store holds {self.name} features, and no encoder is run; "
+                "leave it unset"
+            )
+        if model.encoder_tuning != "frozen":
+            raise UserError(
+                f"model.encoder_tuning={model.encoder_tuning}: {self.name} features in a store are fixed; "
+                "prepare it again with --encoder NAME_OR_DIR --tune"
+            )
+
+    def whereabouts(self) -> dict[str, Any]:
+        """Entries of ``store.json`` that say where to find what the front end needs; no parameters."""
+        return {}
+
+    def found_at(self: Kind, content: Mapping[str, Any]) -> Kind:
+        """The same front end with the :meth:`whereabouts` that a ``store.json`` has."""
+        return self
 
     def check(self) -> None:
         """Refuse nonsensical parameters before memory of their size is allocated.
@@ -210,6 +241,7 @@ _registered: dict[str, type[FrontEnd]] = {}
 _BUILT_IN = {
     "encoder": "raydec.features.encoder_front_end",
     "mel": "raydec.features.mel_front_end",
+    "waveform": "raydec.features.waveform_front_end",
 }
 
 
@@ -255,4 +287,4 @@ def front_end_of(content: Mapping[str, Any]) -> FrontEnd:
         UserError: see :func:`front_end_kind`.
         ValueError: see :meth:`FrontEnd.from_dict`.
     """
-    return front_end_kind(content.get("front_end", "mel")).from_dict(content["features"])
+    return front_end_kind(content.get("front_end", "mel")).from_dict(content["features"]).found_at(content)

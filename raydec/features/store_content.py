@@ -47,6 +47,7 @@ def store_content(
         "corpus": corpus_entry(corpus, plans),
         "front_end": front_end.name,
         "features": front_end.to_dict(),
+        **front_end.whereabouts(),
         "normalization": normalization,
         "labels": _label_stats(table),
         "counts": {

@@ -127,6 +127,8 @@ def load(path: str | Path, device: str = "auto", *, encoder: str | Path | None =
     folder = local_model(path)
     saved = load_model(folder)
     saved.front_end = with_encoder(saved.front_end, folder, encoder)
+    for _, network in saved.networks:
+        network.encoder.located(saved.front_end)
     return Predictor(saved, place)
 
 
@@ -292,6 +294,8 @@ class Predictor:
             raise UserError(
                 f"{store.path} was made with other features than the model's: {', '.join(differences)}"
             )
+        for network in self._networks:
+            network.encoder.located(store.front_end)
         parts = []
         for start in range(0, len(rows), _UTTERANCES_IN_MEMORY):
             block = rows[start : start + _UTTERANCES_IN_MEMORY]

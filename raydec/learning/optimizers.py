@@ -44,7 +44,7 @@ class Optimizers:
                 "adam": Adam(body, lr=self._config.adam_learning_rate, fused=self._fused),
             }
         else:
-            optimizers = {"adamw": self._adamw(body)}
+            optimizers = {"adamw": self._adamw(body, self._network.tuned_parameters())}
         return optimizers | self._top()
 
     def renew_top(self) -> None:
@@ -68,9 +68,8 @@ class Optimizers:
         """
         for optimizer in self._active(supervised):
             if self._config.recipe == "modern":
-                rate = self._config.learning_rate * self.schedule(step)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
+                for group, peak in zip(optimizer.param_groups, self._peaks, strict=False):
+                    group["lr"] = peak * self.schedule(step)
             optimizer.step()
 
     def zero_grad(self) -> None:
@@ -100,9 +99,19 @@ class Optimizers:
             if name != "adam" or supervised:
                 yield optimizer
 
-    def _adamw(self, parameters: Sequence[nn.Parameter]) -> AdamW:
+    @property
+    def _peaks(self) -> tuple[float, float]:
+        """The largest learning rates: of the network, and of its pretrained encoder."""
+        rate = self._config.learning_rate
+        return rate, self._config.encoder_learning_rate or rate
+
+    def _adamw(self, parameters: Sequence[nn.Parameter], tuned: Sequence[nn.Parameter] = ()) -> AdamW:
+        """An optimiser of the network's parameters and, in a second group, of the encoder's."""
+        ids = {id(parameter) for parameter in tuned}
+        own = [parameter for parameter in parameters if id(parameter) not in ids]
+        groups = [group for group in (own, list(tuned)) if group]
         return AdamW(
-            parameters,
+            [{"params": group} for group in groups],
             lr=self._config.learning_rate,
             weight_decay=self._config.weight_decay,
             fused=self._fused,

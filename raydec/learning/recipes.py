@@ -14,6 +14,8 @@ from raydec.config import PUBLISHED_CHANNELS, Config
 
 MODERN_CHANNELS = (16, 32, 48, 64)
 MODERN_CHUNKS = 5
+ENCODER_RATES = {"lora": 1e-4, "full": 1e-5}
+"""Usual learning rates; not yet measured here."""
 SELECTED_BY = "selection/epoch"
 """Metric whose largest value marks the epoch that is kept, where that is not the validation score."""
 
@@ -82,6 +84,7 @@ def _modern(config: Config, num_labeled: int) -> dict[str, dict[str, Any]]:
             # Few validation speakers choose an early epoch by luck; many show when overfitting begins.
             "selection": "last" if keeps_last else "best",
             "schedule": "pooled",
+            "encoder_learning_rate": ENCODER_RATES.get(config.model.encoder_tuning),
         },
         "clustering": {"label_weight": 1.0},
         "loss": {

@@ -49,13 +49,15 @@ def check_data(config: Config) -> Config:
     """Check that a resolved config's store opens and has the data that the config needs.
 
     Raises:
-        UserError: see :func:`open_store`, :func:`select_rows` and
-            :meth:`raydec.features.front_end.FrontEnd.chunk_format`.
+        UserError: see :func:`open_store`, :func:`select_rows`, and
+            :meth:`~raydec.features.front_end.FrontEnd.check_model` and
+            :meth:`~raydec.features.front_end.FrontEnd.chunk_format` of the front end.
 
     Returns:
         The config with what it leaves to the recipe and to the store's front end filled in.
     """
     store = open_store(config)
+    store.front_end.check_model(config.model, config.data.encoder)
     rows = select_rows(config, store)
     for problem in _uninformative(config, store.utterances.take(rows.validation)):
         logger.warning(

@@ -49,6 +49,13 @@ def starting_model(config: Config, front_end: FrontEnd, form: ChunkFormat) -> Tr
                 f"model.init={config.model.init} was trained with features.{key}={theirs}, not "
                 f"{getattr(form, key)}; set features.{key}={theirs}"
             )
+    for key in ("encoder_tuning", *(["lora_rank"] if config.model.encoder_tuning == "lora" else [])):
+        theirs, ours = saved.networks[0][0].model.get(key, "frozen"), getattr(config.model, key)
+        if theirs != ours:
+            raise UserError(
+                f"model.init={config.model.init} was tuned with model.{key}={theirs}, not {ours}; "
+                f"set model.{key}={theirs}"
+            )
     return saved
 
 

@@ -39,11 +39,13 @@ from raydec.learning.recipes import SELECTED_BY, fill_recipe
 from raydec.learning.residency import hold_where_they_fit
 from raydec.learning.sampled_clustering import past_one_process
 from raydec.learning.stages import Stage, count_steps, plan_stages
+from raydec.learning.standardization import standardize
 from raydec.learning.starting_model import start_from
 from raydec.learning.worker import Worker, share_of
 from raydec.model.assembly import build_network
 from raydec.model.batch_norm import share_batch_statistics
 from raydec.model.network import Network
+from raydec.model.tuned_trunk import TunedTrunk
 
 Metrics = Mapping[str, float | int | None]
 
@@ -158,6 +160,9 @@ class Training:
         self.network.initialize(
             torch_generator_for(config.seed, "initialization"), config.model.initialization or "published"
         )
+        self.network.encoder.read_pretrained(config.data.encoder)
+        if config.training.gradient_checkpointing:
+            self.network.encoder.recompute_layers()
         if data.start is not None:
             start_from(data.start, self.network, data.targets.outputs, str(config.model.init))
         # Convolution kernels are fastest with channels last, on CPUs and GPUs.
@@ -179,6 +184,8 @@ class Training:
         # while the corpus is embedded, because that hardly uses the interpreter.
         import_ahead("torch._dynamo")
         state = self._restore()
+        if not state.epoch:
+            self._standardize()
         while not self._is_over(state):
             self._run_epoch(state)
         self.network.load_state_dict(state.best_network)
@@ -190,6 +197,12 @@ class Training:
         scores = {name: self._score(chunk_set, centroids) for name, chunk_set in splits.items()}
         self._recorder.finished(self.network, state, centroids, scores)
         return state, scores
+
+    def _standardize(self) -> None:
+        """Fit what a trunk that encodes audio needs, unless the model to start from has it."""
+        keeps = self._data.start is not None and self._config.model.init_normalization == "keep"
+        if isinstance(self.network.encoder, TunedTrunk) and not keeps:
+            standardize(self.network.encoder, self._data.labeled, self._worker)
 
     def _is_over(self, state: RunState) -> bool:
         """Whether the last epoch is done or patience has run out, according to the (resumed) state."""

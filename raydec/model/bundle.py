@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 from raydec.errors import UserError
-from raydec.features.encoder_front_end import EncoderFrontEnd
 from raydec.features.encoder_source import PATTERNS
 from raydec.features.front_end import FrontEnd
+from raydec.features.pretrained import PretrainedFrontEnd
 from raydec.model.directory import load_model
 
 BUNDLE_FOLDER = "encoder"
@@ -28,7 +28,7 @@ def with_encoder(front_end: FrontEnd, model: Path, encoder: str | Path | None) -
     Raises:
         UserError: another encoder is there, or none, or the model needs none.
     """
-    if not isinstance(front_end, EncoderFrontEnd):
+    if not isinstance(front_end, PretrainedFrontEnd):
         if encoder is not None:
             raise UserError(
                 f"--encoder {encoder}: {model} has no encoder; it predicts from {front_end.name} frames"
@@ -51,11 +51,15 @@ def bundle_encoder(model: Path, encoder: str | Path | None = None) -> Path:
         The folder with the copies.
 
     Raises:
-        UserError: the model has no encoder, another is there, or the folder cannot be written.
+        UserError: the model has no encoder, or has its weights already; another encoder is there; or the
+            folder cannot be written.
     """
-    front_end = load_model(model).front_end
-    if not isinstance(front_end, EncoderFrontEnd):
+    saved = load_model(model)
+    front_end = saved.front_end
+    if not isinstance(front_end, PretrainedFrontEnd):
         raise UserError(f"--bundle: {model} has no encoder; it predicts from {front_end.name} frames")
+    if all(spec.model.get("encoder_tuning") == "full" for spec, _ in saved.networks):
+        raise UserError(f"--bundle: {model} holds the weights of its encoder already; it needs no other file")
     source, target = front_end.folder(encoder), model / BUNDLE_FOLDER
     partial = model / f".{BUNDLE_FOLDER}.partial"
     try:

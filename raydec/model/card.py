@@ -58,10 +58,12 @@ def _classes(network: Mapping[str, Any]) -> Mapping[str, Iterable[str]]:
 
 
 def _input(config: Mapping[str, Any]) -> str:
-    if config["front_end"] == "encoder":
+    if config["front_end"] in ("encoder", "waveform"):
         features = config["features"]
         layers = _listing(str(layer) for layer in features["layers"])
-        return f"hidden states {layers} of {features['encoder']} ({features['weights_sha256'][:16]})"
+        tuning = config["networks"][0]["model"].get("encoder_tuning", "frozen")
+        how = {"frozen": "", "lora": ", tuned by adapters", "full": ", tuned"}[tuning]
+        return f"hidden states {layers} of {features['encoder']} ({features['weights_sha256'][:16]}){how}"
     scale = config["chunks"]["scale"]
     return f"mel-spectrograms ({scale})" if config["front_end"] == "mel" else str(config["front_end"])
 

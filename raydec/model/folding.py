@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from raydec.model.network import Network
+from raydec.model.speech_encoder import SpeechEncoder
 
 
 def folded(network: Network) -> Network:
@@ -17,7 +18,9 @@ def folded(network: Network) -> Network:
     Batch normalisation with running statistics is affine, so the preceding convolution can absorb it.
     Outputs agree with the original network's to float32 rounding.
     """
-    twin = copy.deepcopy(network).eval()
+    # Pretrained encoders are large, and nothing in them is folded.
+    shared = {id(module): module for module in network.modules() if isinstance(module, SpeechEncoder)}
+    twin = copy.deepcopy(network, shared).eval()
     for module in list(twin.modules()):
         if isinstance(module, nn.Sequential):
             _fold_pairs(module)

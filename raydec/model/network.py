@@ -16,6 +16,7 @@ from raydec.model.batch_norm import GlobalBatchNorm2d
 from raydec.model.noise import Noise
 from raydec.model.outputs import Outputs
 from raydec.model.pooling import AttentivePooling, build_pooling
+from raydec.model.speech_encoder import SpeechEncoder
 from raydec.model.temporal import NoTemporal, QueryKeyValue, build_temporal
 from raydec.model.trunk import Trunk
 
@@ -133,6 +134,10 @@ class Network(nn.Module):
     def top_layer_parameters(self) -> list[nn.Parameter]:
         """Parameters of the cluster head's top layer; empty without a cluster head."""
         return []
+
+    def tuned_parameters(self) -> list[nn.Parameter]:
+        """Parameters of a pretrained encoder, which are among those of the body."""
+        return self.encoder.tuned_parameters()
 
     def emotion_head_parameters(self) -> list[nn.Parameter]:
         """Parameters of the emotion branch: both layers, and the pooling before them."""
@@ -276,6 +281,8 @@ def _initialize_module(module: nn.Module, generator: torch.Generator) -> None:
         _zero(module.bias)
     elif isinstance(module, GlobalBatchNorm2d | nn.LayerNorm):
         module.reset_parameters()
+    elif isinstance(module, SpeechEncoder):
+        module.initialize(generator)
     elif isinstance(module, nn.GRU):
         _fill_uniform(module.parameters(), 1.0 / math.sqrt(module.hidden_size), generator)
 

@@ -38,6 +38,7 @@ from torch import Tensor, nn
 
 from raydec.config import ModelConfig
 from raydec.errors import UserError
+from raydec.features.waveform_front_end import WaveformFrontEnd
 from raydec.files.atomic import publish, temporary_file
 from raydec.model.folding import folded
 from raydec.model.network import joined
@@ -110,10 +111,15 @@ def export_onnx(saved: TrainedModel, path: str | Path) -> OnnxExport:
         path: ends in ``.onnx``; missing folders are created.
 
     Raises:
-        UserError: the ``onnx`` extra is not installed, or ``path`` cannot be written.
+        UserError: the ``onnx`` extra is not installed, the model has its encoder inside, or ``path`` cannot
+            be written.
         RuntimeError: ONNX Runtime's outputs differ from PyTorch's by more than :data:`TOLERANCE`.
     """
     require_onnx()
+    if isinstance(saved.front_end, WaveformFrontEnd):
+        raise UserError(
+            "ONNX export of a model with its encoder inside is not available; raydec.predict runs it"
+        )
     target = Path(path).absolute()
     if target.suffix.lower() != ".onnx":
         raise UserError(f"{path} does not end in .onnx; choose a name that does")

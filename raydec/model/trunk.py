@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from raydec.features.front_end import FrontEnd
 from raydec.model.noise import Noise
 
 
@@ -31,3 +32,26 @@ class Trunk(nn.Module, ABC):
     def takes(self, num_frames: int) -> bool:
         """Whether chunks of this length, at most the configured one, can be encoded."""
         return True
+
+    def tuned_parameters(self) -> list[nn.Parameter]:
+        """Parameters of a pretrained encoder, which have a learning rate of their own."""
+        return []
+
+    def read_pretrained(self, location: str | None = None) -> None:
+        """Read weights that were learned elsewhere; called before training, after the random initialisation.
+
+        Args:
+            location: of a pretrained encoder, if the config names one.
+
+        Raises:
+            UserError: it is not found, or another one.
+        """
+        return
+
+    def recompute_layers(self) -> None:
+        """Save memory in training by computing the layers of a pretrained encoder twice."""
+        return
+
+    def located(self, front_end: FrontEnd) -> None:
+        """Take note of where a front end's files are, unless it is known."""
+        return

@@ -25,6 +25,7 @@ from raydec.learning.clustering import nearest_centroid
 from raydec.learning.dependency import most_frequent_clusters
 from raydec.learning.inference import predict_utterances
 from raydec.learning.worker import LocalWorker
+from raydec.model.bundle import with_encoder
 from raydec.model.directory import load_model
 from raydec.model.outputs import Outputs
 from raydec.model.saved import TrainedModel
@@ -132,6 +133,9 @@ def open_run(folder: Path, store: Path | None = None) -> FinishedRun:
     if not (folder / MODEL_FOLDER).is_dir():
         raise UserError(f"{folder / MODEL_FOLDER} is missing; the report needs the run's model")
     saved = load_model(folder / MODEL_FOLDER)
+    if config.data.encoder is not None:
+        front_end = with_encoder(saved.front_end, folder / MODEL_FOLDER, config.data.encoder)
+        saved.networks[0][1].encoder.located(front_end)
     opened = view(_open_store(config, saved, store), config.data)
     sizes = _read_lines(folder / CLUSTERS_FILE)
     run = FinishedRun(folder, config, history, sizes, summary, saved, opened)

@@ -6,16 +6,17 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from raydec.features.encoder_front_end import EncoderFrontEnd
+from raydec.features.pretrained import PretrainedFrontEnd
 from raydec.model.encoder_head import EncoderHead
 from raydec.model.saved import TrainedModel
+from raydec.model.tuned_trunk import TunedTrunk
 from raydec.pages.html_page import Plot, series_color
 
 
 def encoder_layers(saved: TrainedModel) -> Plot | None:
     """The learned layer weights of a model; None without an encoder, and with only one layer of it."""
     trunk, front_end = saved.networks[0][1].encoder, saved.front_end
-    if not isinstance(trunk, EncoderHead) or not isinstance(front_end, EncoderFrontEnd):
+    if not isinstance(trunk, EncoderHead | TunedTrunk) or not isinstance(front_end, PretrainedFrontEnd):
         return None
     if len(front_end.layers) < 2:
         return None

@@ -32,7 +32,15 @@ _KINDS = {
 """The kind of a folder, by a file that it contains."""
 
 # Keys that affect where a run computes and is recorded, but not its results; a resumed run may have others.
-PLACEMENT_KEYS = ("ray.", "tracking.", "output_dir", "storage_path", "training.keep_checkpoints")
+PLACEMENT_KEYS = (
+    "ray.",
+    "tracking.",
+    "output_dir",
+    "storage_path",
+    "training.keep_checkpoints",
+    "training.gradient_checkpointing",
+    "data.encoder",
+)
 
 
 def begin(config: Config) -> RunFolder:

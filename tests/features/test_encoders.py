@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from corpus_support import Spoken, voice, write_corpus
-from encoder_support import tiny_encoder
+from encoder_support import by_transformers, tiny_encoder
 
 from raydec.config import FeatureConfig
 from raydec.errors import UserError
@@ -32,30 +32,6 @@ FAMILIES = ("hubert", "wav2vec2", "wavlm", "whisper")
 @pytest.fixture(scope="module", params=FAMILIES)
 def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_encoder(tmp_path_factory.mktemp("encoder") / request.param, request.param)
-
-
-@torch.inference_mode()
-def by_transformers(folder: Path, samples: np.ndarray) -> list[torch.Tensor]:
-    """All hidden states of one clip from transformers' own forward pass."""
-    from transformers import AutoFeatureExtractor, AutoModel
-
-    extractor = AutoFeatureExtractor.from_pretrained(folder)
-    model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
-    if model.config.model_type != "whisper":
-        values = extractor(samples, sampling_rate=16_000, return_tensors="pt").input_values
-        output = model(values, output_hidden_states=True)
-        return [state[0] for state in (*output.hidden_states[:-1], output.last_hidden_state)]
-    encoder, pieces = model.encoder, []
-    table = encoder.embed_positions.weight
-    for piece in np.array_split(samples, -(-len(samples) // 480_000)):
-        mel = extractor(piece, sampling_rate=16_000, return_tensors="pt", padding="do_not_pad").input_features
-        # An encoder whose longest input is this clip: transformers then neither pads nor refuses it.
-        # Half positions, for odd lengths, are more than its config would take by itself.
-        object.__setattr__(encoder.config, "max_source_positions", mel.shape[-1] / 2)
-        encoder.embed_positions = torch.nn.Embedding.from_pretrained(table[: -(-mel.shape[-1] // 2)])
-        output = encoder(mel, output_hidden_states=True)
-        pieces.append((*output.hidden_states[:-1], output.last_hidden_state))
-    return [torch.cat(states, dim=1)[0] for states in zip(*pieces, strict=True)]
 
 
 def assert_equal_states(folder: Path, seconds: float) -> None:
