@@ -31,7 +31,7 @@ def start_ray(
     num_cpus: int | None = None,
     object_store_gib: float | None = None,
     *,
-    dashboard: bool = True,
+    dashboard: bool = False,
     worker_environment: Mapping[str, str] | None = None,
     niceness: int | None = None,
 ) -> None:

@@ -71,7 +71,8 @@ def assert_same_rows(first: pa.Table, second: pa.Table) -> None:
 @pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
     """Two CPUs, and a GPU that is one in name only."""
-    ray.init("local", num_cpus=2, num_gpus=1, log_to_driver=False, object_store_memory=2**30)
+    options = {"log_to_driver": False, "include_dashboard": False, "object_store_memory": 2**30}
+    ray.init("local", num_cpus=2, num_gpus=1, **options)
     yield
     ray.shutdown()
 

@@ -31,6 +31,8 @@ SMALL = [
     "training.batch_utterances=4",
     "training.recipe=modern",
     "data.attributes=[arousal]",
+    # Its processes take seconds of both cores whenever a search begins.
+    "ray.dashboard=false",
 ]
 
 
