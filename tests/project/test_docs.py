@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from docs_support import DOCUMENTS, ROOT
 
 from raydec.config import Config, iterate_keys, load_config
 from raydec.corpus.readers import read_corpus
 
-ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 CONFIGURED_VERBS = ("train", "tune")
 KEYS = {key for key, *_ in iterate_keys(Config)}
 SECTIONS = {key.split(".")[0] for key in KEYS if "." in key}

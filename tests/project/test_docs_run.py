@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
+import csv
 import json
 import os
 import re
@@ -12,39 +11,41 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import soundfile
 import yaml
 from corpus_support import voice
-from report_support import TINY
-from stores import write_ratings
+from docs_support import DOCUMENTS, ROOT, SMALL, blocks, run_block, write_material
 
 from raydec.console.terminal import run_entry_point
+from raydec.predict import main as predict_main
 
-ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"(<!-- [^>]*-->\n)?```bash\n(.*?)```", re.DOTALL)
-# Added to every command, so that it takes seconds.
-SMALL = (*TINY, "training.epochs=1")
-ELSEWHERE = {"/data/MSP-Podcast": "msp", "/data/podcasts": "podcasts"}
+RUN = blocks()
+NETWORK = "https://example.org/"
+# Reads a file of the working directory instead of the network's, and decodes it with ffmpeg's own libraries.
+FFMPEG = """
+import sys
+import av
 
-
-def blocks() -> Iterator[tuple[str, list[str]]]:
-    """Name and commands of every bash block, except those that are marked as not run."""
-    for document in DOCUMENTS:
-        for number, (mark, text) in enumerate(BLOCK.findall(document.read_text(encoding="utf-8"))):
-            if not re.search(r"not run by the tests|run by the \w+ tests only", mark):
-                yield f"{document.name}-{number}", text.replace("\\\n", " ").splitlines()
-
-
-RUN = dict(blocks())
+asked = dict(zip(sys.argv[1:-1:2], sys.argv[2:-1:2], strict=True))
+assert asked.keys() == {"-loglevel", "-i", "-f"} and sys.argv[-1] == "-", sys.argv
+source = av.open(asked["-i"].removeprefix("NETWORK"))
+with av.open(sys.stdout.buffer, "w", format=asked["-f"]) as written:
+    stream = written.add_stream("pcm_s16le", rate=source.streams.audio[0].rate)
+    for frame in source.decode(audio=0):
+        written.mux(stream.encode(frame))
+    written.mux(stream.encode(None))
+"""
 
 
 def has_verbs(commands: list[str]) -> bool:
     return any(command.startswith("python -m raydec.") for command in commands)
+
+
+def is_pipe(command: str) -> bool:
+    return command.startswith("ffmpeg ") and " | python -m raydec." in command
 
 
 @pytest.mark.parametrize("block", RUN)
@@ -52,7 +53,7 @@ def test_commands_of_other_programs_are_known_to_work(block: str) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     contributing = ROOT / "CONTRIBUTING.md"
     for command in RUN[block]:
-        if command.startswith("python -m raydec.") or block.startswith(contributing.name):
+        if has_verbs([command]) or is_pipe(command) or block.startswith(contributing.name):
             continue
         words = shlex.split(command, comments=True)
         assert words == ["pytest"] or words[:2] == ["pip", "install"], (
@@ -73,83 +74,56 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def write_material(place: Path) -> None:
-    """The README's corpus, the same in folds, recordings without labels, and the layout of MSP-Podcast."""
-    header = "file,arousal,dominance,valence,emotion,speaker,split"
-    rows, msp_rows = [], []
-    for number in range(30):
-        split = ("train", "validation", "test")[number % 3]
-        scores = [f"{1 + (number * step) % 6}.5" for step in (1, 5, 7)]
-        write_voice(place / "my_corpus" / f"{number:04d}.wav", number)
-        write_voice(place / "msp" / "Audios" / f"MSP-PODCAST_{number:04d}_0001.wav", number)
-        emotion = "AHNS"[number // 3 % 4]
-        rows.append(",".join([f"{number:04d}.wav", *scores, emotion, f"{split}{number % 4}", split]))
-        msp_split = {"train": "Train", "validation": "Development", "test": "Test1"}[split]
-        msp_rows.append(f"MSP-PODCAST_{number:04d}_0001.wav,N,{','.join(scores)},{number},Male,{msp_split}")
-    (place / "my_corpus" / "labels.csv").write_text("\n".join([header, *rows]) + "\n")
-    shutil.copytree(place / "my_corpus", place / "my_folds")
-    folds = [f"{row.rpartition(',')[0]},fold{number % 5}" for number, row in enumerate(rows)]
-    (place / "my_folds" / "labels.csv").write_text("\n".join([header, *folds]) + "\n")
-    labels = place / "msp" / "Labels" / "labels_consensus.csv"
-    labels.parent.mkdir()
-    msp_header = "FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set"
-    labels.write_text("\n".join([msp_header, *msp_rows]) + "\n")
-    write_ratings(place / "msp")
-    for folder in ("recordings", "podcasts", "lectures", "more_speech"):
-        for number in range(3):
-            write_voice(place / folder / f"{number}.wav", hash_of(folder) + number)
-    shutil.copy(place / "recordings" / "0.wav", place / "recordings" / "a.wav")
-    shutil.copytree(place / "recordings", place / "calls")
-    (place / "calls" / "list.csv").write_text(
-        "file,speaker\n0.wav,anna\n1.wav,anna\n2.wav,bert\na.wav,bert\n"
-    )
-
-
-def hash_of(text: str) -> int:
-    return sum(map(ord, text))
-
-
-def write_voice(path: Path, seed: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, voice(seed, 0.6), 16_000, subtype="PCM_16")
-
-
-def run_block(commands: list[str], place: Path) -> None:
-    """Run a block's commands of raydec as in a shell in ``place``."""
-    before = os.getcwd()
-    os.chdir(place)
-    try:
-        for command in commands:
-            words = shlex.split(command, comments=True)
-            if words[:2] == ["python", "-m"]:
-                run_verb(words[2].removeprefix("raydec."), [ELSEWHERE.get(word, word) for word in words[3:]])
-    finally:
-        os.chdir(before)
-
-
-def run_verb(verb: str, arguments: list[str]) -> None:
-    if verb == "export" and importlib.util.find_spec("onnxscript") is None:
-        pytest.skip("needs the onnx extra")
-    if verb == "prepare" and "--verify" not in arguments:
-        # A document may show several ways to make the same store.
-        shutil.rmtree(arguments[1], ignore_errors=True)
-    if verb == "train":
-        named = [word.removeprefix("name=") for word in arguments if word.startswith("name=")]
-        shutil.rmtree(Path("runs", *(named or ["demo"])), ignore_errors=True)
-        # The demo corpus has tests of its own.
-        defaults = (
-            [] if any(word.startswith("data.store=") for word in arguments) else ["data.store=stores/mine"]
-        )
-        arguments = [*arguments, *defaults, *([] if named else ["name=demo"]), *SMALL]
-    status = run_entry_point(importlib.import_module(f"raydec.{verb}").main, arguments)
-    assert status == 0, (verb, arguments)
-
-
 @pytest.mark.parametrize("block", [name for name, commands in RUN.items() if has_verbs(commands)])
 def test_commands_run_as_they_stand(block: str, finished: Path, tmp_path: Path) -> None:
     place = tmp_path / "newcomer"
     shutil.copytree(finished, place)
     run_block(RUN[block], place)
+
+
+def write_ffmpeg(folder: Path) -> None:
+    """A program of this name that needs no network: the real one where there is one."""
+    folder.mkdir()
+    real = shutil.which("ffmpeg")
+    if real is not None:
+        text = f'#!/bin/bash\nexec {real} "${{@#{NETWORK}}}"\n'
+    else:
+        pytest.importorskip("av", reason="PyAV is in the ffmpeg extra")
+        text = f"#!{sys.executable}{FFMPEG.replace('NETWORK', NETWORK)}"
+    (folder / "ffmpeg").write_text(text)
+    (folder / "ffmpeg").chmod(0o755)
+
+
+def test_a_pipe_of_the_documents_gives_the_rows_of_the_file(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (command,) = [command for commands in RUN.values() for command in commands if is_pipe(command)]
+    monkeypatch.chdir(finished)
+    write_ffmpeg(tmp_path / "bin")
+    soundfile.write("radio.mp3", voice(5, 9.0, 44_100), 44_100)
+    path = os.pathsep.join([str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
+    piped = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert piped.returncode == 0, piped.stderr
+    options = command.partition(" - ")[2].partition(" - ")[2].split()
+    assert options[:1] == ["--windows"]
+    whole = ["runs/mine/model", "radio.mp3", "--out", str(tmp_path / "rows.csv"), *options]
+    assert run_entry_point(predict_main, whole) == 0
+    rows, wanted = (
+        list(csv.DictReader(text.splitlines()))
+        for text in (piped.stdout, (tmp_path / "rows.csv").read_text())
+    )
+    assert len(rows) == len(wanted) == 6
+    for row, expected in zip(rows, wanted, strict=True):
+        assert [row[name] for name in ("start", "end")] == [expected[name] for name in ("start", "end")]
+        for name in ("arousal", "dominance", "valence"):
+            # The pipe carries 16 bits.
+            assert float(row[name]) == pytest.approx(float(expected[name]), abs=1e-3)
 
 
 def test_python_of_the_documents_runs(
