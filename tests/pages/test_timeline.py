@@ -18,6 +18,7 @@ import pytest
 import soundfile
 import torch
 from corpus_support import voice
+from docs_support import write_recordings
 from model_support import small_classifier, small_model
 from page_reader import Elements, specifications
 
@@ -120,6 +121,24 @@ def test_what_is_drawn_equals_the_rows(recordings: Path, options: tuple[str, ...
         assert_drawn(figure, rows[file], ("arousal", "valence", "dominance"))
         assert figure["layout"]["yaxis"]["title"]["text"] == "score (labels: 1 to 7)"
         assert figure["layout"]["xaxis"]["title"]["text"] == "time (min:s)"
+
+
+def test_speech_that_the_detector_finds_is_drawn_with_the_pauses_between(recordings: Path) -> None:
+    pytest.importorskip("silero_vad", reason="silero-vad is in the vad extra")
+    write_recordings(Path("spoken"))
+    options = ("--segments", "vad", "--plot", "p.html")
+    assert predict("model", "spoken", "--out", "o.csv", *options) == 0
+    rows, drawn = rows_by_file("o.csv"), figures("p.html")
+    assert list(drawn) == list(rows) == [f"spoken/{number}.wav" for number in range(3)]
+    pauses = []
+    for file, figure in drawn.items():
+        assert_drawn(figure, rows[file], ("arousal", "valence", "dominance"))
+        traces = {trace.get("name", "strips"): trace for trace in figure["data"]}
+        for before, after in pairwise(rows[file]):
+            pauses.append((float(before["end"]) + float(after["start"])) / 2)
+            assert level(traces["arousal"], pauses[-1]) is None
+            assert cell(traces["strips"], 0, pauses[-1])[0] is None
+    assert pauses
 
 
 def test_classes_are_drawn_with_the_probability_of_the_most_probable(recordings: Path) -> None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+from docs_support import write_recordings
 from model_support import small_model, speech
 
 from raydec.console.terminal import run_entry_point
@@ -89,6 +90,22 @@ def test_the_number_of_workers_changes_no_row(
     printed, complaints = capfd.readouterr()
     assert printed.startswith(f"wrote {out}: ") and printed.count("\n") == 1
     assert not complaints
+
+
+@pytest.mark.usefixtures("folder", "local_ray")
+def test_speech_that_the_detector_finds_is_the_same_on_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("silero_vad", reason="silero-vad is in the vad extra")
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    write_recordings(Path("spoken"))
+    # More than one part, so that both workers have one.
+    for number in range(33):
+        os.link(f"spoken/{number % 3}.wav", f"spoken/link{number:02d}.wav")
+    for num_workers in ("0", "2"):
+        options = ["--segments", "vad", "--out", f"vad{num_workers}.parquet", "--workers", num_workers]
+        assert run_entry_point(predict_main, ["model", "spoken", *options]) == 0
+    alone = pq.read_table("vad0.parquet")
+    assert_same_rows(pq.read_table("vad2.parquet"), alone)
+    assert len(alone) > 36 and not any(alone["error"].to_pylist())
 
 
 @pytest.mark.slow
