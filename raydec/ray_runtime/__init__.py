@@ -1,1 +1,1 @@
-"""Where raydec meets Ray: the only package that imports it."""
+"""Everything that uses Ray; no other package imports it."""

@@ -50,11 +50,11 @@ class RayClusterer:
         for attempt in range(ATTEMPTS):
             key = (self._group, task.epoch, task.stage, attempt)
             problem = self._try(functools.partial(self._submit, key, share))[1]
-            if not self._all_well(problem):
+            if not self._all_succeeded(problem):
                 self._wait(attempt)
                 continue
             answer, problem = self._try(functools.partial(self._fit, key, config, task.seed, task.init))
-            if self._all_well(problem):
+            if self._all_succeeded(problem):
                 return self._assignment(answer, time.perf_counter() - begun)
             self._wait(attempt)
         raise RuntimeError(f"the K-means actor did not answer in {ATTEMPTS} attempts: {problem}")
@@ -96,7 +96,7 @@ class RayClusterer:
         except (RayActorError, ObjectLostError, MissingSharesError) as error:
             return None, error
 
-    def _all_well(self, problem: Exception | None) -> bool:
+    def _all_succeeded(self, problem: Exception | None) -> bool:
         """Whether every rank succeeded, so that all ranks continue or retry together."""
         failures = self._worker.all_sum(torch.tensor([0.0 if problem is None else 1.0]))
         return failures.item() == 0.0

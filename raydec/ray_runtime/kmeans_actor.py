@@ -126,7 +126,8 @@ def create_kmeans_actor(
 ) -> Any:
     """Start the actor of one run, owned by the caller; with a GPU, wait until it is placed.
 
-    Without a GPU it needs no resources, so there is no wait, and it imports torch while the workers do.
+    Without a GPU the actor needs no resources. Then this function does not wait, so that the actor imports
+    torch at the same time as the workers.
 
     Raises:
         UserError: it could not be placed in time.

@@ -26,14 +26,14 @@ from raydec.ray_runtime.kmeans_actor import create_kmeans_actor
 from raydec.ray_runtime.process_group import ProcessGroupConfig
 from raydec.ray_runtime.session import cluster_nodes, promised_nodes
 from raydec.ray_runtime.snapshot import mend_snapshot
-from raydec.ray_runtime.trainer import EndForGood, causes_of, fit_publicly
+from raydec.ray_runtime.trainer import StopRetries, causes_of, fit_publicly
 
 TrainLoop = Callable[[Config, Any, Any, str], None]
 """The function that every worker runs. Its arguments are the config, a
 :class:`raydec.learning.worker.Worker`, a :class:`raydec.learning.clusterer.Clusterer` and the run folder. It
 must be importable without torch, like this module."""
 
-# Ray Train's limit for one attempt to start the workers, and its error, which has no public name.
+# Ray Train's limit for one attempt to start the workers, and the error it then raises, which is not public.
 _START_TIMEOUT_S = 60
 _START_TIMEOUT_ERROR = "WorkerGroupStartupTimeoutError"
 # To type checkers, the public names are those of Ray Train's first version.
@@ -108,7 +108,7 @@ def train_on_ray(
     # interval, an epoch would take at least 2 s. A poll takes 2 ms of a core.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     if is_lone_machine:
-        # The watcher for preemptions is a process that imports Ray, and useless on a single machine.
+        # The watcher for preemptions is another process that imports Ray; on a single machine it is useless.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     # Bound with partial, because the controller unpickles arguments of the trainer, which imports torch.
     train_loop = functools.partial(
@@ -182,7 +182,7 @@ def _run_config(config: Config, run_folder: str, callbacks: Sequence[Any]) -> An
         ),
         checkpoint_config=_train.CheckpointConfig(num_to_keep=config.training.keep_checkpoints),
         worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
-        callbacks=[*callbacks, EndForGood()],
+        callbacks=[*callbacks, StopRetries()],
         **quiet,
     )
 

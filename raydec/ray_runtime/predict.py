@@ -1,9 +1,9 @@
 """Predict parts of a long list of files on a Ray cluster, through Ray Data.
 
-Where there are GPUs, files are read (decoded, made into spectrograms) in one process per CPU, and each GPU
-has one process that runs the network over what comes. Without GPUs, each process reads and runs the network
-itself: the network takes most of the time there, so separate readers would wait for it, and spectrograms,
-hundreds of times as large as rows, stay where they were made.
+With GPUs, one process per CPU reads files (decodes them and computes spectrograms), and one process per GPU
+runs the network on the results. Without GPUs, each process does both: the network then takes most of the
+time, so separate readers would only wait for it, and spectrograms, which are hundreds of times as large as
+rows, need not be sent between processes.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ if TYPE_CHECKING:
     from raydec.inference.work import Add
 
 FEW_FILES = 500
-"""One core predicts this many in about the time that a local Ray takes to start."""
+"""One core predicts this many files in about the time that a local Ray takes to start."""
 
-# Parts in flight: spectrograms of some dozen files each, a few per process.
+# Room for the parts in progress: a few per process, each with the spectrograms of a few dozen files.
 _OBJECT_STORE_GIB = 1.0
-# A file that kills its process is met again by the next one; after that there is no point.
+# A file that kills its process will probably kill the replacement too, so more retries would be pointless.
 _MAX_RETRIES = 2
 
 Part = Sequence[Any]
-"""Things to read, which must survive JSON: names of files, or sources."""
+"""What to read: names of files, or sources. It is sent as JSON."""
 Read = Callable[[Part], bytes]
 Score = Callable[[bytes], bytes]
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A :data:`raydec.inference.work.Runner` on a Ray cluster; what is small is done in this process.
+    """A :data:`raydec.inference.work.Runner` on a Ray cluster; small jobs run in this process.
 
     Attributes:
-        num_workers: processes on CPUs; 0: this process alone; None: decided by how much there is to do.
+        num_workers: processes on CPUs; 0: this process alone; None: decided by the number of files.
         address: cluster to join; default: ``RAY_ADDRESS``, else this machine.
     """
 
@@ -96,19 +96,19 @@ def predict_parts(
 ) -> None:
     """Call ``score(read(part))`` for every part, spread over the cluster.
 
-    ``on_done`` is called in this process with each result as soon as it is there, in any order. A part is one
-    row of the data set and its result another, so that a part is done wholly or not at all.
+    ``on_done`` is called in this process with each result as soon as it is available, in any order. Each part
+    is one row of the data set, and its result is one row too, so a part is either complete or not done.
 
     Args:
         parts: what to read.
-        read: importable on every node, as is what it gives; it takes what JSON makes of a part.
+        read: gets a part as decoded from JSON; it and its result must be importable on every node.
         make_scorer: called once per process with its device, ``cpu`` or ``cuda``.
         num_workers: processes on CPUs; None means one per CPU of the cluster.
         address: cluster to join, as in :func:`raydec.ray_runtime.session.start_ray`.
         on_done: receives each result.
 
     Raises:
-        UserError: one of a call's, no cluster at ``address``, or a process that died again and again.
+        UserError: raised by a call, no cluster at ``address``, or a process that died repeatedly.
     """
     import ray
 
@@ -117,7 +117,8 @@ def predict_parts(
     resources = ray.cluster_resources()
     num_readers = num_workers or max(int(resources.get("CPU", 1)), 1)
     num_gpus = int(resources.get("GPU", 0))
-    # One copy in the object store, and small arguments: Ray cannot restart a process that lost large ones.
+    # Large arguments would be lost with the process that holds them, and Ray could not restart an actor that
+    # needs them. Therefore they are put into the object store once, and actors get a reference.
     work = [ray.put((read, make_scorer))]
     dataset = _pipeline(parts, work, num_readers, num_gpus)
     try:
@@ -132,11 +133,11 @@ def predict_parts(
 def _pipeline(parts: Sequence[Part], work: list[Any], num_readers: int, num_gpus: int) -> Any:
     import ray.data
 
-    # One block per part: a task is one part, and a slow process does not delay the others.
+    # One block per part makes each part a task of its own, so that a slow process does not delay the others.
     items = [{"part": json.dumps(list(part))} for part in parts]
     dataset = ray.data.from_items(items, override_num_blocks=len(parts))
     with warnings.catch_warnings():
-        # Named parameters for the number of retries do not exist yet (Ray 2.60); without them it is endless.
+        # Ray 2.60 has no named parameters for the number of retries yet, and its default is no limit.
         warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
         if not num_gpus:
             readers = _on_actors(min(num_readers, len(parts)), num_cpus=1)
@@ -195,25 +196,25 @@ def _fetch(work: list[Any]) -> tuple[Read, Callable[[str], Score]]:
 
 def _names(batch: Batch) -> list[str]:
     (names,) = batch["part"]
-    # JSON, because file names may hold bytes that are no text; Arrow refuses those.
+    # Parts are JSON because file names may contain bytes that are not valid text, which Arrow refuses.
     return json.loads(str(names))
 
 
 def _as_batch(content: bytes) -> Batch:
-    # An object array: NumPy's own byte strings lose zeros at their end.
+    # An object array, because NumPy's own byte strings drop trailing zeros.
     part = np.empty(1, object)
     part[0] = content
     return {"part": part}
 
 
 def _quieten_ray_data() -> None:
-    """No bars, no plans, no notices of Ray Data's on our terminal; its log files keep them."""
+    """Keep Ray Data's progress bars, plans and notices off the terminal; its log files still have them."""
     from ray.data import DataContext
 
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    # Warnings about operators that wait and resources that are all taken would be most of what a person sees.
+    # Otherwise warnings about waiting operators and exhausted resources would fill the terminal.
     for handler in logging.getLogger("ray.data").handlers:
         if "Session" not in type(handler).__name__:
             handler.setLevel(logging.INFO if verbosity() > 0 else logging.ERROR)

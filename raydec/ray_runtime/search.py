@@ -5,8 +5,8 @@ directories and decisions in the ledger. To resume a killed search, a new Tune r
 trials, and its searcher and scheduler are initialised with the earlier results. (``Tuner.restore`` would use
 a snapshot that may be ten seconds old, and a scheduler without the earlier trials.)
 
-A trial's driver reserves no CPU; its training workers do. Otherwise a driver could wait for ever for workers
-that wait for its core.
+A trial's driver reserves no CPU; its training workers do. Otherwise drivers could take all cores and wait
+forever for workers that need one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from raydec.search.tpe import Tpe
 from raydec.search.trial_job import Remaining, TrialJob
 
 _TRIAL, _SETTING = "trial", "setting"
-_HEAD_NODE, _BIT_OF_HEAD = "node:__internal_head__", 0.001
+_HEAD_NODE, _HEAD_SHARE = "node:__internal_head__", 0.001
 
 
 class TuneRunner:
@@ -121,7 +121,7 @@ def _driver_resources(share: Placement, pbt: bool) -> dict[str, float]:
     if pbt:
         # The scheduler alternates between more trials than fit; only resources limit how many run at once.
         return {_HEAD_NODE: int(1e4 / share.max_concurrent) / 1e4}
-    return {_HEAD_NODE: _BIT_OF_HEAD}
+    return {_HEAD_NODE: _HEAD_SHARE}
 
 
 def _spec(entry: Entry) -> dict[str, Any]:
@@ -153,13 +153,14 @@ def _scheduler(plan: SearchPlan, remaining: Remaining) -> TrialScheduler:
 def _asha(plan: SearchPlan, remaining: Remaining) -> TrialScheduler:
     """ASHA, initialised with the results of trials of earlier attempts."""
     search = plan.config.search
-    in_turn = len(search.seeds) if plan.seeds_in_turn else 1  # asha takes no folds
+    in_turn = len(search.seeds) if plan.seeds_in_turn else 1  # ASHA does not go with folds
     longest = max(config.training.epochs for config in plan.representatives) * in_turn
     scheduler = ASHAScheduler(
         time_attr="epoch",
         metric="score",
         mode=search.mode,
-        # Below the last epoch, so that a trial that reaches it can test and save its model.
+        # One less than the last epoch, because ASHA stops trials at max_t, and a trial that completes must
+        # still test and save its model.
         max_t=max(longest - 1, search.grace_epochs),
         grace_period=search.grace_epochs,
         reduction_factor=search.reduction_factor,
@@ -313,9 +314,9 @@ def _wall_s(trial: Any) -> float:
 
 
 def _problem(trial: Any) -> str:
-    told = (trial.last_result or {}).get("problem")
+    reported = (trial.last_result or {}).get("problem")
     lines = str(trial.get_error() or "").strip().splitlines()
-    return told or (lines[-1] if lines else "its process died, probably because memory ran out")
+    return reported or (lines[-1] if lines else "its process died, probably because memory ran out")
 
 
 @contextmanager

@@ -17,10 +17,10 @@ from raydec.verbosity import verbosity
 logger = logging.getLogger(__name__)
 
 LOCAL_ADDRESS = "local"
-# Read by the process that starts Ray's workers.
+# Environment variable that is read by the process that starts Ray's workers.
 _NICENESS = "RAY_worker_niceness"
 _CONNECT_TIMEOUT_S = 5.0
-# Any method will do: even an error shows that the server speaks gRPC.
+# The method does not matter: even an error shows that the server speaks gRPC.
 _PROBE_METHOD = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 # Part of gRPC's error if a web server, for instance a proxy, answers.
 _NOT_GRPC = "http2 header"
@@ -42,13 +42,13 @@ def start_ray(
             environment variable ``RAY_ADDRESS``, else a local Ray on this machine.
         num_cpus: CPUs of a local Ray; None means all. Ignored for a cluster.
         object_store_gib: object store of a local Ray, in GiB; None means Ray's default.
-        dashboard: whether a local Ray has a dashboard. Without it, Ray starts three seconds faster, has a
-            dozen processes fewer and keeps no metrics, ``ray status`` and ``ray list`` do not work, and the
-            cleaner that Ray Train runs within searches only warns (Ray 2.60).
+        dashboard: whether a local Ray has a dashboard. Without it, Ray starts three seconds faster, runs a
+            dozen fewer processes and keeps no metrics; ``ray status`` and ``ray list`` do not work, and the
+            placement-group cleaner of Ray Train, which runs in searches, only logs a warning (Ray 2.60).
         worker_environment: environment variables of all of Ray's worker processes.
         niceness: of a local Ray's workers, added to that of this process; default: ``RAY_worker_niceness``,
-            else 0. With Ray's own default, 15, training gets a thirtieth of a core for which an ordinary
-            process competes.
+            else 0. With Ray's own default of 15, training gets only a thirtieth of a core that an ordinary
+            process uses as well.
 
     Raises:
         UserError: nothing that speaks Ray's protocol answers at the address (within 10 s), or Ray refuses
@@ -72,7 +72,9 @@ def start_ray(
         try:
             _connect(target, "start a local Ray", **limits)
         except _SlowStartError:
-            logger.warning("Ray took more than 30 s to start, is this machine busy? Trying once more")
+            logger.warning(
+                "Ray did not start within 30 s, perhaps because this machine is busy; retrying once"
+            )
             _connect(target, "start a local Ray", **limits)
 
 
@@ -95,7 +97,7 @@ class _SlowStartError(UserError):
     """Ray's processes did not start within 30 s, as may happen on a busy machine."""
 
 
-def _connect(target: str, deed: str, **limits: Any) -> None:
+def _connect(target: str, action: str, **limits: Any) -> None:
     import ray
 
     try:
@@ -108,9 +110,9 @@ def _connect(target: str, deed: str, **limits: Any) -> None:
                 stack.enter_context(few_processes(log_monitor=is_loud))
                 limits = limits | QUIET
             ray.init(target, log_to_driver=is_loud, logging_level=level, **limits)
-    except Exception as error:  # Ray raises plain Exceptions here, among others
+    except Exception as error:  # Ray also raises plain Exceptions here
         kind = _SlowStartError if "timed out during startup" in str(error) else UserError
-        raise kind(f"cannot {deed}: {_first_line(error)}") from None
+        raise kind(f"cannot {action}: {_first_line(error)}") from None
 
 
 def check_address(address: str | None) -> None:

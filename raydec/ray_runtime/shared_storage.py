@@ -1,4 +1,4 @@
-"""Checks before a run on several machines that all of them see its store and its directory."""
+"""Checks, before a run on several machines, that all of them can read its store and its directory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_shared(config: Config, location: str) -> None:
         location: absolute path or URI of the run's directory, which exists.
 
     Raises:
-        UserError: ``storage_path`` is unset, or a node does not see it or the feature store.
+        UserError: ``storage_path`` is unset, or a node cannot read it or the feature store.
     """
     nodes = [node for node in ray.nodes() if node["Alive"]]
     if len(nodes) < 2:
@@ -71,5 +71,5 @@ def _look_everywhere(wanted: Mapping[str, str], nodes: list[dict[str, Any]]) -> 
 
 
 def _missing(paths: list[str]) -> tuple[str, list[str]]:
-    """Host name, and which paths this node does not have."""
+    """Host name, and the paths that do not exist on this node."""
     return socket.gethostname(), [path for path in paths if not Path(path).exists()]

@@ -1,4 +1,4 @@
-"""Recovery from a damaged list of checkpoints of Ray Train.
+"""Recovery when Ray Train's list of checkpoints is damaged.
 
 Ray Train overwrites the list in place. If the disk is full or the machine dies at that moment, the list is
 truncated and Ray Train refuses to start, although the checkpoints themselves still exist.

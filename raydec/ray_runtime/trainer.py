@@ -64,8 +64,8 @@ def _config_type() -> type[TorchConfig]:
     return NamingConfig
 
 
-class EndForGood(UserCallback):
-    """Ends a run that must not be retried, which Ray Train would otherwise restart from its checkpoint."""
+class StopRetries(UserCallback):
+    """Ends a run that must not be retried; otherwise Ray Train would restart it from its checkpoint."""
 
     def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:
         """See Ray Train's ``UserCallback``; runs in its controller.
@@ -80,7 +80,7 @@ class EndForGood(UserCallback):
 
 
 def final_cause(causes: Sequence[BaseException]) -> Exception | None:
-    """The first of these errors or their causes after which a retry would do harm or fail again, or None."""
+    """The first error, among these and their causes, that a retry would repeat or make worse; else None."""
     for cause in causes:
         for error in (cause, cause.__cause__):
             if isinstance(error, (TakenOverError, DivergedError)):

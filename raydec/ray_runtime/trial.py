@@ -96,7 +96,8 @@ class _RunReport:
         self._score: float | None = None
 
     def __call__(self, history: list[dict[str, float | int | None]], complete: bool) -> None:
-        # Metrics are written before the checkpoint, which surely exists once the next epoch's metrics do.
+        # An epoch's metrics are written before its checkpoint, so the checkpoint is surely complete only when
+        # the next epoch's metrics exist.
         ready = len(history) if complete or not self._exchange_epochs else len(history) - 1
         if self._exchange_epochs and self._reported == 0:
             # The scheduler already knows epochs before a pause, or from the run that it continues.

@@ -63,10 +63,10 @@ class RayWorker:
 
     def report(self, metrics: Mapping[str, float], checkpoint: Path | None, name: str) -> None:
         """Report metrics and checkpoint to Ray Train, which stores the checkpoint before it registers it."""
-        handed_in = None if checkpoint is None else ray.train.Checkpoint.from_directory(str(checkpoint))
+        stored = None if checkpoint is None else ray.train.Checkpoint.from_directory(str(checkpoint))
         ray.train.report(
             dict(metrics),
-            checkpoint=handed_in,
+            checkpoint=stored,
             checkpoint_dir_name=name,
             delete_local_checkpoint_after_upload=True,
         )

@@ -15,7 +15,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from raydec.errors import DivergedError, TakenOverError
 from raydec.ray_runtime import fast_start
 from raydec.ray_runtime.process_group import ProcessGroupConfig
-from raydec.ray_runtime.trainer import EndForGood
+from raydec.ray_runtime.trainer import StopRetries
 
 needs_names = pytest.mark.skipif(
     fast_start.problem_with("train") is not None, reason="only the public API of Ray is used"
@@ -100,7 +100,7 @@ def test_a_run_that_was_taken_over_or_diverged_is_not_tried_again() -> None:
 
 
 def test_ray_train_is_told_publicly_to_end_such_a_run() -> None:
-    ending = EndForGood()
+    ending = StopRetries()
     ending.after_exception(None, {0: RuntimeError("a worker died")})
     for failures in final_failures():
         with pytest.raises((TakenOverError, DivergedError)):

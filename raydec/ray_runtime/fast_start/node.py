@@ -19,7 +19,7 @@ _AUTOSCALER = "start_monitor"
 _LOG_MONITOR = "start_log_monitor"
 _MANY_NODES = 1000
 
-# Every process would send events and metrics to a dashboard once a second: half a percent of a core.
+# By default, every process sends events and metrics to a dashboard once a second, which takes 0.5% of a core.
 QUIET: dict[str, Any] = {
     "_system_config": {"task_events_report_interval_ms": 0, "enable_metrics_collection": False}
 }
@@ -30,9 +30,9 @@ QUIET: dict[str, Any] = {
 def few_processes(*, log_monitor: bool) -> Iterator[None]:
     """Within the block, ``ray.init`` starts a node without the helpers above.
 
-    They are three Python processes that import Ray at the same time as those of the run: 2 of the 3.9 s that
-    ``ray.init`` takes on 2 cores, then 1.5% of a core during the whole run (Ray 2.60). ``ray.init`` has no
-    argument for them, but its node has a method for each.
+    They are three Python processes that import Ray at the same time as those of the run. They account for 2
+    of the 3.9 s that ``ray.init`` takes on 2 cores, and for 1.5% of a core during the whole run (Ray 2.60).
+    ``ray.init`` has no argument that turns them off, but its node has a method that starts each of them.
 
     Args:
         log_monitor: whether to start the log monitor.
