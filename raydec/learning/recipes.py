@@ -16,8 +16,8 @@ MODERN_CHANNELS = (16, 32, 48, 64)
 MODERN_CHUNKS = 5
 ENCODER_RATES = {"lora": 1e-4, "full": 1e-5}
 """Usual learning rates; not yet measured here."""
-SELECTED_BY = "selection/epoch"
-"""Metric whose largest value marks the epoch that is kept, where that is not the validation score."""
+KEPT_EPOCH = "selection/kept_epoch"
+"""Metric of runs that keep the last epoch's model instead of the best: the epoch whose model is kept."""
 
 
 def fill_recipe(config: Config, num_labeled: int, scales: Collection[str]) -> Config:

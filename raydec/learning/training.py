@@ -35,7 +35,7 @@ from raydec.learning.inference import embed_share, predict_utterances
 from raydec.learning.label_aware import assign_with_labels, label_columns
 from raydec.learning.optimizers import Optimizers
 from raydec.learning.randomness import generator_for, integer_seed_for, torch_generator_for
-from raydec.learning.recipes import SELECTED_BY, fill_recipe
+from raydec.learning.recipes import KEPT_EPOCH, fill_recipe
 from raydec.learning.residency import hold_where_they_fit
 from raydec.learning.sampled_clustering import past_one_process
 from raydec.learning.stages import Stage, count_steps, plan_stages
@@ -255,7 +255,7 @@ class Training:
         score = float(metrics[f"valid/{self._data.targets.selection}"])  # type: ignore[arg-type]
         keeps_last = self._config.training.selection == "last"
         if keeps_last:
-            metrics[SELECTED_BY] = state.epoch
+            metrics[KEPT_EPOCH] = state.epoch
         if not math.isfinite(score):
             problem = f"valid/{self._data.targets.selection} is {score}"
             place = f"the validation after epoch {state.epoch}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raydec.config import Config
-from raydec.learning.recipes import SELECTED_BY
+from raydec.learning.recipes import KEPT_EPOCH
 from raydec.learning.targets.registry import target_metrics
 
 _PHASES = (
@@ -33,7 +33,7 @@ def known_metrics(config: Config) -> set[str]:
         names |= {"cluster/emotion_mi", "cluster/emotion_nmi"}
     names |= by_stage
     if config.training.selection != "best":
-        names.add(SELECTED_BY)
+        names.add(KEPT_EPOCH)
     if _has_unlabeled_stage(config):
         names |= {f"{name}_unlabeled" for name in by_stage}
     return names

@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from raydec.learning.recipes import SELECTED_BY
+from raydec.learning.recipes import KEPT_EPOCH
 from raydec.learning.targets.registry import KINDS
 
-SELECTION_METRICS = (SELECTED_BY, *(f"valid/{kind.selection}" for kind in KINDS))
-"""A run keeps the epoch with the largest value of the first of these metrics that it has; ``search.metric``
-plays no part."""
+# Earlier versions of raydec called KEPT_EPOCH "selection/epoch".
+SELECTION_METRICS = (KEPT_EPOCH, "selection/epoch", *(f"valid/{kind.selection}" for kind in KINDS))
+"""A run keeps the epoch with the largest value of the first of these metrics that it has, whatever
+``search.metric`` is."""
 
 History = Sequence[Mapping[str, float | int | None]]
 """The lines of a run's ``metrics.jsonl``."""

@@ -179,6 +179,14 @@ def test_a_score_belongs_to_the_epoch_whose_model_is_kept() -> None:
     assert score_run([{"valid/ccc": float("nan")}], "valid/ccc") == RunScore(1, 1, None, 0.0)
 
 
+@pytest.mark.parametrize("kept", ["selection/kept_epoch", "selection/epoch"])
+def test_the_score_of_a_run_that_keeps_its_last_epoch_is_the_last_also_under_the_earlier_name(
+    kept: str,
+) -> None:
+    history = [{"valid/ccc": 0.5, kept: 1}, {"valid/ccc": 0.3, kept: 2}]
+    assert score_run(history, "valid/ccc") == RunScore(2, 2, 0.3, 0.0)
+
+
 def test_a_trials_curve_averages_its_seeds_as_they_come() -> None:
     first = [{"valid/ccc": 0.2}, {"valid/ccc": 0.4}]
     second = [{"valid/ccc": 0.0}, {"valid/ccc": 0.6}]
