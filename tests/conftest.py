@@ -54,6 +54,12 @@ def speech_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def ravdess_dir() -> Path:
+    """The 1,440 spoken clips of RAVDESS in the layout of MSP-Podcast, with their actors as speakers."""
+    return _outside_folder("RAYDEC_RAVDESS_DIR", "RAVDESS in the layout of MSP-Podcast")
+
+
+@pytest.fixture(scope="session")
 def encoders_dir() -> Path:
     """Real pretrained speech encoders, as transformers reads them."""
     return _outside_folder("RAYDEC_ENCODERS_DIR", "pretrained speech encoders")
