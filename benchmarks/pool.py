@@ -1,9 +1,9 @@
 """What unlabeled speech is worth: ``python -m benchmarks.pool WORK_DIR NAME=STORE … --folds fold0,…,fold5``.
 
 With few labels, training speech without labels is left out (no pool), used (pool), used under speakers that
-were shuffled (placebo; only where features are normalised by speaker), or used with its labels (ceiling). Test
-predictions are pooled over folds, and differences have a paired bootstrap over speakers. Finished runs of an
-earlier call are kept.
+were shuffled (placebo; only where features are normalised by speaker), or used with its labels (ceiling). The
+test predictions of all folds are scored together, and differences have a paired bootstrap over speakers.
+Finished runs of an earlier call are kept.
 """
 
 from __future__ import annotations
