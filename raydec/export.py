@@ -36,12 +36,12 @@ def _write_onnx(model: Path, file: Path) -> None:
     from raydec.model.onnx_export import export_onnx, require_onnx
 
     require_onnx()
-    saved = load_model(model)
+    trained = load_model(model)
     with waiting("exporting"):
-        written = export_onnx(saved, file)
+        written = export_onnx(trained, file)
     note(f"wrote {file} ({written.num_bytes / 1e6:.1f} MB), outputs per chunk:")
-    columns = {"scores": saved.attributes}
-    columns |= {f"{group}_probabilities": classes for group, classes in saved.outputs.classes.items()}
+    columns = {"scores": trained.attributes}
+    columns |= {f"{group}_probabilities": classes for group, classes in trained.outputs.classes.items()}
     for name, width in written.outputs.items():
         note(f"  {name} [{width}]" + (f" ({', '.join(columns[name])})" if name in columns else ""))
     note(f"largest difference from PyTorch: {written.largest_difference:.1g}")

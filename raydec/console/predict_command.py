@@ -191,7 +191,7 @@ def predict_standard_input(options: Namespace) -> None:
 
     page = check_timeline(options.plot, options.windows, None)
     predictor = load(options.model, encoder=options.encoder)
-    schema, label_range = result_schema(predictor), predictor.saved.label_range
+    schema, label_range = result_schema(predictor), predictor.trained.label_range
     table = PredictedTable(options.out, schema, predictor.outputs, label_range)
     try:
         _predict_stream(options, predictor)

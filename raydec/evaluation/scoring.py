@@ -82,7 +82,7 @@ def evaluate(
             or has no labels for the model; the message names the splits that there are.
     """
     predictor = _load(model)
-    front_end = predictor.saved.front_end if isinstance(predictor, Predictor) else None
+    front_end = predictor.trained.front_end if isinstance(predictor, Predictor) else None
     opened = FeatureStore.open(store, front_end)
     other = None if against is None else _load_comparable(against, predictor, opened)
     names = choose_splits(opened, predictor.outputs, splits)
@@ -132,7 +132,7 @@ def _load_comparable(path: str | Path, predictor: Scorer, store: FeatureStore) -
         )
     if isinstance(other, PredictionsFile):
         return other
-    differences = store.front_end.differences(other.saved.front_end)
+    differences = store.front_end.differences(other.trained.front_end)
     if differences:
         raise UserError(
             f"--against {path}: {store.path} holds other features than that model's: {', '.join(differences)}"
@@ -143,7 +143,7 @@ def _load_comparable(path: str | Path, predictor: Scorer, store: FeatureStore) -
 def _identity(path: str | Path, predictor: Scorer) -> ModelIdentity:
     if isinstance(predictor, PredictionsFile):
         return predictor.identity
-    run = predictor.saved.extra.get("run")
+    run = predictor.trained.extra.get("run")
     return ModelIdentity(
         str(path),
         model_fingerprint(path),
@@ -195,7 +195,7 @@ def _score_split(store: FeatureStore, split: str, predictors: Sequence[Scorer], 
         scores[0],
         results[0].clusters,
         other_scores,
-        first.saved.resampler if isinstance(first, Predictor) else "soxr",
+        first.trained.resampler if isinstance(first, Predictor) else "soxr",
         _train_splits(first),
     )
 
@@ -203,7 +203,7 @@ def _score_split(store: FeatureStore, split: str, predictors: Sequence[Scorer], 
 def _warn_of_unknown_speakers(predictors: Sequence[Scorer], table: pa.Table, split: str) -> None:
     unknown = table["speaker"].null_count
     by_speaker = any(
-        isinstance(predictor, Predictor) and predictor.saved.chunks.speaker_normalization == "mean"
+        isinstance(predictor, Predictor) and predictor.trained.chunks.speaker_normalization == "mean"
         for predictor in predictors
     )
     if unknown and by_speaker:
@@ -351,7 +351,7 @@ def _notes(store: FeatureStore, scored: _Scored) -> tuple[str, ...]:
 
 def _train_splits(predictor: Scorer) -> tuple[str, ...]:
     """The splits that a model was trained on; ``train`` if the model does not record them."""
-    match predictor.saved.extra.get("splits") if isinstance(predictor, Predictor) else None:
+    match predictor.trained.extra.get("splits") if isinstance(predictor, Predictor) else None:
         case {"train": [*names]}:
             return tuple(map(str, names))
     return ("train",)

@@ -28,7 +28,7 @@ from raydec.model.directory import CENTROIDS_FILE, CONFIG_FILE, WEIGHTS_FILE, lo
 from raydec.model.folding import folded
 from raydec.model.hub import local_model
 from raydec.model.network import joined
-from raydec.model.saved import TrainedModel
+from raydec.model.trained import TrainedModel
 
 # Utterances per forward pass. The number is fixed, and short batches are filled up, so that a prediction
 # never depends on what else is predicted; one utterance at a time keeps a CPU's caches warm.
@@ -125,37 +125,37 @@ def load(path: str | Path, device: str = "auto", *, encoder: str | Path | None =
     except (RuntimeError, AssertionError) as error:  # torch's errors for a device that does not exist
         raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
     folder = local_model(path)
-    saved = load_model(folder)
-    saved.front_end = with_encoder(saved.front_end, folder, encoder)
-    for _, network in saved.networks:
-        network.encoder.located(saved.front_end)
-    return Predictor(saved, place)
+    trained = load_model(folder)
+    trained.front_end = with_encoder(trained.front_end, folder, encoder)
+    for _, network in trained.networks:
+        network.encoder.located(trained.front_end)
+    return Predictor(trained, place)
 
 
 class Predictor:
     """A model ready to predict. Scores do not depend on batch size or order.
 
     Args:
-        saved: the model.
+        trained: the model.
         device: where its networks run.
 
     Attributes:
-        saved: the model.
+        trained: the model.
         outputs: what it predicts, in the order of its scores.
     """
 
-    def __init__(self, saved: TrainedModel, device: torch.device) -> None:
-        self.saved = saved
-        self.outputs = saved.outputs
+    def __init__(self, trained: TrainedModel, device: torch.device) -> None:
+        self.trained = trained
+        self.outputs = trained.outputs
         self._device = device
-        self._networks = [folded(network.to(device)) for _, network in saved.networks]
+        self._networks = [folded(network.to(device)) for _, network in trained.networks]
         self._normalizer = FrameNormalizer(
-            saved.feature_mean, saved.feature_std, saved.chunks.scale, saved.chunks.clip
+            trained.feature_mean, trained.feature_std, trained.chunks.scale, trained.chunks.clip
         )
         self._centroids = None
-        if saved.centroids is not None:
+        if trained.centroids is not None:
             # A copy: in a Ray worker the array is a view of shared memory, which may not be written to.
-            self._centroids = torch.tensor(saved.centroids, dtype=torch.float64, device=device)
+            self._centroids = torch.tensor(trained.centroids, dtype=torch.float64, device=device)
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -192,11 +192,11 @@ class Predictor:
             UserError: not audio, silent, or samples without their rate.
         """
         if isinstance(audio, str | Path):
-            frames = frames_of(self.saved, open_recording(self.saved, str(audio)))
+            frames = frames_of(self.trained, open_recording(self.trained, str(audio)))
         elif sample_rate is None:
             raise UserError("samples come without a rate; pass sample_rate in Hz")
         else:
-            frames = self.saved.front_end.frames(self._resampled(audio, sample_rate))
+            frames = self.trained.front_end.frames(self._resampled(audio, sample_rate))
         return self._predict_one(frames)
 
     def stream(
@@ -224,13 +224,13 @@ class Predictor:
         """
         if not 0 < (window_s if hop_s is None else hop_s) <= window_s:
             raise UserError(f"hop_s={hop_s} must be above 0 and at most window_s={window_s}")
-        rate = self.saved.front_end.sample_rate
-        for place, samples in stream_windows(self.saved, blocks, sample_rate, window_s, hop_s):
+        rate = self.trained.front_end.sample_rate
+        for place, samples in stream_windows(self.trained, blocks, sample_rate, window_s, hop_s):
             times = round(place / rate, 3), round((place + len(samples)) / rate, 3)
             if not samples.any():
                 yield WindowPrediction({}, None, start=times[0], end=times[1], error=SILENT)
             else:
-                found = self._predict_one(self.saved.front_end.frames(samples))
+                found = self._predict_one(self.trained.front_end.frames(samples))
                 yield WindowPrediction(**vars(found), start=times[0], end=times[1])
 
     def _predict_one(self, frames: Float[Tensor, "frame width"]) -> Prediction:
@@ -242,8 +242,8 @@ class Predictor:
     def _resampled(
         self, audio: Num[np.ndarray, " sample"] | Num[np.ndarray, "sample channel"], sample_rate: int
     ) -> Float32[np.ndarray, " resampled"]:
-        wanted = self.saved.front_end.sample_rate
-        if self.saved.resampler == "kaiser":
+        wanted = self.trained.front_end.sample_rate
+        if self.trained.resampler == "kaiser":
             return resample_kaiser(prepare_waveform(audio, sample_rate, sample_rate), sample_rate, wanted)
         return prepare_waveform(audio, sample_rate, wanted)
 
@@ -289,7 +289,7 @@ class Predictor:
         Raises:
             UserError: the store's features are not the ones this model was trained on.
         """
-        differences = store.front_end.differences(self.saved.front_end)
+        differences = store.front_end.differences(self.trained.front_end)
         if differences:
             raise UserError(
                 f"{store.path} was made with other features than the model's: {', '.join(differences)}"
@@ -304,15 +304,15 @@ class Predictor:
         return _concatenate(parts) if parts else self.predict_frames([])
 
     def _offsets(self, store: FeatureStore, rows: np.ndarray) -> list[Tensor] | None:
-        if self.saved.chunks.speaker_normalization == "none":
+        if self.trained.chunks.speaker_normalization == "none":
             return None
-        found = offsets_of(store, rows, self.saved.chunks.scale, self.saved.feature_mean)
+        found = offsets_of(store, rows, self.trained.chunks.scale, self.trained.feature_mean)
         return [torch.from_numpy(found.values[place]) for place in found.speaker]
 
     def _chunks(
         self, frames: Float[Tensor, "frame width"], offset: Float32[Tensor, " width"] | None
     ) -> Float[Tensor, "chunk m width"]:
-        return cut(self._normalizer.normalize(frames, offset), self.saved.chunks)
+        return cut(self._normalizer.normalize(frames, offset), self.trained.chunks)
 
     def _run(self, items: list[tuple[int, Tensor]], per_pass: int, outputs: _Room) -> None:
         """Predict utterances of one chunk length and write the results where they belong."""
@@ -320,7 +320,7 @@ class Predictor:
         filling = [torch.zeros_like(items[0][1])] * (per_pass - len(items))
         batch = torch.cat([chunks for _, chunks in items] + filling).to(self._device)
         emotion, embedding, distances, logits = self._forward(batch)
-        count, num_chunks = len(items), self.saved.chunks.num_chunks
+        count, num_chunks = len(items), self.trained.chunks.num_chunks
 
         def by_utterance(values: Tensor) -> Tensor:
             return values.view(-1, num_chunks, *values.shape[1:])[:count]
@@ -351,7 +351,7 @@ class Predictor:
     ]:
         """Outputs to be averaged; the first network's embeddings, distances to centroids, and logits."""
         outputs = [network(chunks) for network in self._networks]
-        specs = [spec.outputs for spec, _ in self.saved.networks]
+        specs = [spec.outputs for spec, _ in self.trained.networks]
         emotion = joined([output.emotion.double() for output in outputs], specs)
         embedding, distances = outputs[0].embedding, None
         if self._centroids is not None:

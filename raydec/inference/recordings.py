@@ -107,7 +107,7 @@ def predict_recordings(
     offsets = None
     if speaker_means is not None:
         offsets = speaker_offsets(predictor, model, speaker_means, sources)
-    elif predictor.saved.chunks.speaker_normalization == "mean":
+    elif predictor.trained.chunks.speaker_normalization == "mean":
         logger.warning(
             "%s normalises by speaker, and no speaker is known: scores are less accurate; --speaker-means "
             "STORE_DIR and a list with a column 'speaker' make them known",
@@ -131,7 +131,7 @@ def predict_recordings(
         if missing:
             run(predictor, list(divide(missing)), options, add)
         counts = output.finish([printable(source.file) for source in sources])
-    on_rows(PredictedTable(output.path, schema, predictor.outputs, predictor.saved.label_range))
+    on_rows(PredictedTable(output.path, schema, predictor.outputs, predictor.trained.label_range))
     return counts
 
 
@@ -171,11 +171,11 @@ def score_limits(
     """
     if label_range is not None or not clip:
         return label_range
-    if predictor.saved.label_range is None:
+    if predictor.trained.label_range is None:
         raise UserError(
             f"--clip: {model} does not record the range of its labels; add --label-range LOW HIGH"
         )
-    return predictor.saved.label_range
+    return predictor.trained.label_range
 
 
 def speaker_offsets(
@@ -193,13 +193,13 @@ def speaker_offsets(
         UserError: the model does not normalise by speaker, the store has other features, or no speaker of a
             list is in the store.
     """
-    saved = predictor.saved
-    if saved.chunks.speaker_normalization == "none":
+    trained = predictor.trained
+    if trained.chunks.speaker_normalization == "none":
         raise UserError(
             f"--speaker-means {place}: {model} does not normalise by speaker; leave it out, or train with "
             "features.speaker_normalization=mean"
         )
-    store = FeatureStore.open(place, saved.front_end)
+    store = FeatureStore.open(place, trained.front_end)
     wanted = {speaker for source in sources for speaker in source.speakers if speaker is not None}
     known = store.utterances["speaker"].to_pylist()
     rows = np.array([row for row, speaker in enumerate(known) if speaker in wanted], np.int64)
@@ -216,8 +216,8 @@ def speaker_offsets(
             len(wanted),
             min(missing),
         )
-    means = means_of_speakers(store, rows, saved.chunks.scale)
-    return {speaker: (mean - saved.feature_mean).astype(np.float32) for speaker, mean in means.items()}
+    means = means_of_speakers(store, rows, trained.chunks.scale)
+    return {speaker: (mean - trained.feature_mean).astype(np.float32) for speaker, mean in means.items()}
 
 
 def _extra_columns(options: RowOptions) -> dict[str, Any]:

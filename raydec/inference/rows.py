@@ -27,7 +27,7 @@ from raydec.inference.audio_inputs import Source
 from raydec.inference.pauses import SPEECH_FINDERS
 from raydec.inference.prediction import SILENT, Predictions, Predictor
 from raydec.inference.spectrograms import frames_of, in_samples, open_recording, windows_of
-from raydec.model.saved import TrainedModel
+from raydec.model.trained import TrainedModel
 
 # Frames that are in memory at the same time, unless a single utterance has more.
 _BYTES_IN_MEMORY = 64 << 20
@@ -128,7 +128,7 @@ def predict_files(
         ``warning``.
     """
     clock = clock or CpuClock()
-    spectrograms = read_spectrograms(predictor.saved, files, options, clock)
+    spectrograms = read_spectrograms(predictor.trained, files, options, clock)
     return score_spectrograms(predictor, spectrograms, options, clock)
 
 
@@ -186,7 +186,7 @@ def _scores(predictor: Predictor, result: Predictions, i: int, options: RowOptio
 
 
 def read_spectrograms(
-    saved: TrainedModel,
+    trained: TrainedModel,
     sources: Iterable[Source | str],
     options: RowOptions,
     clock: CpuClock,
@@ -195,7 +195,7 @@ def read_spectrograms(
     """Decode files and compute their spectrograms, one after the other, for a model.
 
     Args:
-        saved: only its features and resampler are used, not its networks.
+        trained: only its features and resampler are used, not its networks.
         sources: audio files, or segments of such.
         options: what rows are made of.
         clock: counts the CPU time.
@@ -206,13 +206,13 @@ def read_spectrograms(
             with local_copy(source.file, folder) as path:
                 for segment, speaker in source.parts():
                     place = {"file": printable(source.file), "speaker": speaker}
-                    yield from _read_segment(saved, place, path, segment, options, clock)
+                    yield from _read_segment(trained, place, path, segment, options, clock)
         except AudioError as error:  # it could not be fetched
             yield {"file": printable(source.file), "error": error.reason}, None
 
 
 def _read_segment(
-    saved: TrainedModel,
+    trained: TrainedModel,
     row: dict[str, Any],
     path: str,
     segment: Segment,
@@ -221,7 +221,7 @@ def _read_segment(
 ) -> Iterator[Spectrogram]:
     try:
         with clock.phase("decode"):
-            recording = open_recording(saved, path, segment)
+            recording = open_recording(trained, path, segment)
         parts = [segment]
         if options.segments is not None:
             with clock.phase("decode"):
@@ -232,8 +232,8 @@ def _read_segment(
         for part in parts:
             if part != segment:
                 with clock.phase("decode"):
-                    recording = open_recording(saved, path, part)
-            yield from _spectrograms(saved, recording, part.start_s, row, options, clock)
+                    recording = open_recording(trained, path, part)
+            yield from _spectrograms(trained, recording, part.start_s, row, options, clock)
         if not parts:
             yield row | _times(segment.start_s, segment.end_s) | {"error": "holds no speech"}, None
     except AudioError as error:
@@ -242,7 +242,7 @@ def _read_segment(
 
 
 def _spectrograms(
-    saved: TrainedModel,
+    trained: TrainedModel,
     recording: Recording,
     start_s: float,
     row: dict[str, Any],
@@ -250,35 +250,35 @@ def _spectrograms(
     clock: CpuClock,
 ) -> Iterator[Spectrogram]:
     """Spectrograms of a recording that begins at ``start_s`` in its file."""
-    rate = saved.front_end.sample_rate
+    rate = trained.front_end.sample_rate
     row = row | {
-        "warning": "; ".join((*recording.warnings, *recording.levels.warnings(saved.front_end.remove_dc)))
+        "warning": "; ".join((*recording.warnings, *recording.levels.warnings(trained.front_end.remove_dc)))
         or None
     }
     if options.window_s is None:
         with clock.phase("mel"):
-            frames = frames_of(saved, recording)
+            frames = frames_of(trained, recording)
         yield row | _times(start_s, start_s + recording.levels.num_samples / rate), frames
         return
-    windows = windows_of(recording.blocks(), *in_samples(saved, options.window_s, options.hop_s))
+    windows = windows_of(recording.blocks(), *in_samples(trained, options.window_s, options.hop_s))
     while True:
         with clock.phase("decode"):
             place, samples = next(windows, (0, None))
         if samples is None:
             return
         times = _times(start_s + place / rate, start_s + (place + len(samples)) / rate)
-        problem, content = window_content(saved, samples, clock)
+        problem, content = window_content(trained, samples, clock)
         yield row | times | problem, content
 
 
 def window_content(
-    saved: TrainedModel, samples: Float32[np.ndarray, " sample"], clock: CpuClock
+    trained: TrainedModel, samples: Float32[np.ndarray, " sample"], clock: CpuClock
 ) -> tuple[dict[str, Any], Float[Tensor, "frame mel"] | None]:
     """The frames of a window, or the error of one without sound. It is normalised by its own peak."""
     if not samples.any():
         return {"error": SILENT}, None
     with clock.phase("mel"):
-        return {}, saved.front_end.frames(samples)
+        return {}, trained.front_end.frames(samples)
 
 
 def _times(start_s: float, end_s: float | None) -> dict[str, float | None]:
@@ -303,19 +303,19 @@ class Reader:
     """From file names to packed spectrograms; holds no network, so it is cheap to send to any process.
 
     Attributes:
-        saved: a model without its networks.
+        trained: a model without its networks.
         options: what rows are made of.
         folder: what relative names are relative to.
     """
 
-    saved: TrainedModel
+    trained: TrainedModel
     options: RowOptions
     folder: str
 
     def __call__(self, files: Sequence[Source | str]) -> bytes:
         """Pack spectrograms and the CPU time that they took."""
         clock = CpuClock()
-        spectrograms = list(read_spectrograms(self.saved, files, self.options, clock, self.folder))
+        spectrograms = list(read_spectrograms(self.trained, files, self.options, clock, self.folder))
         return pack_spectrograms(spectrograms, clock)
 
 
@@ -323,18 +323,18 @@ class Scorer:
     """From packed spectrograms to packed rows.
 
     Args:
-        saved: the model.
+        trained: the model.
         device: where its networks run.
         options: what rows are made of.
     """
 
-    def __init__(self, saved: TrainedModel, device: str, options: RowOptions) -> None:
-        self._predictor = Predictor(saved, torch.device(device))
+    def __init__(self, trained: TrainedModel, device: str, options: RowOptions) -> None:
+        self._predictor = Predictor(trained, torch.device(device))
         self._options = options
 
     def __call__(self, spectrograms: bytes) -> bytes:
         """Pack rows, and the CPU time that they and their spectrograms took."""
-        found, clock = unpack_spectrograms(spectrograms, self._predictor.saved.front_end.width)
+        found, clock = unpack_spectrograms(spectrograms, self._predictor.trained.front_end.width)
         return pack_table(score_spectrograms(self._predictor, found, self._options, clock), clock)
 
 

@@ -14,7 +14,7 @@ from raydec.features.audio import Recording, ResamplerFactory, StreamMixer, meas
 from raydec.features.chunking import chunk_starts
 from raydec.features.kaiser import KaiserResampler
 from raydec.features.mel_front_end import MelFrontEnd
-from raydec.model.saved import TrainedModel
+from raydec.model.trained import TrainedModel
 
 # Of longer recordings only the frames that lie in a chunk are kept.
 _LONG_S = 120.0
@@ -22,26 +22,26 @@ _LONG_S = 120.0
 Block = Float32[np.ndarray, "_"]
 
 
-def open_recording(saved: TrainedModel, path: str, segment: Segment = WHOLE) -> Recording:
+def open_recording(trained: TrainedModel, path: str, segment: Segment = WHOLE) -> Recording:
     """Read a recording once at a model's rate, by its resampler.
 
     Raises:
         AudioError: see :func:`raydec.features.audio.measure_audio`.
     """
-    return measure_audio(path, saved.front_end.sample_rate, segment, resampler=_resampler(saved))
+    return measure_audio(path, trained.front_end.sample_rate, segment, resampler=_resampler(trained))
 
 
-def _resampler(saved: TrainedModel) -> ResamplerFactory:
-    return KaiserResampler if saved.resampler == "kaiser" else soxr_resampler
+def _resampler(trained: TrainedModel) -> ResamplerFactory:
+    return KaiserResampler if trained.resampler == "kaiser" else soxr_resampler
 
 
-def frames_of(saved: TrainedModel, recording: Recording) -> Float32[Tensor, "frame width"]:
+def frames_of(trained: TrainedModel, recording: Recording) -> Float32[Tensor, "frame width"]:
     """The frames of a recording that a model predicts as one utterance.
 
     Of a long recording, only the frames of its chunks are kept, one chunk after the other. Cutting them again
     gives the same chunks; those of an hour have 11 s.
     """
-    form, front_end = saved.chunks, saved.front_end
+    form, front_end = trained.chunks, trained.front_end
     num_samples = recording.levels.num_samples
     is_long = num_samples > _LONG_S * front_end.sample_rate
     if not (is_long and isinstance(front_end, MelFrontEnd)):
@@ -74,7 +74,7 @@ def window_bounds(num_samples: int, window: int, hop: int | None = None) -> list
 
 
 def stream_windows(
-    saved: TrainedModel,
+    trained: TrainedModel,
     blocks: Iterable[Num[np.ndarray, "_"] | Num[np.ndarray, "_ _"]],
     sample_rate: int,
     window_s: float,
@@ -85,15 +85,15 @@ def stream_windows(
     Raises:
         AudioError: unusable samples.
     """
-    mixer = StreamMixer(sample_rate, saved.front_end.sample_rate, _resampler(saved))
-    window, hop = in_samples(saved, window_s, hop_s)
+    mixer = StreamMixer(sample_rate, trained.front_end.sample_rate, _resampler(trained))
+    window, hop = in_samples(trained, window_s, hop_s)
     for place, samples in windows_of(mixer.resampled(blocks), window, hop):
         yield place, mixer.mixed(samples)
 
 
-def in_samples(saved: TrainedModel, window_s: float, hop_s: float | None) -> tuple[int, int]:
+def in_samples(trained: TrainedModel, window_s: float, hop_s: float | None) -> tuple[int, int]:
     """A window and its hop in samples of a model's rate."""
-    rate = saved.front_end.sample_rate
+    rate = trained.front_end.sample_rate
     window = max(1, round(window_s * rate))
     return window, window if hop_s is None else max(1, round(hop_s * rate))
 

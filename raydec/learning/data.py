@@ -18,7 +18,7 @@ from raydec.features.store import FeatureStore
 from raydec.learning.selection import select_rows
 from raydec.learning.starting_model import keep_label_scale, starting_model
 from raydec.learning.targets.registry import Targets
-from raydec.model.saved import TrainedModel
+from raydec.model.trained import TrainedModel
 
 logger = logging.getLogger(__name__)
 

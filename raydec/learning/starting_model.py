@@ -19,7 +19,7 @@ from raydec.model.directory import load_model
 from raydec.model.hub import local_model
 from raydec.model.network import Network
 from raydec.model.outputs import Outputs
-from raydec.model.saved import NetworkSpec, TrainedModel
+from raydec.model.trained import NetworkSpec, TrainedModel
 
 # Cluster ids are meaningless without the assignment from which they come.
 _ALWAYS_FRESH = "cluster_head.top."
@@ -35,45 +35,45 @@ def starting_model(config: Config, front_end: FrontEnd, form: ChunkFormat) -> Tr
     """
     if config.model.init is None:
         return None
-    saved = _loaded(config.model.init)
-    differences = front_end.differences(saved.front_end)
+    trained = _loaded(config.model.init)
+    differences = front_end.differences(trained.front_end)
     if differences:
         raise UserError(
             f"model.init={config.model.init} was trained on features that differ from those of the store: "
             f"{', '.join(differences)}"
         )
     for key in ("scale", "speaker_normalization"):
-        theirs = getattr(saved.chunks, key)
+        theirs = getattr(trained.chunks, key)
         if theirs != getattr(form, key):
             raise UserError(
                 f"model.init={config.model.init} was trained with features.{key}={theirs}, not "
                 f"{getattr(form, key)}; set features.{key}={theirs}"
             )
     for key in ("encoder_tuning", *(["lora_rank"] if config.model.encoder_tuning == "lora" else [])):
-        theirs, ours = saved.networks[0][0].model.get(key, "frozen"), getattr(config.model, key)
+        theirs, ours = trained.networks[0][0].model.get(key, "frozen"), getattr(config.model, key)
         if theirs != ours:
             raise UserError(
                 f"model.init={config.model.init} was tuned with model.{key}={theirs}, not {ours}; "
                 f"set model.{key}={theirs}"
             )
-    return saved
+    return trained
 
 
-def keep_label_scale(targets: Targets, saved: TrainedModel) -> Targets:
+def keep_label_scale(targets: Targets, trained: TrainedModel) -> Targets:
     """The targets with the label normalisation of a model, for the attributes that it predicts."""
     scales = {
         name: (mean, std)
-        for spec, _ in saved.networks
+        for spec, _ in trained.networks
         for name, mean, std in zip(spec.attributes, spec.label_mean, spec.label_std, strict=True)
     }
     return Targets(tuple(_rescaled(target, scales) for target in targets.members), targets.selection)
 
 
-def start_from(saved: TrainedModel, network: Network, outputs: Outputs, name: str) -> list[str]:
+def start_from(trained: TrainedModel, network: Network, outputs: Outputs, name: str) -> list[str]:
     """Copy the weights that fit; heads and layers that do not fit keep their random weights.
 
     Args:
-        saved: the model to start from.
+        trained: the model to start from.
         network: initialised randomly; changed in place.
         outputs: meaning of the columns of its emotion branch.
         name: of the model, for messages.
@@ -84,7 +84,7 @@ def start_from(saved: TrainedModel, network: Network, outputs: Outputs, name: st
     Raises:
         UserError: the trunks differ, so no weights could be copied.
     """
-    spec, given = _best_network(saved, outputs)
+    spec, given = _best_network(trained, outputs)
     theirs, ours = given.state_dict(), network.state_dict()
     fresh = [part for part in _parts(ours) if not _fits(part, ours, theirs, spec, outputs)]
     if _TRUNK in fresh:
@@ -116,9 +116,9 @@ def _rescaled(target: Target, scales: Mapping[str, tuple[float, float]]) -> Targ
     return other
 
 
-def _best_network(saved: TrainedModel, outputs: Outputs) -> tuple[NetworkSpec, Network]:
+def _best_network(trained: TrainedModel, outputs: Outputs) -> tuple[NetworkSpec, Network]:
     """The network of a model that shares most outputs; on ties, the first."""
-    return max(saved.networks, key=lambda pair: len(set(pair[0].outputs.names) & set(outputs.names)))
+    return max(trained.networks, key=lambda pair: len(set(pair[0].outputs.names) & set(outputs.names)))
 
 
 def _parts(weights: Mapping[str, torch.Tensor]) -> list[str]:

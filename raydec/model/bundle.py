@@ -54,11 +54,11 @@ def bundle_encoder(model: Path, encoder: str | Path | None = None) -> Path:
         UserError: the model has no encoder, or has its weights already; another encoder is there; or the
             folder cannot be written.
     """
-    saved = load_model(model)
-    front_end = saved.front_end
+    trained = load_model(model)
+    front_end = trained.front_end
     if not isinstance(front_end, PretrainedFrontEnd):
         raise UserError(f"--bundle: {model} has no encoder; it predicts from {front_end.name} frames")
-    if all(spec.model.get("encoder_tuning") == "full" for spec, _ in saved.networks):
+    if all(spec.model.get("encoder_tuning") == "full" for spec, _ in trained.networks):
         raise UserError(f"--bundle: {model} holds the weights of its encoder already; it needs no other file")
     source, target = front_end.folder(encoder), model / BUNDLE_FOLDER
     partial = model / f".{BUNDLE_FOLDER}.partial"

@@ -30,7 +30,7 @@ from raydec.features.front_end import ChunkFormat, FrontEnd, Scale, front_end_of
 from raydec.model.assembly import build_network
 from raydec.model.card import model_card
 from raydec.model.network import Network
-from raydec.model.saved import NetworkSpec, TrainedModel
+from raydec.model.trained import NetworkSpec, TrainedModel
 
 __all__ = ["ChunkFormat", "NetworkSpec", "TrainedModel", "check_tensors", "load_model", "save_model"]
 
@@ -81,7 +81,7 @@ class _ConfigFile(Section):
     extra: dict[str, Any]
 
 
-def save_model(saved: TrainedModel, path: str | Path) -> None:
+def save_model(trained: TrainedModel, path: str | Path) -> None:
     """Write a model directory, replacing an old one as a whole.
 
     Other files in an old model directory at ``path`` are kept.
@@ -95,7 +95,7 @@ def save_model(saved: TrainedModel, path: str | Path) -> None:
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        _write_files(saved, partial)
+        _write_files(trained, partial)
         _swap(partial, target)
     except OSError as error:
         raise UserError(f"cannot write model directory {path}: {error.strerror or error}") from None
@@ -126,36 +126,36 @@ def load_model(path: str | Path) -> TrainedModel:
     )
 
 
-def _write_files(saved: TrainedModel, folder: Path) -> None:
+def _write_files(trained: TrainedModel, folder: Path) -> None:
     weights: dict[str, Tensor] = {}
-    for i, (_, network) in enumerate(saved.networks):
+    for i, (_, network) in enumerate(trained.networks):
         for name, tensor in network.state_dict().items():
             weights[f"networks.{i}.{name}"] = tensor.detach().cpu().contiguous()
     # Not written by safetensors itself, which makes the file readable only by its owner.
     (folder / WEIGHTS_FILE).write_bytes(to_safetensors(weights, metadata={"format": "pt"}))
-    if saved.centroids is not None:
-        np.save(folder / CENTROIDS_FILE, saved.centroids.astype(np.float32), allow_pickle=False)
-    config = _config_dict(saved)
+    if trained.centroids is not None:
+        np.save(folder / CENTROIDS_FILE, trained.centroids.astype(np.float32), allow_pickle=False)
+    config = _config_dict(trained)
     text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
     (folder / CARD_FILE).write_text(model_card(config), encoding="utf-8")
 
 
-def _config_dict(saved: TrainedModel) -> dict[str, Any]:
+def _config_dict(trained: TrainedModel) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
-        "front_end": saved.front_end.name,
-        "features": saved.front_end.to_dict(),
-        "chunks": _chunks_entry(saved.chunks),
+        "front_end": trained.front_end.name,
+        "features": trained.front_end.to_dict(),
+        "chunks": _chunks_entry(trained.chunks),
         "feature_normalization": {
-            "mean": [float(value) for value in saved.feature_mean],
-            "std": [float(value) for value in saved.feature_std],
+            "mean": [float(value) for value in trained.feature_mean],
+            "std": [float(value) for value in trained.feature_std],
         },
-        "networks": [_network_entry(spec) for spec, _ in saved.networks],
-        "centroids": None if saved.centroids is None else CENTROIDS_FILE,
-        "resampler": saved.resampler,
-        "extra": _plain(saved.extra),
+        "networks": [_network_entry(spec) for spec, _ in trained.networks],
+        "centroids": None if trained.centroids is None else CENTROIDS_FILE,
+        "resampler": trained.resampler,
+        "extra": _plain(trained.extra),
     }
 
 

@@ -42,7 +42,7 @@ from raydec.features.waveform_front_end import WaveformFrontEnd
 from raydec.files.atomic import publish, temporary_file
 from raydec.model.folding import folded
 from raydec.model.network import joined
-from raydec.model.saved import TrainedModel
+from raydec.model.trained import TrainedModel
 from raydec.version import __version__
 
 REQUIREMENTS = ("onnx", "onnxruntime", "onnxscript")
@@ -74,13 +74,13 @@ class _Graph(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, saved: TrainedModel) -> None:
+    def __init__(self, trained: TrainedModel) -> None:
         super().__init__()
-        self.networks = nn.ModuleList([folded(network) for _, network in saved.networks])
-        self._specs = [spec.outputs for spec, _ in saved.networks]
-        self._columns = _predicted(saved)
-        self.register_buffer("mean", torch.from_numpy(saved.outputs.mean).float())
-        self.register_buffer("std", torch.from_numpy(saved.outputs.std).float())
+        self.networks = nn.ModuleList([folded(network) for _, network in trained.networks])
+        self._specs = [spec.outputs for spec, _ in trained.networks]
+        self._columns = _predicted(trained)
+        self.register_buffer("mean", torch.from_numpy(trained.outputs.mean).float())
+        self.register_buffer("std", torch.from_numpy(trained.outputs.std).float())
 
     def forward(self, chunks: Float[Tensor, "chunk frame width"]) -> tuple[Tensor, ...]:
         outputs = [network(chunks) for network in self.networks]
@@ -101,13 +101,13 @@ def require_onnx() -> None:
         raise UserError(f'ONNX export needs {", ".join(missing)}; install with: pip install "raydec[onnx]"')
 
 
-def export_onnx(saved: TrainedModel, path: str | Path) -> OnnxExport:
+def export_onnx(trained: TrainedModel, path: str | Path) -> OnnxExport:
     """Write a model as one ONNX file, after checking that ONNX Runtime reproduces PyTorch's outputs.
 
     An existing file at ``path`` is replaced only if the check passes.
 
     Args:
-        saved: the model, on the CPU.
+        trained: the model, on the CPU.
         path: ends in ``.onnx``; missing folders are created.
 
     Raises:
@@ -116,15 +116,15 @@ def export_onnx(saved: TrainedModel, path: str | Path) -> OnnxExport:
         RuntimeError: ONNX Runtime's outputs differ from PyTorch's by more than :data:`TOLERANCE`.
     """
     require_onnx()
-    if isinstance(saved.front_end, WaveformFrontEnd):
+    if isinstance(trained.front_end, WaveformFrontEnd):
         raise UserError(
             "ONNX export of a model with its encoder inside is not available; raydec.predict runs it"
         )
     target = Path(path).absolute()
     if target.suffix.lower() != ".onnx":
         raise UserError(f"{path} does not end in .onnx; choose a name that does")
-    content = _convert(saved)
-    outputs, difference = _check(saved, content)
+    content = _convert(trained)
+    outputs, difference = _check(trained, content)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with temporary_file(target.parent) as file:
@@ -135,42 +135,42 @@ def export_onnx(saved: TrainedModel, path: str | Path) -> OnnxExport:
     return OnnxExport(outputs, difference, len(content))
 
 
-def _predicted(saved: TrainedModel) -> dict[str, slice]:
+def _predicted(trained: TrainedModel) -> dict[str, slice]:
     """Outputs that hold predictions, and their columns among everything that the model predicts."""
-    outputs = saved.outputs
+    outputs = trained.outputs
     scores = {SCORES: slice(len(outputs.attributes))} if outputs.attributes else {}
     return scores | {group + PROBABILITIES: columns for group, columns in outputs.groups.items()}
 
 
-def output_names(saved: TrainedModel) -> list[str]:
+def output_names(trained: TrainedModel) -> list[str]:
     """Names of the outputs, in order."""
-    alone = len(saved.networks) == 1
-    names = [*_predicted(saved)]
-    for spec, network in saved.networks:
+    alone = len(trained.networks) == 1
+    names = [*_predicted(trained)]
+    for spec, network in trained.networks:
         suffix = "" if alone else "_" + "_".join([*spec.attributes, *spec.classes])
         names += [EMBEDDING + suffix, *([CLUSTER_LOGITS + suffix] if network.has_cluster_head else [])]
     return names
 
 
-def _convert(saved: TrainedModel) -> bytes:
-    graph = _Graph(saved).eval()
+def _convert(trained: TrainedModel) -> bytes:
+    graph = _Graph(trained).eval()
     # Sizes that no other axis has, so that the exporter cannot confuse two axes.
-    num_frames = _frame_counts(saved)[-1]
-    example = torch.zeros(3 * saved.chunks.num_chunks, num_frames, saved.front_end.width)
+    num_frames = _frame_counts(trained)[-1]
+    example = torch.zeros(3 * trained.chunks.num_chunks, num_frames, trained.front_end.width)
     with _quiet():
         program = torch.onnx.export(
             graph,
             (example,),
             input_names=[INPUT],
-            output_names=output_names(saved),
-            dynamic_shapes={INPUT: _free_axes(saved)},
+            output_names=output_names(trained),
+            dynamic_shapes={INPUT: _free_axes(trained)},
             dynamo=True,
             external_data=False,
             verbose=False,
         )
     assert program is not None
     _forget_origin(program.model)
-    program.model.metadata_props.update(_metadata(saved))
+    program.model.metadata_props.update(_metadata(trained))
     return program.model_proto.SerializeToString()
 
 
@@ -187,59 +187,59 @@ def _forget_origin(model: Any) -> None:
         value.metadata_props.clear()
 
 
-def _free_axes(saved: TrainedModel) -> dict[int, Any]:
+def _free_axes(trained: TrainedModel) -> dict[int, Any]:
     """The input's axes whose length is free, as torch.export describes them."""
     axes: dict[int, Any] = {0: torch.export.Dim("chunk")}
-    if _takes_whole_utterances(saved):
-        axes[0] = saved.chunks.num_chunks * torch.export.Dim("utterance")
-    shortest, *longer = _frame_counts(saved)
+    if _takes_whole_utterances(trained):
+        axes[0] = trained.chunks.num_chunks * torch.export.Dim("utterance")
+    shortest, *longer = _frame_counts(trained)
     if longer:
         axes[1] = torch.export.Dim("frame", min=shortest, max=longer[-1])
     return axes
 
 
-def _takes_whole_utterances(saved: TrainedModel) -> bool:
-    return any(ModelConfig.model_validate(spec.model).needs_whole_utterances for spec, _ in saved.networks)
+def _takes_whole_utterances(trained: TrainedModel) -> bool:
+    return any(ModelConfig.model_validate(spec.model).needs_whole_utterances for spec, _ in trained.networks)
 
 
-def _frame_counts(saved: TrainedModel) -> list[int]:
+def _frame_counts(trained: TrainedModel) -> list[int]:
     """Fewest and most frames of a chunk; a single number if they are equal."""
-    form = saved.chunks
+    form = trained.chunks
     most = form.chunk_frames
     if form.short == "tile":
         return [most]
     # The shortest utterances that chunk_utterance leaves as they are and that the encoder accepts.
     fewest = max(1, most - form.num_chunks + 2)
-    trunks = [network.encoder for _, network in saved.networks]
+    trunks = [network.encoder for _, network in trained.networks]
     usable = [n for n in range(fewest, most) if all(trunk.takes(n) for trunk in trunks)]
     return [*usable[:1], most]
 
 
-def _metadata(saved: TrainedModel) -> dict[str, str]:
+def _metadata(trained: TrainedModel) -> dict[str, str]:
     documents = {
-        "attributes": saved.attributes,
-        **({"classes": saved.outputs.classes} if saved.outputs.classes else {}),
-        "front_end": saved.front_end.name,
-        "features": saved.front_end.to_dict(),
-        "chunks": asdict(saved.chunks),
-        "feature_mean": [float(value) for value in saved.feature_mean],
-        "feature_std": [float(value) for value in saved.feature_std],
+        "attributes": trained.attributes,
+        **({"classes": trained.outputs.classes} if trained.outputs.classes else {}),
+        "front_end": trained.front_end.name,
+        "features": trained.front_end.to_dict(),
+        "chunks": asdict(trained.chunks),
+        "feature_mean": [float(value) for value in trained.feature_mean],
+        "feature_std": [float(value) for value in trained.feature_std],
     }
     return {"raydec_version": __version__} | {key: json.dumps(value) for key, value in documents.items()}
 
 
-def _check(saved: TrainedModel, content: bytes) -> tuple[dict[str, int], float]:
+def _check(trained: TrainedModel, content: bytes) -> tuple[dict[str, int], float]:
     """Widths of the outputs, and the largest difference between ONNX Runtime and the networks."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors: its warnings are about its own optimisations
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    names = output_names(saved)
+    names = output_names(trained)
     worst, found = 0.0, {}
-    for chunks in _inputs(saved):
+    for chunks in _inputs(trained):
         found = dict(zip(names, session.run(names, {INPUT: chunks.numpy()}), strict=True))
-        for name, wanted in _torch_outputs(saved, chunks).items():
+        for name, wanted in _torch_outputs(trained, chunks).items():
             difference = _difference(name, found[name], wanted)
             if not difference <= TOLERANCE:
                 raise RuntimeError(
@@ -250,30 +250,30 @@ def _check(saved: TrainedModel, content: bytes) -> tuple[dict[str, int], float]:
     return {name: values.shape[1] for name, values in found.items()}, worst
 
 
-def _inputs(saved: TrainedModel) -> Iterator[Float32[Tensor, "chunk frame width"]]:
+def _inputs(trained: TrainedModel) -> Iterator[Float32[Tensor, "chunk frame width"]]:
     """Noise with the spread of normalised features: a batch of one chunk, and larger batches."""
     generator = torch.Generator().manual_seed(0)
-    unit = saved.chunks.num_chunks if _takes_whole_utterances(saved) else 1
-    for num_frames in _frame_counts(saved):
+    unit = trained.chunks.num_chunks if _takes_whole_utterances(trained) else 1
+    for num_frames in _frame_counts(trained):
         for count in (1, 2, 7):
-            noise = torch.randn(count * unit, num_frames, saved.front_end.width, generator=generator)
-            yield noise.clamp(-saved.chunks.clip, saved.chunks.clip)
+            noise = torch.randn(count * unit, num_frames, trained.front_end.width, generator=generator)
+            yield noise.clamp(-trained.chunks.clip, trained.chunks.clip)
 
 
 @torch.inference_mode()
 def _torch_outputs(
-    saved: TrainedModel, chunks: Float32[Tensor, "chunk frame width"]
+    trained: TrainedModel, chunks: Float32[Tensor, "chunk frame width"]
 ) -> Mapping[str, np.ndarray]:
     """The networks' own outputs: neither folded nor traced, de-normalised in float64."""
     emotions, others = [], []
-    for _, network in saved.networks:
+    for _, network in trained.networks:
         output = network(chunks)
         emotions.append(output.emotion.double())
         others += [output.embedding, *([output.cluster_logits] if network.has_cluster_head else [])]
-    found = joined(emotions, [spec.outputs for spec, _ in saved.networks]).numpy()
-    predicted = saved.outputs.in_label_scale(found)
-    values = [predicted[:, columns] for columns in _predicted(saved).values()]
-    return dict(zip(output_names(saved), [*values, *(tensor.numpy() for tensor in others)], strict=True))
+    found = joined(emotions, [spec.outputs for spec, _ in trained.networks]).numpy()
+    predicted = trained.outputs.in_label_scale(found)
+    values = [predicted[:, columns] for columns in _predicted(trained).values()]
+    return dict(zip(output_names(trained), [*values, *(tensor.numpy() for tensor in others)], strict=True))
 
 
 def _difference(name: str, found: np.ndarray, wanted: np.ndarray) -> float:

@@ -26,7 +26,7 @@ from raydec.files.atomic import file_sha256
 from raydec.model.assembly import build_network
 from raydec.model.directory import check_tensors
 from raydec.model.network import Network
-from raydec.model.saved import NetworkSpec, TrainedModel
+from raydec.model.trained import NetworkSpec, TrainedModel
 from raydec.version import __version__
 
 # Names of the attributes in the published files.

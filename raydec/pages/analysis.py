@@ -86,7 +86,7 @@ def analyse(
 
     estimates, classes, raters, looked = {}, {}, {}, None
     for name in names:
-        num_chunks = len(run.rows(name)) * run.saved.chunks.num_chunks
+        num_chunks = len(run.rows(name)) * run.trained.chunks.num_chunks
         keep = choose_chunks(num_chunks, SEED) if name == looked_at else None
         view = score_split(run, name, keep=keep, progress=advance)
         estimates[name], classes[name] = _estimates(view), _classes(view)

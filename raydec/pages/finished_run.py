@@ -28,7 +28,7 @@ from raydec.learning.worker import LocalWorker
 from raydec.model.bundle import with_encoder
 from raydec.model.directory import load_model
 from raydec.model.outputs import Outputs
-from raydec.model.saved import TrainedModel
+from raydec.model.trained import TrainedModel
 from raydec.runs.run_folder import (
     CLUSTERS_FILE,
     CONFIG_FILE,
@@ -55,7 +55,7 @@ class FinishedRun:
         history: one mapping of metrics per epoch.
         sizes: one mapping per epoch, with chunks per cluster by stage; empty for runs that did not record it.
         summary: best epoch, and CCC by split and attribute.
-        saved: the best epoch's model.
+        trained: the best epoch's model.
         store: the feature store.
     """
 
@@ -64,7 +64,7 @@ class FinishedRun:
     history: list[dict[str, Any]]
     sizes: list[dict[str, Any]]
     summary: dict[str, Any]
-    saved: TrainedModel
+    trained: TrainedModel
     store: FeatureStore
 
     @property
@@ -75,7 +75,7 @@ class FinishedRun:
     @property
     def outputs(self) -> Outputs:
         """What the model predicts."""
-        return self.saved.outputs
+        return self.trained.outputs
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -85,7 +85,7 @@ class FinishedRun:
     @property
     def trains_clusters(self) -> bool:
         """Whether clusters were used in training; a baseline's are computed only afterwards."""
-        return self.saved.networks[0][1].has_cluster_head
+        return self.trained.networks[0][1].has_cluster_head
 
     @property
     def validation_split(self) -> str:
@@ -132,13 +132,13 @@ def open_run(folder: Path, store: Path | None = None) -> FinishedRun:
         raise UserError(f"{folder / METRICS_FILE} is missing or empty; the report needs it")
     if not (folder / MODEL_FOLDER).is_dir():
         raise UserError(f"{folder / MODEL_FOLDER} is missing; the report needs the run's model")
-    saved = load_model(folder / MODEL_FOLDER)
+    trained = load_model(folder / MODEL_FOLDER)
     if config.data.encoder is not None:
-        front_end = with_encoder(saved.front_end, folder / MODEL_FOLDER, config.data.encoder)
-        saved.networks[0][1].encoder.located(front_end)
-    opened = view(_open_store(config, saved, store), config.data)
+        front_end = with_encoder(trained.front_end, folder / MODEL_FOLDER, config.data.encoder)
+        trained.networks[0][1].encoder.located(front_end)
+    opened = view(_open_store(config, trained, store), config.data)
     sizes = _read_lines(folder / CLUSTERS_FILE)
-    run = FinishedRun(folder, config, history, sizes, summary, saved, opened)
+    run = FinishedRun(folder, config, history, sizes, summary, trained, opened)
     _check_same_store(run)
     return run
 
@@ -167,9 +167,9 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
     return document
 
 
-def _open_store(config: Config, saved: TrainedModel, moved_to: Path | None) -> FeatureStore:
+def _open_store(config: Config, trained: TrainedModel, moved_to: Path | None) -> FeatureStore:
     if moved_to is not None:
-        return FeatureStore.open(moved_to, saved.front_end)
+        return FeatureStore.open(moved_to, trained.front_end)
     if config.data.store is None:
         raise UserError("the run's config names no feature store (data.store); name it with --store DIR")
     if not is_uri(config.data.store) and not Path(config.data.store).is_dir():
@@ -177,7 +177,7 @@ def _open_store(config: Config, saved: TrainedModel, moved_to: Path | None) -> F
             f"the run's feature store {config.data.store} does not exist; "
             "give its new location with --store DIR, or prepare the corpus again"
         )
-    return FeatureStore.open(local_store(config.data.store), saved.front_end)
+    return FeatureStore.open(local_store(config.data.store), trained.front_end)
 
 
 def _check_same_store(run: FinishedRun) -> None:
@@ -259,7 +259,7 @@ def score_split(
         progress: called after each step.
     """
     rows = run.rows(split)
-    num_chunks = run.saved.chunks.num_chunks
+    num_chunks = run.trained.chunks.num_chunks
     kept = np.empty(0, np.int64) if keep is None else keep
     parts = []
     for start in range(0, len(rows), _UTTERANCES_PER_STEP):
@@ -287,19 +287,19 @@ def _score_rows(
     run: FinishedRun, rows: Int64[np.ndarray, " utterance"], keep: Int64[np.ndarray, " kept"]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
     """Scores, the embeddings to keep, and the cluster and distance to its centroid of each chunk."""
-    spec, network = run.saved.networks[0]
+    spec, network = run.trained.networks[0]
     worker = LocalWorker(device="cuda" if torch.cuda.is_available() else "cpu")
     found = predict_utterances(network.to(worker.device), _chunk_set(run, rows), worker, spec.outputs)
     embeddings = found.embeddings[keep]
-    if run.saved.centroids is None:
+    if run.trained.centroids is None:
         return found.values, embeddings, found.clusters, None
-    clusters, squared = nearest_centroid(found.embeddings, run.saved.centroids.astype(np.float32))
+    clusters, squared = nearest_centroid(found.embeddings, run.trained.centroids.astype(np.float32))
     return found.values, embeddings, clusters.astype(np.int64), np.sqrt(np.maximum(squared, 0))
 
 
 def _chunk_set(run: FinishedRun, rows: Int64[np.ndarray, " utterance"]) -> ChunkSet:
-    saved, form = run.saved, run.saved.chunks
-    normalizer = FrameNormalizer(saved.feature_mean, saved.feature_std, form.scale, form.clip)
+    trained, form = run.trained, run.trained.chunks
+    normalizer = FrameNormalizer(trained.feature_mean, trained.feature_std, form.scale, form.clip)
     return ChunkSet(run.store, rows, normalizer, form)
 
 

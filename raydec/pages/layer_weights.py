@@ -8,14 +8,14 @@ import plotly.graph_objects as go
 
 from raydec.features.pretrained import PretrainedFrontEnd
 from raydec.model.encoder_head import EncoderHead
-from raydec.model.saved import TrainedModel
+from raydec.model.trained import TrainedModel
 from raydec.model.tuned_trunk import TunedTrunk
 from raydec.pages.html_page import Plot, series_color
 
 
-def encoder_layers(saved: TrainedModel) -> Plot | None:
+def encoder_layers(trained: TrainedModel) -> Plot | None:
     """The learned layer weights of a model; None without an encoder, and with only one layer of it."""
-    trunk, front_end = saved.networks[0][1].encoder, saved.front_end
+    trunk, front_end = trained.networks[0][1].encoder, trained.front_end
     if not isinstance(trunk, EncoderHead | TunedTrunk) or not isinstance(front_end, PretrainedFrontEnd):
         return None
     if len(front_end.layers) < 2:

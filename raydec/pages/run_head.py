@@ -21,7 +21,7 @@ _KINDS = {
 
 def subtitle(run: FinishedRun) -> str:
     """The kind of model and its training corpus."""
-    spec = run.saved.networks[0][0]
+    spec = run.trained.networks[0][0]
     kind = _KINDS.get(run.config.model.kind, run.config.model.kind)
     clusters = f" with {spec.num_clusters} clusters" if run.trains_clusters else ""
     temporal = run.config.model.temporal
@@ -105,5 +105,5 @@ def tiles(analysis: Analysis) -> list[Tile]:
 
 def num_clusters(analysis: Analysis) -> int:
     """Clusters of the model."""
-    centroids = analysis.run.saved.centroids
-    return analysis.run.saved.networks[0][0].num_clusters if centroids is None else len(centroids)
+    centroids = analysis.run.trained.centroids
+    return analysis.run.trained.networks[0][0].num_clusters if centroids is None else len(centroids)

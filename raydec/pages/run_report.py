@@ -79,7 +79,7 @@ def report_html(analysis: Analysis, *, audio: bool = False) -> str:
     """The report as one HTML document; the same analysis gives the same document."""
     run = analysis.run
     sections = [_training(analysis)]
-    if (layers := encoder_layers(run.saved)) is not None:
+    if (layers := encoder_layers(run.trained)) is not None:
         sections.append(
             Section("Encoder layers", "How much training made each stored hidden layer count.", [[layers]])
         )
@@ -210,7 +210,7 @@ def _clusters(analysis: Analysis) -> Section:
 
 def _map(analysis: Analysis) -> Section:
     run = analysis.run
-    centroids = run.saved.centroids
+    centroids = run.trained.centroids
     return Section(
         "Cluster map",
         "Chunks with similar embeddings lie close together. Colour by an attribute and look for a gradient "
@@ -220,8 +220,8 @@ def _map(analysis: Analysis) -> Section:
                 cluster_map(
                     analysis.view,
                     None if centroids is None else centroids.astype(np.float32),
-                    run.saved.front_end,
-                    run.saved.chunks,
+                    run.trained.front_end,
+                    run.trained.chunks,
                     seed=SEED,
                 )
             ]
@@ -259,7 +259,7 @@ def _emotion_by_cluster(analysis: Analysis) -> Section:
 
 def _nearest(analysis: Analysis, audio: bool) -> Section:
     run, view = analysis.run, analysis.view
-    chunks = nearest_chunks(view, run.saved.front_end, run.saved.chunks)
+    chunks = nearest_chunks(view, run.trained.front_end, run.trained.chunks)
     return Section("Nearest utterances", "", [[nearest_table(view, chunks, with_audio=audio)]])
 
 

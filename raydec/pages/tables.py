@@ -149,8 +149,8 @@ def run_table(run: FinishedRun) -> Table:
     rows = [
         ["corpus", f"{run.store.corpus_name}{' (synthetic)' if run.store.synthetic else ''}"],
         ["utterances in the store", f"{len(run.store):,}"],
-        ["raydec", str(run.saved.extra.get("raydec_version", "unknown"))],
-        ["parameters", f"{sum(p.numel() for p in run.saved.networks[0][1].parameters()):,}"],
+        ["raydec", str(run.trained.extra.get("raydec_version", "unknown"))],
+        ["parameters", f"{sum(p.numel() for p in run.trained.networks[0][1].parameters()):,}"],
     ]
     if seconds:
         rows.append(

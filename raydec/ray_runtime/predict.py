@@ -77,8 +77,8 @@ class Spread:
 
         predict_parts(
             parts,
-            Reader(replace(predictor.saved, networks=[], centroids=None), options, os.getcwd()),
-            functools.partial(Scorer, predictor.saved, options=options),
+            Reader(replace(predictor.trained, networks=[], centroids=None), options, os.getcwd()),
+            functools.partial(Scorer, predictor.trained, options=options),
             num_workers=self.num_workers,
             address=self.address,
             on_done=lambda content: add(*unpack_table(content)),

@@ -28,7 +28,7 @@ from raydec.features.normalization import FrameNormalizer
 from raydec.features.store import FeatureStore
 from raydec.model.directory import save_model
 from raydec.model.outputs import Outputs
-from raydec.model.saved import TrainedModel
+from raydec.model.trained import TrainedModel
 
 SECONDS = (0.4, 0.9, 1.3, 2.4, 4.6)
 
@@ -70,19 +70,19 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
 def fitting_model(store: FeatureStore, **changes: object) -> TrainedModel:
     """A model with random weights whose scores and clusters vary over the utterances of this store."""
     normalizer = normalizer_of(store, mel_format(scale="log"))
-    saved = small_model(feature_mean=normalizer.mean, feature_std=normalizer.std, **changes)
+    trained = small_model(feature_mean=normalizer.mean, feature_std=normalizer.std, **changes)
     chunks = torch.stack([first_chunk(store, row, normalizer) for row in range(0, len(store), 2)])
     networks = []
-    for spec, network in saved.networks:
+    for spec, network in trained.networks:
         scores = network(chunks).emotion.numpy().astype(np.float64)
         label_std = 1.5 / scores.std(0)
         label_mean = 4.0 - scores.mean(0) * label_std
         spec = dataclasses.replace(spec, label_mean=(*label_mean.tolist(),), label_std=(*label_std.tolist(),))
         networks.append((spec, network))
-    if saved.centroids is not None:
-        saved.centroids = networks[0][1].embed(chunks[:20:4]).numpy()
-    saved.networks = networks
-    return saved
+    if trained.centroids is not None:
+        trained.centroids = networks[0][1].embed(chunks[:20:4]).numpy()
+    trained.networks = networks
+    return trained
 
 
 def first_chunk(store: FeatureStore, row: int, normalizer: FrameNormalizer) -> torch.Tensor:
@@ -103,20 +103,22 @@ def model_dir(model: TrainedModel, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @torch.no_grad()
-def by_hand(saved: TrainedModel, store: FeatureStore, split: str) -> pd.DataFrame:
+def by_hand(trained: TrainedModel, store: FeatureStore, split: str) -> pd.DataFrame:
     """Every labeled utterance of a split with its scores and its cluster."""
-    normalizer = FrameNormalizer(saved.feature_mean, saved.feature_std, saved.chunks.scale, saved.chunks.clip)
+    normalizer = FrameNormalizer(
+        trained.feature_mean, trained.feature_std, trained.chunks.scale, trained.chunks.clip
+    )
     table = store.utterances.to_pandas()
-    table = table[(table["split"] == split) & table[list(saved.attributes)].notna().any(axis=1)].copy()
+    table = table[(table["split"] == split) & table[list(trained.attributes)].notna().any(axis=1)].copy()
     for row in table.index:
         frames = torch.from_numpy(store.frames(row).astype(np.float32))
         chunks = chunk_utterance(normalizer.normalize(frames))
-        for spec, network in saved.networks:
+        for spec, network in trained.networks:
             scores = network(chunks).emotion.mean(0).numpy() * spec.label_std + spec.label_mean
             for name, score in zip(spec.attributes, scores, strict=True):
                 table.loc[row, f"predicted_{name}"] = score
-        embedding = saved.networks[0][1].embed(chunks).numpy()
-        nearest = np.linalg.norm(embedding[:, None] - saved.centroids[None], axis=2).argmin(axis=1)
+        embedding = trained.networks[0][1].embed(chunks).numpy()
+        nearest = np.linalg.norm(embedding[:, None] - trained.centroids[None], axis=2).argmin(axis=1)
         table.loc[row, "cluster"] = np.bincount(nearest).argmax()
     return table
 

@@ -78,7 +78,7 @@ def test_a_config_is_refused_that_asks_for_other_chunks_than_are_stored(folder: 
 
 def test_files_are_predicted_as_their_rows_of_the_store_are(folder: Path) -> None:
     predictor = load(folder / "runs/whole/model", encoder=folder / "encoder")
-    store = FeatureStore.open(folder / "store", predictor.saved.front_end)
+    store = FeatureStore.open(folder / "store", predictor.trained.front_end)
     rows = store.rows("test1")
     from_store = predictor.predict_store(store, rows).scores[:, 0]
     paths = store.utterances.take(rows)["path"].to_pylist()
@@ -110,11 +110,11 @@ def test_heads_are_exported(folder: Path, tmp_path: Path) -> None:
     import onnxruntime
 
     assert cli.main(["export", str(folder / "runs/whole/model"), "--onnx", str(tmp_path / "m.onnx")]) == 0
-    saved = load_model(folder / "runs/whole/model")
+    trained = load_model(folder / "runs/whole/model")
     session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
-    chunks = np.random.default_rng(0).normal(size=(4, 1, saved.front_end.width)).astype(np.float32)
+    chunks = np.random.default_rng(0).normal(size=(4, 1, trained.front_end.width)).astype(np.float32)
     (scores,) = session.run(["scores"], {"chunks": chunks})
-    spec, network = saved.networks[0]
+    spec, network = trained.networks[0]
     expected = network(torch.from_numpy(chunks)).emotion.detach().numpy() * spec.label_std + spec.label_mean
     np.testing.assert_allclose(scores, expected, atol=1e-4)
 

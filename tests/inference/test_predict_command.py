@@ -229,17 +229,17 @@ def test_mistakes_are_one_line(
 def test_embeddings_and_distances_are_columns_of_vectors(recordings: Path) -> None:
     assert predict("model", "in", "--out", "a.parquet", "--embeddings", "--distances") == 0
     table = pq.read_table("a.parquet")
-    saved = load_model("model")
-    assert saved.centroids is not None
+    trained = load_model("model")
+    assert trained.centroids is not None
     assert table.schema.field("embedding").type == pa.list_(pa.float32(), 16)
     assert table.schema.field("cluster_distances").type == pa.list_(pa.float32(), 5)
     rows = table.to_pylist()
     assert [row["embedding"] is None for row in rows] == [row["error"] is not None for row in rows]
     # By the definitions, chunk by chunk.
-    normalizer = FrameNormalizer(saved.feature_mean, saved.feature_std, "log", 3.0)
+    normalizer = FrameNormalizer(trained.feature_mean, trained.feature_std, "log", 3.0)
     chunks = chunk_utterance(normalizer.normalize(mel_frames(load_audio("in/a.wav"))), 11, 62, "tile")
-    embedding = saved.networks[0][1].embed(chunks).detach().double().numpy()
-    distances = np.linalg.norm(embedding[:, None] - saved.centroids[None], axis=-1)
+    embedding = trained.networks[0][1].embed(chunks).detach().double().numpy()
+    distances = np.linalg.norm(embedding[:, None] - trained.centroids[None], axis=-1)
     np.testing.assert_allclose(rows[0]["embedding"], embedding.mean(0), atol=1e-4)
     np.testing.assert_allclose(rows[0]["cluster_distances"], distances.mean(0), rtol=1e-4)
     assert predict("model", "in", "--out", "a.parquet", "--embeddings") == 2

@@ -30,32 +30,32 @@ def utterances() -> list[torch.Tensor]:
     return [torch.rand(length, 128, generator=generator) for length in lengths]
 
 
-def by_hand(saved: TrainedModel, frames: torch.Tensor) -> tuple[list[float], int]:
+def by_hand(trained: TrainedModel, frames: torch.Tensor) -> tuple[list[float], int]:
     """Scores and cluster of one utterance, step by step."""
-    form = saved.chunks
-    normalizer = FrameNormalizer(saved.feature_mean, saved.feature_std, form.scale, form.clip)
+    form = trained.chunks
+    normalizer = FrameNormalizer(trained.feature_mean, trained.feature_std, form.scale, form.clip)
     chunks = chunk_utterance(normalizer.normalize(frames), form.num_chunks, form.chunk_frames, form.short)
     scores: list[float] = []
-    for spec, network in saved.networks:
+    for spec, network in trained.networks:
         chunk_scores = network(chunks).emotion.detach().double().numpy()
         scores += (chunk_scores.mean(0) * np.array(spec.label_std) + np.array(spec.label_mean)).tolist()
-    output = saved.networks[0][1](chunks)
-    if saved.centroids is None:
+    output = trained.networks[0][1](chunks)
+    if trained.centroids is None:
         nearest = output.cluster_logits.argmax(1).tolist()
     else:
         embedding = output.embedding.detach().numpy()
-        nearest = np.square(embedding[:, None] - saved.centroids[None]).sum(-1).argmin(1).tolist()
+        nearest = np.square(embedding[:, None] - trained.centroids[None]).sum(-1).argmin(1).tolist()
     return scores, max(sorted(set(nearest)), key=nearest.count)
 
 
 @pytest.mark.parametrize("short", ["tile", "as_is"])
 @pytest.mark.parametrize("centroids", [True, False])
 def test_predictions_equal_the_steps_done_by_hand(short: str, centroids: bool) -> None:
-    saved = small_model(centroids, chunks=ChunkFormat("log", 3.0, 11, 62, short))
-    result = Predictor(saved, CPU).predict_frames(utterances())
+    trained = small_model(centroids, chunks=ChunkFormat("log", 3.0, 11, 62, short))
+    result = Predictor(trained, CPU).predict_frames(utterances())
     assert result.clusters is not None
     for i, frames in enumerate(utterances()):
-        scores, cluster = by_hand(saved, frames)
+        scores, cluster = by_hand(trained, frames)
         np.testing.assert_allclose(result.scores[i], scores, atol=1e-5)
         assert result.clusters[i] == cluster
 

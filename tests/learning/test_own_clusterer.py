@@ -43,6 +43,6 @@ def test_a_function_of_yours_finds_the_centroids(tmp_path: Path) -> None:
     run = train_run(config, clusterer=fit)
     # The unlabeled and the labeled stage, and once more under the best weights.
     assert [count for count, _ in CALLS] == [4 * 11, 12 * 11, 12 * 11]
-    saved = load_model(run.folder / "model").centroids
-    assert saved is not None
-    np.testing.assert_array_equal(saved, CALLS[-1][1])
+    trained = load_model(run.folder / "model").centroids
+    assert trained is not None
+    np.testing.assert_array_equal(trained, CALLS[-1][1])

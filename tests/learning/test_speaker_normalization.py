@@ -125,7 +125,7 @@ def summary(run: Path) -> dict[str, float]:
 def test_evaluation_and_report_repeat_the_scores_of_training(run: Path, folder: Path) -> None:
     (split,) = evaluate(run / "model", folder / "store", ["test"]).splits
     assert split.attributes["arousal"].estimate.ccc == pytest.approx(summary(run)["arousal"], abs=1e-6)
-    assert open_run(run).saved.chunks.speaker_normalization == "mean"
+    assert open_run(run).trained.chunks.speaker_normalization == "mean"
     assert "normalised by speaker" in (run / "model" / "README.md").read_text()
 
 
@@ -223,4 +223,4 @@ def test_a_model_to_start_from_must_be_normalised_in_the_same_way(run: Path, fol
     with pytest.raises(UserError, match=r"features\.speaker_normalization=mean, not none"):
         select_data(settings(folder, "features.speaker_normalization=none", given), store)
     kept = select_data(settings(folder, given), store).normalizer
-    assert np.array_equal(kept.mean, load(run / "model").saved.feature_mean)
+    assert np.array_equal(kept.mean, load(run / "model").trained.feature_mean)

@@ -115,8 +115,8 @@ def test_normalisation_is_the_models_or_refitted(place: Path) -> None:
 def test_a_run_from_a_model_predicts_in_the_scale_it_was_trained_in(place: Path) -> None:
     config = settings(place, "name=second")
     folder = train_run(config).folder
-    saved = load_model(folder / "model")
+    trained = load_model(folder / "model")
     first = load_model(place / "first" / "model")
-    assert saved.networks[0][0].label_mean == first.networks[0][0].label_mean
+    assert trained.networks[0][0].label_mean == first.networks[0][0].label_mean
     assert str(place) not in (folder / "model" / "config.json").read_text()
     assert load_config(folder / "config.yaml").model.init == f"{place}/first/model"

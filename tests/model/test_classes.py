@@ -18,14 +18,14 @@ from raydec.inference.prediction import Predictor
 from raydec.inference.rows import RowOptions, predict_files
 from raydec.model.directory import load_model, save_model
 from raydec.model.outputs import Outputs
-from raydec.model.saved import TrainedModel
+from raydec.model.trained import TrainedModel
 
 
-def by_hand(saved: TrainedModel) -> np.ndarray:
+def by_hand(trained: TrainedModel) -> np.ndarray:
     """Arousal and class probabilities of ``speech()``, each the mean over chunks."""
-    ((spec, network),) = saved.networks
-    normalizer = FrameNormalizer(saved.feature_mean, saved.feature_std, "log", 3.0)
-    frames = normalizer.normalize(saved.front_end.frames(speech()))
+    ((spec, network),) = trained.networks
+    normalizer = FrameNormalizer(trained.feature_mean, trained.feature_std, "log", 3.0)
+    frames = normalizer.normalize(trained.front_end.frames(speech()))
     with torch.no_grad():
         raw = network(chunk_utterance(frames, 11, 62, "tile")).emotion.double().numpy()
     num_attributes = len(spec.attributes)
@@ -37,11 +37,11 @@ def by_hand(saved: TrainedModel) -> np.ndarray:
 
 @pytest.mark.parametrize("attributes", [("arousal",), ()])
 def test_predictions_are_the_mean_probabilities_of_chunks(attributes: tuple[str, ...]) -> None:
-    saved = small_classifier(attributes)
-    predicted = Predictor(saved, torch.device("cpu")).predict(speech(), 16_000)
+    trained = small_classifier(attributes)
+    predicted = Predictor(trained, torch.device("cpu")).predict(speech(), 16_000)
     names = [*attributes, "emotion_A", "emotion_H", "emotion_N"]
     assert list(predicted) == names
-    np.testing.assert_allclose([predicted[name] for name in names], by_hand(saved), rtol=1e-5)
+    np.testing.assert_allclose([predicted[name] for name in names], by_hand(trained), rtol=1e-5)
     shares = predicted.probabilities["emotion"]
     assert sum(shares.values()) == pytest.approx(1)
     assert predicted.classes == {"emotion": max(shares, key=shares.get)}
@@ -61,10 +61,10 @@ def test_attributes_of_all_networks_come_before_classes() -> None:
 
 def test_a_model_directory_keeps_classes_and_says_how_good_they_are(tmp_path: Path) -> None:
     scores = {"arousal": 0.5, "f1_emotion": 0.61, "f1_emotion_low": 0.52, "f1_emotion_high": 0.7}
-    saved = small_classifier(extra={"scores": {"test": scores}})
-    save_model(saved, tmp_path / "model")
+    trained = small_classifier(extra={"scores": {"test": scores}})
+    save_model(trained, tmp_path / "model")
     read = load_model(tmp_path / "model")
-    assert read.networks[0][0] == saved.networks[0][0]
+    assert read.networks[0][0] == trained.networks[0][0]
     assert read.outputs.names == ("arousal", "emotion_A", "emotion_H", "emotion_N")
     card = (tmp_path / "model" / "README.md").read_text()
     assert "Predicts arousal, emotion (A, H, N) of recorded speech" in card
@@ -99,14 +99,14 @@ def test_rows_have_the_class_and_all_probabilities_and_only_attributes_are_clipp
     import soundfile
 
     soundfile.write(tmp_path / "a.wav", speech(), 16_000)
-    saved = small_classifier()
-    predictor = Predictor(saved, torch.device("cpu"))
+    trained = small_classifier()
+    predictor = Predictor(trained, torch.device("cpu"))
     (row,) = predict_files(predictor, [str(tmp_path / "a.wav")], RowOptions(clip=(10.0, 11.0))).to_pylist()
     assert list(row) == [
         *("file", "start", "end", "arousal"),
         *("emotion", "emotion_A", "emotion_H", "emotion_N", "cluster", "warning", "error"),
     ]
-    wanted = by_hand(saved)
+    wanted = by_hand(trained)
     assert row["arousal"] == np.clip(wanted[0], 10, 11)
     np.testing.assert_allclose([row[f"emotion_{name}"] for name in "AHN"], wanted[1:], atol=1e-4)
     assert row["emotion"] == "AHN"[wanted[1:].argmax()]
@@ -118,8 +118,8 @@ def test_onnx_gives_the_same_probabilities(attributes: tuple[str, ...], tmp_path
     pytest.importorskip("onnxscript")
     from raydec.model.onnx_export import export_onnx
 
-    saved = small_classifier(attributes)
-    written = export_onnx(saved, tmp_path / "model.onnx")
+    trained = small_classifier(attributes)
+    written = export_onnx(trained, tmp_path / "model.onnx")
     scores = {"scores": len(attributes)} if attributes else {}
     assert written.outputs == scores | {"emotion_probabilities": 3, "embedding": 16, "cluster_logits": 5}
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
@@ -128,7 +128,7 @@ def test_onnx_gives_the_same_probabilities(attributes: tuple[str, ...], tmp_path
     chunks = torch.randn(5, 62, 128, generator=torch.Generator().manual_seed(0))
     (found,) = session.run(["emotion_probabilities"], {"chunks": chunks.numpy()})
     with torch.no_grad():
-        logits = saved.networks[0][1](chunks).emotion[:, len(attributes) :].double().numpy()
+        logits = trained.networks[0][1](chunks).emotion[:, len(attributes) :].double().numpy()
     wanted = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 

@@ -71,11 +71,11 @@ def test_the_mean_adds_no_weights() -> None:
 
 
 def test_a_model_directory_predicts_what_its_network_does(tmp_path: Path) -> None:
-    saved = small_model(model={"pooling": "attentive"})
-    save_model(saved, tmp_path / "model")
+    trained = small_model(model={"pooling": "attentive"})
+    save_model(trained, tmp_path / "model")
     frames = torch.randn(300, 128, generator=torch.Generator().manual_seed(3)) ** 2 + 0.1
     loaded = load_model(tmp_path / "model")
-    for (_, network), (_, old) in zip(loaded.networks, saved.networks, strict=True):
+    for (_, network), (_, old) in zip(loaded.networks, trained.networks, strict=True):
         assert torch.equal(network(chunks(2)).emotion, old(chunks(2)).emotion)
     predictor = load(tmp_path / "model")
     alone = predictor.predict_frames([frames]).scores

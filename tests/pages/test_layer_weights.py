@@ -35,12 +35,12 @@ def analysis_of(folder: Path, layers: str) -> Analysis:
 
 def test_bars_are_the_softmax_of_the_logits_by_layer_number(tmp_path: Path) -> None:
     analysis = analysis_of(tmp_path, "1,3")
-    saved = analysis.run.saved
-    trunk = saved.networks[0][1].encoder
+    trained = analysis.run.trained
+    trunk = trained.networks[0][1].encoder
     assert isinstance(trunk, EncoderHead) and trunk.layer_logits is not None
     with torch.no_grad():
         trunk.layer_logits.copy_(torch.tensor([-1.0, 0.5]))
-    plot = encoder_layers(saved)
+    plot = encoder_layers(trained)
     assert plot is not None
     assert isinstance(plot.content, go.Figure)
     (bars,) = plot.content.data
@@ -53,5 +53,5 @@ def test_bars_are_the_softmax_of_the_logits_by_layer_number(tmp_path: Path) -> N
 
 def test_one_layer_has_no_figure(tmp_path: Path) -> None:
     analysis = analysis_of(tmp_path, "last")
-    assert encoder_layers(analysis.run.saved) is None
+    assert encoder_layers(analysis.run.trained) is None
     assert "layer-weights" not in report_html(analysis)

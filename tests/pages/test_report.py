@@ -232,7 +232,7 @@ def test_only_the_embeddings_on_the_map_are_kept(analysis: Analysis) -> None:
     keep = np.array([0, 5, 11, 12, 40, 131])
     view = score_split(analysis.run, analysis.view.split, keep=keep)
     np.testing.assert_array_equal(view.embeddings, analysis.view.embeddings[keep])
-    found = cluster_map(view, None, analysis.run.saved.front_end, analysis.run.saved.chunks, seed=0)
+    found = cluster_map(view, None, analysis.run.trained.front_end, analysis.run.trained.chunks, seed=0)
     assert "a random 6 of 132 chunks" in found.caption
 
 
@@ -267,9 +267,9 @@ def test_many_speakers_share_one_colour(analysis: Analysis) -> None:
 
 
 def test_the_nearest_chunks_are_those_a_search_finds(analysis: Analysis) -> None:
-    view, centroids = analysis.view, analysis.run.saved.centroids
+    view, centroids = analysis.view, analysis.run.trained.centroids
     assert centroids is not None and len(view.embeddings) == len(view) * view.num_chunks
-    found = nearest_chunks(view, analysis.run.saved.front_end, analysis.run.saved.chunks, per_cluster=2)
+    found = nearest_chunks(view, analysis.run.trained.front_end, analysis.run.trained.chunks, per_cluster=2)
     distances = np.linalg.norm(view.embeddings[:, None].astype(float) - centroids[None], axis=2)
     for cluster in range(len(centroids)):
         best: dict[int, tuple[float, int]] = {}
@@ -286,7 +286,7 @@ def test_the_nearest_chunks_are_those_a_search_finds(analysis: Analysis) -> None
 def test_times_of_chunks_lie_in_their_utterances(analysis: Analysis) -> None:
     view = analysis.view
     chunks = np.arange(len(view) * view.num_chunks)
-    starts, ends = chunk_times(view, chunks, analysis.run.saved.front_end, analysis.run.saved.chunks)
+    starts, ends = chunk_times(view, chunks, analysis.run.trained.front_end, analysis.run.trained.chunks)
     durations = np.repeat(view.table["duration_s"].to_numpy(), view.num_chunks)
     assert (starts >= 0).all() and (starts < ends).all() and (ends <= durations).all()
     assert (starts.reshape(-1, view.num_chunks)[:, 0] == 0).all()
@@ -297,7 +297,7 @@ def test_times_of_chunks_lie_in_their_utterances(analysis: Analysis) -> None:
 def test_clips_are_the_chunks_of_the_recordings(analysis: Analysis) -> None:
     text = report_html(analysis, audio=True)
     players = [attributes for attributes, _ in Elements(text).named("audio")]
-    near = nearest_chunks(analysis.view, analysis.run.saved.front_end, analysis.run.saved.chunks)
+    near = nearest_chunks(analysis.view, analysis.run.trained.front_end, analysis.run.trained.chunks)
     assert len(players) == len(near) > 0
     assert all(player["aria-label"] for player in players)
     data = (players[0]["src"] or "").removeprefix("data:audio/wav;base64,")
@@ -317,7 +317,7 @@ def test_audio_that_is_gone_or_too_much_is_said(
     analysis: Analysis, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     gone = with_columns(analysis, path=[str(tmp_path / "gone.wav")] * len(analysis.view))
-    near = nearest_chunks(analysis.view, analysis.run.saved.front_end, analysis.run.saved.chunks)
+    near = nearest_chunks(analysis.view, analysis.run.trained.front_end, analysis.run.trained.chunks)
     cells = [row[-1] for row in nearest_table(gone.view, near, with_audio=True).rows]
     assert all(cell.startswith("no clip: ") for cell in cells)
     monkeypatch.setattr(report_nearest, "AUDIO_BUDGET_BYTES", 2 * len(clip(analysis, near[0])))
@@ -352,8 +352,8 @@ def test_it_needs_neither_emotion_classes_nor_speakers(analysis: Analysis) -> No
 
 def test_it_needs_no_clusters(analysis: Analysis) -> None:
     view = dataclasses.replace(analysis.view, chunk_clusters=None, distances=None)
-    saved = dataclasses.replace(analysis.run.saved, centroids=None)
-    run = dataclasses.replace(analysis.run, saved=saved)
+    trained = dataclasses.replace(analysis.run.trained, centroids=None)
+    run = dataclasses.replace(analysis.run, trained=trained)
     text = report_html(dataclasses.replace(analysis, run=run, view=view, dependencies={}, emotion=None))
     found = specifications(text)
     assert "cluster-map" in found and "sizes" not in found and "emotion-arousal" not in found

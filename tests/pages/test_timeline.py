@@ -29,7 +29,7 @@ from raydec.inference.predicted_table import PredictedTable
 from raydec.inference.prediction import Predictor
 from raydec.inference.rows import result_schema
 from raydec.model.directory import save_model
-from raydec.model.saved import TrainedModel
+from raydec.model.trained import TrainedModel
 from raydec.pages.timeline import write_timeline
 from raydec.pages.timeline_figure import EPOCH_MS, clock, make_cells
 from raydec.predict import main as predict_main
@@ -209,8 +209,8 @@ def test_the_page_refers_to_nothing_elsewhere_and_lists_errors(recordings: Path)
 
 
 def test_hostile_names_of_files_and_classes_are_text(tmp_path: Path) -> None:
-    saved = small_classifier()
-    spec, network = saved.networks[0]
+    trained = small_classifier()
+    spec, network = trained.networks[0]
     classes = {"emotion": ("</script><img src=x onerror=hit()>", "H", "N")}
     table = random_table(
         tmp_path / f"{HOSTILE.replace('/', '')}.csv",
@@ -277,10 +277,10 @@ def test_standard_input_is_drawn_even_if_it_is_stopped(
 
 
 def random_table(
-    path: Path, saved: TrainedModel, num_rows: dict[str, int], window_s: float = 4.0, hop_s: float = 1.0
+    path: Path, trained: TrainedModel, num_rows: dict[str, int], window_s: float = 4.0, hop_s: float = 1.0
 ) -> PredictedTable:
     """A finished CSV file with overlapping windows and random scores."""
-    predictor = Predictor(saved, torch.device("cpu"))
+    predictor = Predictor(trained, torch.device("cpu"))
     schema = result_schema(predictor)
     rng = np.random.default_rng(0)
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -293,7 +293,7 @@ def random_table(
                 row |= {output: rng.uniform(0, 1) for output in predictor.outputs.names}
                 row |= {group: rng.choice(names) for group, names in predictor.outputs.classes.items()}
                 writer.writerow(row)
-    return PredictedTable(path, schema, predictor.outputs, predictor.saved.label_range)
+    return PredictedTable(path, schema, predictor.outputs, predictor.trained.label_range)
 
 
 def test_many_clusters_are_drawn_with_their_numbers(tmp_path: Path) -> None:

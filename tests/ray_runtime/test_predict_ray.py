@@ -117,8 +117,8 @@ def test_readers_and_scorers_apart_as_with_a_gpu_give_the_same_rows(folder: Path
     found: list[pa.Table] = []
     predict_parts(
         [files[:2], files[2:]],
-        Reader(predictor.saved, options, str(folder)),
-        lambda device: Scorer(predictor.saved, {"cuda": "cpu"}[device], options),
+        Reader(predictor.trained, options, str(folder)),
+        lambda device: Scorer(predictor.trained, {"cuda": "cpu"}[device], options),
         num_workers=None,
         on_done=lambda content: found.append(unpack_table(content)[0]),
     )

@@ -16,7 +16,7 @@ from raydec.features.mel import mel_frames
 from raydec.features.normalization import FrameNormalizer
 from raydec.model.onnx_export import export_onnx
 from raydec.model.published import SHORT_NAMES, read_published
-from raydec.model.saved import TrainedModel
+from raydec.model.trained import TrainedModel
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is in the onnx extra")
 pytest.importorskip("onnxscript", reason="onnxscript is in the onnx extra")

@@ -93,16 +93,16 @@ def test_where_the_original_crashes_there_is_a_prediction_or_a_reason(
 def test_every_stage_gives_the_published_values(
     reference_dir: Path, model_dir: Path, attribute: str, stem: str
 ) -> None:
-    saved = load_model(model_dir)
+    trained = load_model(model_dir)
     published = np.load(reference_dir / "arrays" / f"{stem}.npz", allow_pickle=False)
-    normalizer = Predictor(saved, torch.device("cpu"))._normalizer
+    normalizer = Predictor(trained, torch.device("cpu"))._normalizer
     frames = mel_frames(load_audio(reference_dir / "wav" / f"{stem}.wav"))
     features = normalizer.normalize(frames)
     chunks = chunk_utterance(features, 11, 62, "as_is")
     assert_close(frames, published["mel"])
     assert_close(features, published["feat"])
     assert_close(chunks, published["chunks"][:, 0])
-    ((_, network),) = [item for item in saved.networks if item[0].attributes == (attribute,)]
+    ((_, network),) = [item for item in trained.networks if item[0].attributes == (attribute,)]
     found = stages(network, chunks)
     for name, values in found.items():
         assert_close(values, published[f"{SHORT_NAMES[attribute]}_{name}"])

@@ -215,11 +215,11 @@ def _check_statistics(store: FeatureStore, folder: Path, rest: str) -> None:
     """Normalisation is that of the rows of the training fold, in the model too."""
     divided = divide(store, FoldsConfig(by="speaker", k=3))
     rows = divided.rows(rest)
-    saved = open_run(folder).saved
+    trained = open_run(folder).trained
     frames = np.log(np.concatenate([divided.frames(row) for row in rows]).astype(np.float64) + 1e-6)
-    np.testing.assert_allclose(saved.feature_mean, frames.mean(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(trained.feature_mean, frames.mean(axis=0), rtol=1e-4)
     labels = np.array([divided.utterances["arousal"][int(row)].as_py() for row in rows])
-    assert saved.networks[0][0].label_mean == pytest.approx([labels.mean()])
+    assert trained.networks[0][0].label_mean == pytest.approx([labels.mean()])
 
 
 REAL = {"emodb": ("{by: speaker, k: null}", 10, 535, 10), "ravdess": ("{by: speaker, k: 6}", 6, 1440, 24)}
@@ -227,7 +227,7 @@ REAL = {"emodb": ("{by: speaker, k: null}", 10, 535, 10), "ravdess": ("{by: spea
 
 @pytest.mark.slow
 @pytest.mark.speech
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("corpus", REAL)
 def test_on_recorded_speech_it_equals_the_loop_too(
     corpus: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
