@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from raydec.errors import UserError
 from raydec.features.encoder_source import EncoderSource, Family, find_encoder
@@ -29,8 +29,10 @@ class PretrainedFrontEnd(FrontEnd):
         layers: hidden states that are used: 0 enters the first layer, i leaves layer i, the last one as the
             encoder gives it out, with its final normalisation if it has one.
         location: folder of the encoder's files, or its name on the Hub; not part of what the store holds.
+        where_to_say: options that name its folder.
     """
 
+    where_to_say: ClassVar[str] = "--encoder DIR"
     encoder: str
     revision: str | None
     weights_sha256: str
@@ -81,7 +83,7 @@ class PretrainedFrontEnd(FrontEnd):
         if place is None and self.revision is None:
             raise UserError(
                 f"the features are those of encoder {self.encoder}, which was a local folder; "
-                "say where it is with --encoder DIR, or data.encoder=DIR for training"
+                f"say where it is with {self.where_to_say}"
             )
         found = self.located(str(place or f"{self.encoder}@{self.revision}")).location
         assert found is not None

@@ -49,6 +49,7 @@ class WaveformFrontEnd(PretrainedFrontEnd):
     trunk: ClassVar[str] = "raydec.model.tuned_trunk:build"
     scales: ClassVar[tuple[Scale, ...]] = ("plain",)
     is_normalized: ClassVar[bool] = False
+    where_to_say: ClassVar[str] = "data.encoder=DIR in training, --encoder DIR in predict or export --bundle"
 
     encoder: str
     revision: str | None
@@ -131,6 +132,12 @@ class WaveformFrontEnd(PretrainedFrontEnd):
         return dataclasses.replace(self, location=place) if place and Path(place).is_dir() else self
 
 
+def architecture(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of an encoder's config that describe it, without those that could name code or places."""
+    others = ("_name_or_path", "auto_map", "quantization_config")
+    return {key: value for key, value in config.items() if key not in others and "implementation" not in key}
+
+
 def waveform_front_end(name: str, layers: str = "last") -> WaveformFrontEnd:
     """The front end for tuning a named encoder.
 
@@ -144,6 +151,6 @@ def waveform_front_end(name: str, layers: str = "last") -> WaveformFrontEnd:
     source = find_encoder(name)
     return WaveformFrontEnd(
         **described(source, layers),
-        encoder_config={key: value for key, value in source.config.items() if key != "_name_or_path"},
+        encoder_config=architecture(source.config),
         extractor={key: source.extractor[key] for key in _EXTRACTOR_KEYS if key in source.extractor},
     )

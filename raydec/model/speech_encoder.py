@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from raydec.errors import UserError
 from raydec.features.encoder_network import all_hidden_states, read_encoder
-from raydec.features.waveform_front_end import WaveformFrontEnd
+from raydec.features.waveform_front_end import WaveformFrontEnd, architecture
 
 # Of WavLM, adapters of the attention would have no effect: it reads the weights of its projections without
 # calling them. These are the feed-forward layers of all families.
@@ -100,9 +100,8 @@ class SpeechEncoder(nn.Module):
             self.read_pretrained()
             self._held[0].to(audio.device)
         if not len(audio):
-            # A worker without rows: encoders cannot do nothing.
-            size = 2 * self.front_end.hidden_size
-            return audio.new_zeros(0, len(self.front_end.layers), size)
+            # A worker without rows, which encoders do not take.
+            return audio.new_zeros(0, len(self.front_end.layers), 2 * self.front_end.hidden_size)
         if torch.is_grad_enabled():
             return self._statistics(audio)
         return torch.cat([self._statistics(part) for part in audio.split(_CHUNKS_PER_PASS)])
@@ -183,7 +182,7 @@ def _skeleton(front_end: WaveformFrontEnd) -> nn.Module:
 
     try:
         config: Any = CONFIG_MAPPING[front_end.family].from_dict(
-            {**front_end.encoder_config, "dtype": "float32"}
+            {**architecture(front_end.encoder_config), "dtype": "float32"}
         )
         network = WhisperEncoder(config) if front_end.family == "whisper" else AutoModel.from_config(config)
     except (ValueError, TypeError, KeyError, AttributeError) as error:

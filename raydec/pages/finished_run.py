@@ -137,6 +137,8 @@ def open_run(folder: Path, store: Path | None = None) -> FinishedRun:
         front_end = with_encoder(trained.front_end, folder / MODEL_FOLDER, config.data.encoder)
         trained.networks[0][1].encoder.located(front_end)
     opened = view(_open_store(config, trained, store), config.data)
+    for _, network in trained.networks:
+        network.encoder.located(opened.front_end)
     sizes = _read_lines(folder / CLUSTERS_FILE)
     run = FinishedRun(folder, config, history, sizes, summary, trained, opened)
     _check_same_store(run)

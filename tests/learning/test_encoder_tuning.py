@@ -145,6 +145,11 @@ def test_training_begins_where_a_store_of_features_would(folder: Path, family: s
     statistics = torch.from_numpy(np.stack(expected)).view(3, -1)
     torch.testing.assert_close(network.encoder.statistics(chunks), statistics, rtol=1e-4, atol=1e-4)
 
+    # A worker may have no rows.
+    assert network.encoder.statistics(chunks[:0]).shape == (0, statistics.shape[1])
+    with torch.no_grad():
+        assert network.encoder.statistics(chunks[:0]).shape == (0, statistics.shape[1])
+
     center, spread = statistics.mean(0), statistics.std(0) + 0.1
     network.encoder.mean.copy_(center)
     network.encoder.std.copy_(spread)
@@ -168,6 +173,18 @@ def test_quiet_and_unnormalised_input_is_what_the_extractor_gives(tmp_path: Path
     np.testing.assert_allclose(found, np.concatenate([state.mean(0), state.std(0)]), rtol=1e-3, atol=1e-4)
 
 
+def test_a_config_cannot_name_code(folder: Path) -> None:
+    front_end = waveform_front_end(str(folder / "encoders/hubert"))
+    named = {
+        "_attn_implementation": "someone/kernel",
+        "attn_implementation": "someone/kernel",
+        "auto_map": {},
+    }
+    foreign = dataclasses.replace(front_end, encoder_config=front_end.encoder_config | named)
+    network = network_for(dataclasses.replace(foreign, location=front_end.location), "full")
+    assert network.encoder.speech._held[0].config._attn_implementation in ("sdpa", "eager")
+
+
 # What learns
 
 
@@ -176,6 +193,7 @@ def test_quiet_and_unnormalised_input_is_what_the_extractor_gives(tmp_path: Path
 def test_every_weight_that_is_tuned_learns(folder: Path, family: str, layers: str) -> None:
     front_end = waveform_front_end(str(folder / "encoders" / family), layers)
     chunks = cut(front_end.frames(voice(3, 1.5)), front_end.usual_format)
+    assert not network_for(front_end, "frozen").encoder.statistics(chunks).requires_grad
     for tuning in ("lora", "full"):
         network = network_for(front_end, tuning)
         with torch.no_grad():
@@ -364,12 +382,15 @@ def test_a_run_cut_off_after_an_epoch_ends_the_same(
     predicted_as_scored(folder, store, whole.folder, tuning)
 
 
-def test_models_are_bundled_where_they_need_it_and_not_exported_to_onnx(
+def test_models_are_reported_and_bundled_where_they_need_it_and_not_exported_to_onnx(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for tuning in ("lora", "full"):
         settings = (f"model.encoder_tuning={tuning}", "training.epochs=1")
-        model = str(train_run(config(folder, "hubert", f"bundled-{tuning}", *settings)).folder / "model")
+        run_folder = train_run(config(folder, "hubert", f"bundled-{tuning}", *settings)).folder
+        assert cli.main(["report", str(run_folder)]) == 0
+        assert 'id="figure-layer-weights"' in (run_folder / "report.html").read_text()
+        model = str(run_folder / "model")
         assert cli.main(["export", model, "--onnx", str(tmp_path / "m.onnx")]) == 2
         assert "with its encoder inside is not available" in capsys.readouterr().err
         bundle = ["export", model, "--bundle", "--encoder", str(folder / "encoders/hubert")]
@@ -383,7 +404,9 @@ def predicted_as_scored(folder: Path, store: str, run: Path, tuning: str) -> Non
     table = pq.read_table(run / "predictions.parquet").to_pylist()
     wanted = {row["utterance_id"]: row["arousal_predicted"] for row in table if row["split"] == "test1"}
     if tuning != "full":
-        with pytest.raises(UserError, match="say where it is with --encoder DIR"):
+        with pytest.raises(
+            UserError, match=r"say where it is with data\.encoder=DIR in training, --encoder DIR in predict"
+        ):
             load(run / "model").predict(folder / "audio/t000.wav")
     encoder = None if tuning == "full" else folder / "encoders" / store
     predictor = load(run / "model", encoder=encoder)
