@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -26,6 +29,20 @@ def set_verbosity(level: int) -> None:
     _verbosity.level = level
     own = logging.getLogger("raydec")
     own.setLevel(logging.ERROR if level < 0 else logging.INFO if level > 0 else logging.NOTSET)
+
+
+@contextmanager
+def silenced(name: str, level: int) -> Iterator[None]:
+    """Within the block, suppress warnings, and messages of a library's logger below a level."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
 
 
 def verbosity() -> int:

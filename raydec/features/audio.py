@@ -55,19 +55,6 @@ def soxr_resampler(rate_in: int, rate: int) -> BlockResampler:
 
 
 @dataclass(frozen=True)
-class DecodedAudio:
-    """One decoded file.
-
-    Attributes:
-        samples: one channel at the requested rate, at the level of the file.
-        warnings: about problems that did not lead to an error.
-    """
-
-    samples: _Samples
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Recording:
     """A recording that has been read once and can be read again, in little memory whatever its length.
 
@@ -159,16 +146,6 @@ def load_audio(
         AudioError: as :func:`measure_audio`.
     """
     return measure_audio(path, sample_rate, segment).samples()
-
-
-def decode_audio(path: str | Path, sample_rate: int = SAMPLE_RATE, segment: Segment = WHOLE) -> DecodedAudio:
-    """Like :func:`load_audio`, with the warnings: data cut short, channels that cancel.
-
-    Raises:
-        AudioError: as :func:`measure_audio`.
-    """
-    recording = measure_audio(path, sample_rate, segment)
-    return DecodedAudio(recording.samples(), recording.warnings)
 
 
 def prepare_waveform(

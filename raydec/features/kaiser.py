@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import functools
 import math
-from pathlib import Path
 
 import numpy as np
 import scipy.signal
 from jaxtyping import Float32, Float64
-
-from raydec.corpus.segments import WHOLE, Segment
-from raydec.features.audio import measure_audio
 
 # The parameters known as "kaiser_best", of resampy since 0.4.
 _NUM_ZEROS = 50
@@ -23,17 +19,6 @@ _BETA = 12.984585247040012
 _ROLLOFF = 0.9173471685018284
 # The minimal number of samples that are resampled together.
 _BLOCK = 1 << 16
-
-
-def load_audio_kaiser(
-    path: str | Path, sample_rate: int, segment: Segment = WHOLE
-) -> Float32[np.ndarray, " sample"]:
-    """Like :func:`raydec.features.audio.load_audio`, but resampled by :func:`resample_kaiser`.
-
-    Raises:
-        AudioError: as :func:`raydec.features.audio.load_audio`.
-    """
-    return measure_audio(path, sample_rate, segment, resampler=KaiserResampler).samples()
 
 
 def resample_kaiser(

@@ -59,20 +59,6 @@ def frames_of(trained: TrainedModel, recording: Recording) -> Float32[Tensor, "f
     return chunks.flatten(0, 1)
 
 
-def window_bounds(num_samples: int, window: int, hop: int | None = None) -> list[tuple[int, int]]:
-    """First and one past the last sample of each window.
-
-    Windows begin every ``hop`` samples; without ``hop`` they follow each other. A rest shorter than half a
-    hop joins the last window; a longer one becomes the end of one more.
-    """
-    hop = hop or window
-    num_windows = 1 + max(num_samples - window, 0) // hop
-    rest = num_samples - ((num_windows - 1) * hop + window)
-    num_windows += rest * 2 >= hop
-    begins = range(0, num_windows * hop, hop)
-    return [(begin, begin + window) for begin in begins[:-1]] + [(begins[-1], num_samples)]
-
-
 def stream_windows(
     trained: TrainedModel,
     blocks: Iterable[Num[np.ndarray, "_"] | Num[np.ndarray, "_ _"]],
@@ -101,8 +87,9 @@ def in_samples(trained: TrainedModel, window_s: float, hop_s: float | None) -> t
 def windows_of(blocks: Iterable[np.ndarray], window: int, hop: int) -> Iterator[tuple[int, np.ndarray]]:
     """Windows of samples that arrive in blocks: the index of each one's first sample, and its samples.
 
-    They are those of :func:`window_bounds`. A window is returned as soon as it cannot be the last one: half a
-    hop after its end.
+    Windows begin every ``hop`` samples. A rest shorter than half a hop joins the last window; a longer one is
+    the end of one more window. A window is returned as soon as it cannot be the last one, which is half a hop
+    after its end.
     """
     parts: list[np.ndarray] = []
     num_held = begin = 0

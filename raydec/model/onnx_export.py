@@ -24,9 +24,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +41,7 @@ from raydec.files.atomic import publish, temporary_file
 from raydec.model.folding import folded
 from raydec.model.network import joined
 from raydec.model.trained import TrainedModel
+from raydec.verbosity import silenced
 from raydec.version import __version__
 
 REQUIREMENTS = ("onnx", "onnxruntime", "onnxscript")
@@ -157,7 +156,8 @@ def _convert(trained: TrainedModel) -> bytes:
     # Sizes that no other axis has, so that the exporter cannot confuse two axes.
     num_frames = _frame_counts(trained)[-1]
     example = torch.zeros(3 * trained.chunks.num_chunks, num_frames, trained.front_end.width)
-    with _quiet():
+    # The exporter's warnings about packages and APIs do not concern the user.
+    with silenced("torch.onnx", logging.ERROR):
         program = torch.onnx.export(
             graph,
             (example,),
@@ -283,17 +283,3 @@ def _difference(name: str, found: np.ndarray, wanted: np.ndarray) -> float:
     is_prediction = name == SCORES or name.endswith(PROBABILITIES)
     magnitude = 1.0 if is_prediction else max(1.0, float(np.abs(wanted).max()))
     return float(np.abs(found - wanted).max()) / magnitude
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppress the exporter's warnings about packages and APIs, which do not concern the user."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

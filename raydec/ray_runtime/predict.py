@@ -21,7 +21,7 @@ import numpy as np
 
 from raydec.errors import UserError
 from raydec.ray_runtime.driver_noise import without_harmless_lines
-from raydec.ray_runtime.session import start_ray
+from raydec.ray_runtime.session import explained_death, start_ray
 from raydec.verbosity import verbosity
 
 if TYPE_CHECKING:
@@ -229,9 +229,6 @@ def _explained(error: Exception) -> Exception:
         if isinstance(inner, UserError):
             return inner
         if isinstance(cause, RayActorError | WorkerCrashedError):
-            return UserError(
-                f"a worker and its replacements died ({type(cause).__name__}), probably because memory ran "
-                "out; use fewer workers and run the same command again: finished work is kept"
-            )
+            return explained_death(cause)
         cause = cause.__cause__ or inner
     return error

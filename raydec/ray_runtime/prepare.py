@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from raydec.errors import UserError
-from raydec.ray_runtime.session import start_ray
+from raydec.ray_runtime.session import explained_death, start_ray
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -117,7 +117,4 @@ def _result_of(reference: Any) -> Any:
             raise error.cause from None
         raise
     except RayError as error:
-        raise UserError(
-            f"a worker and its replacements died ({type(error).__name__}), probably because memory ran out; "
-            "use fewer workers and run the same command again: finished work is kept"
-        ) from None
+        raise explained_death(error) from None

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -35,6 +34,7 @@ from raydec.search.plan import SearchPlan
 from raydec.search.space import Choice, Domain, FloatRange, IntRange, clip
 from raydec.search.tpe import Tpe
 from raydec.search.trial_job import Remaining, TrialJob
+from raydec.verbosity import silenced
 
 _TRIAL, _SETTING = "trial", "setting"
 _HEAD_NODE, _HEAD_SHARE = "node:__internal_head__", 0.001
@@ -319,8 +319,7 @@ def _problem(trial: Any) -> str:
     return reported or (lines[-1] if lines else "its process died, probably because memory ran out")
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> AbstractContextManager[None]:
     """Suppress Tune's output on the terminal."""
     # The runs write their own TensorBoard events; Tune's would be redundant.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -329,13 +328,5 @@ def _quiet() -> Iterator[None]:
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
     # Tune's newer output prints a banner even with verbose=0.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    logger = logging.getLogger("ray.tune")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            # These warnings concern developers, not users.
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+    # Tune's warnings concern developers, not users.
+    return silenced("ray.tune", logging.CRITICAL)

@@ -176,6 +176,14 @@ def _first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def explained_death(error: BaseException) -> UserError:
+    """What to say if a process died repeatedly, whose work is kept in parts."""
+    return UserError(
+        f"a worker and its replacements died ({type(error).__name__}), probably because memory ran out; "
+        "use fewer workers and run the same command again: finished work is kept"
+    )
+
+
 def cluster_nodes() -> list[Node]:
     """The live nodes of the cluster that this process is connected to."""
     import ray

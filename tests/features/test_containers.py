@@ -12,7 +12,7 @@ import soundfile
 from corpus_support import voice
 
 from raydec.errors import AudioError
-from raydec.features.audio import decode_audio
+from raydec.features.audio import measure_audio
 
 RATE = 16_000
 NO_LENGTH = "its header gives no length: the recorder never finished it; it was read to the end"
@@ -28,15 +28,15 @@ def content_of(path: Path, format: str, subtype: str | None = None, seconds: flo
 def test_a_container_cut_short_is_kept_with_a_warning(tmp_path: Path, format: str, share: float) -> None:
     path = tmp_path / "a.bin"
     content = content_of(path, format)
-    whole = decode_audio(path)
-    assert whole.warnings == () and len(whole.samples) == 8 * RATE
+    whole = measure_audio(path)
+    assert whole.warnings == () and len(whole.samples()) == 8 * RATE
     path.write_bytes(content[: int(len(content) * share)])
-    decoded = decode_audio(path)
-    assert share - 0.03 < len(decoded.samples) / (8 * RATE) < share + 0.01
-    np.testing.assert_array_equal(decoded.samples, whole.samples[: len(decoded.samples)])
+    decoded = measure_audio(path)
+    assert share - 0.03 < len(decoded.samples()) / (8 * RATE) < share + 0.01
+    np.testing.assert_array_equal(decoded.samples(), whole.samples()[: len(decoded.samples())])
     (warning,) = decoded.warnings
     percent = int(warning.removeprefix("cut short: ").removesuffix("% of the promised samples are there"))
-    assert abs(percent - 100 * len(decoded.samples) / (8 * RATE)) <= 1
+    assert abs(percent - 100 * len(decoded.samples()) / (8 * RATE)) <= 1
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.999])
@@ -44,10 +44,10 @@ def test_a_container_cut_short_is_kept_with_a_warning(tmp_path: Path, format: st
 def test_an_ogg_stream_cut_short_is_kept_with_a_warning(tmp_path: Path, subtype: str, share: float) -> None:
     path = tmp_path / "a.ogg"
     content = content_of(path, "OGG", subtype, seconds=20.0)
-    assert decode_audio(path).warnings == ()
+    assert measure_audio(path).warnings == ()
     path.write_bytes(content[: int(len(content) * share)])
-    decoded = decode_audio(path)
-    assert share - 0.15 < len(decoded.samples) / (20 * RATE) < share + 0.1
+    decoded = measure_audio(path)
+    assert share - 0.15 < len(decoded.samples()) / (20 * RATE) < share + 0.1
     (warning,) = decoded.warnings
     assert warning.startswith("cut short: ")
 
@@ -97,13 +97,13 @@ def test_a_length_never_written_costs_no_samples(
 ) -> None:
     path = tmp_path / "a.bin"
     content = content_of(path, format, subtype, seconds=1.0)
-    whole = decode_audio(path).samples
+    whole = measure_audio(path).samples()
     forget(content)
     path.write_bytes(content)
-    decoded = decode_audio(path)
+    decoded = measure_audio(path)
     # A trailing chunk (libsndfile's PEAK) may be taken for a few samples.
-    np.testing.assert_array_equal(decoded.samples[: len(whole)], whole)
-    assert len(decoded.samples) - len(whole) < 16
+    np.testing.assert_array_equal(decoded.samples()[: len(whole)], whole)
+    assert len(decoded.samples()) - len(whole) < 16
     assert decoded.warnings == (NO_LENGTH,)
 
 
@@ -113,4 +113,4 @@ def test_a_recording_that_is_empty_stays_so(tmp_path: Path, tail: bytes) -> None
     soundfile.write(path, np.zeros(0), RATE)
     path.write_bytes(path.read_bytes() + tail)
     with pytest.raises(AudioError, match="holds no samples"):
-        decode_audio(path)
+        measure_audio(path)

@@ -14,7 +14,7 @@ from corpus_support import voice
 from raydec.corpus.segments import Segment
 from raydec.errors import AudioError
 from raydec.features import decoders
-from raydec.features.audio import decode_audio, load_audio, measure_audio
+from raydec.features.audio import load_audio, measure_audio
 from raydec.features.store import FeatureStore
 from raydec.prepare import main as prepare
 
@@ -72,10 +72,10 @@ def test_ffmpeg_decodes_what_libsndfile_does_not(
     path = encode(tmp_path / name, format, codec, rate)
     with pytest.raises(soundfile.LibsndfileError):
         soundfile.read(path)
-    decoded = decode_audio(path)
+    decoded = measure_audio(path)
     assert decoded.warnings == ()
-    assert abs(len(decoded.samples) - 2 * RATE) < 0.15 * RATE
-    assert likeness(decoded.samples, load_wav(tmp_path, rate)) > wanted
+    assert abs(len(decoded.samples()) - 2 * RATE) < 0.15 * RATE
+    assert likeness(decoded.samples(), load_wav(tmp_path, rate)) > wanted
 
 
 def load_wav(folder: Path, rate: int) -> np.ndarray:
@@ -99,8 +99,8 @@ def test_a_file_for_ffmpeg_cut_short_has_its_warning(tmp_path: Path) -> None:
     path = encode(tmp_path / "a.wma", "asf", "wmav2", 44_100, 10.0)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    decoded = decode_audio(path)
-    assert 3 * RATE < len(decoded.samples) < 6 * RATE
+    decoded = measure_audio(path)
+    assert 3 * RATE < len(decoded.samples()) < 6 * RATE
     assert len(decoded.warnings) == 1
 
 

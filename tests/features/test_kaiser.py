@@ -5,8 +5,8 @@ import pytest
 import soundfile
 
 from raydec.errors import AudioError
-from raydec.features.audio import load_audio
-from raydec.features.kaiser import load_audio_kaiser, resample_kaiser
+from raydec.features.audio import load_audio, measure_audio
+from raydec.features.kaiser import KaiserResampler, resample_kaiser
 
 
 def sine(rate: int, hz: float, seconds: float = 0.5) -> np.ndarray:
@@ -28,6 +28,10 @@ def test_what_the_lower_rate_cannot_hold_is_gone() -> None:
 def test_equal_rates_leave_the_samples_alone() -> None:
     samples = sine(16_000, 440.0)
     assert resample_kaiser(samples, 16_000, 16_000) is samples
+
+
+def load_audio_kaiser(path: Path, sample_rate: int) -> np.ndarray:
+    return measure_audio(path, sample_rate, resampler=KaiserResampler).samples()
 
 
 def test_files_are_mixed_down_and_resampled(tmp_path: Path) -> None:

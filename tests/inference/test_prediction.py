@@ -1,4 +1,3 @@
-import itertools
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,6 @@ from raydec.features.mel_front_end import MelFrontEnd
 from raydec.features.normalization import FrameNormalizer
 from raydec.inference.prediction import Predictor, load
 from raydec.inference.rows import RowOptions, predict_files
-from raydec.inference.spectrograms import window_bounds
 from raydec.model.directory import ChunkFormat, TrainedModel, save_model
 
 CPU = torch.device("cpu")
@@ -137,19 +135,6 @@ def test_a_store_predicts_what_its_files_do(tmp_path: Path, monkeypatch: pytest.
     other = Predictor(small_model(front_end=MelFrontEnd(hop_length=160)), CPU)
     with pytest.raises(UserError, match="other features than the model's: hop_length 256 instead of 160"):
         other.predict_store(store, rows)
-
-
-def test_windows_follow_each_other_and_a_short_rest_joins_the_last() -> None:
-    assert window_bounds(100, 30) == [(0, 30), (30, 60), (60, 100)]
-    assert window_bounds(105, 30) == [(0, 30), (30, 60), (60, 90), (90, 105)]
-    assert window_bounds(90, 30) == [(0, 30), (30, 60), (60, 90)]
-    for length in (1, 14, 15, 29, 30):
-        assert window_bounds(length, 30) == [(0, length)]
-    for length, window in itertools.product(range(1, 60), range(1, 20)):
-        bounds = window_bounds(length, window)
-        assert bounds[0][0] == 0 and bounds[-1][1] == length
-        assert all(a[1] == b[0] for a, b in itertools.pairwise(bounds))
-        assert all(2 * (stop - start) >= window for start, stop in bounds) or len(bounds) == 1
 
 
 def test_files_become_rows_in_order_with_reasons_for_the_bad_ones(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import struct
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from raydec.errors import UserError
 from raydec.inference.pipe import read_wav_stream
 from raydec.inference.prediction import Predictor, load
 from raydec.inference.rows import RowOptions, predict_files
-from raydec.inference.spectrograms import window_bounds, windows_of
+from raydec.inference.spectrograms import windows_of
 from raydec.model.directory import save_model
 
 CPU = torch.device("cpu")
@@ -33,6 +34,21 @@ def in_blocks(samples: np.ndarray, seed: int) -> Iterator[np.ndarray]:
         count = int(random.integers(1, 9000))
         yield samples[:count]
         samples = samples[count:]
+
+
+def window_bounds(num_samples: int, window: int, hop: int) -> list[tuple[int, int]]:
+    """First and one past the last sample of each window, from the length of the whole."""
+    num_windows = 1 + max(num_samples - window, 0) // hop
+    rest = num_samples - ((num_windows - 1) * hop + window)
+    num_windows += rest * 2 >= hop
+    begins = range(0, num_windows * hop, hop)
+    return [(begin, begin + window) for begin in begins[:-1]] + [(begins[-1], num_samples)]
+
+
+def bounds(num_samples: int, window: int, hop: int) -> list[tuple[int, int]]:
+    """The same by the windows that are given."""
+    windows = windows_of([np.zeros(num_samples, np.float32)], window, hop)
+    return [(place, place + len(part)) for place, part in windows]
 
 
 def test_windows_of_blocks_are_the_windows_of_the_whole() -> None:
@@ -48,10 +64,23 @@ def test_windows_of_blocks_are_the_windows_of_the_whole() -> None:
 
 
 def test_overlapping_windows_begin_every_hop_and_leave_nothing_out() -> None:
-    assert window_bounds(100, 40, 10) == [(10 * i, 10 * i + 40) for i in range(7)]
-    assert window_bounds(104, 40, 10) == [(10 * i, 10 * i + 40) for i in range(6)] + [(60, 104)]
-    assert window_bounds(105, 40, 10) == [(10 * i, 10 * i + 40) for i in range(7)] + [(70, 105)]
-    assert window_bounds(30, 40, 10) == [(0, 30)]
+    assert bounds(100, 40, 10) == [(10 * i, 10 * i + 40) for i in range(7)]
+    assert bounds(104, 40, 10) == [(10 * i, 10 * i + 40) for i in range(6)] + [(60, 104)]
+    assert bounds(105, 40, 10) == [(10 * i, 10 * i + 40) for i in range(7)] + [(70, 105)]
+    assert bounds(30, 40, 10) == [(0, 30)]
+
+
+def test_windows_follow_each_other_and_a_short_rest_joins_the_last() -> None:
+    assert bounds(100, 30, 30) == [(0, 30), (30, 60), (60, 100)]
+    assert bounds(105, 30, 30) == [(0, 30), (30, 60), (60, 90), (90, 105)]
+    assert bounds(90, 30, 30) == [(0, 30), (30, 60), (60, 90)]
+    for length in (1, 14, 15, 29, 30):
+        assert bounds(length, 30, 30) == [(0, length)]
+    for length, window in itertools.product(range(1, 60), range(1, 20)):
+        found = bounds(length, window, window)
+        assert found[0][0] == 0 and found[-1][1] == length
+        assert all(a[1] == b[0] for a, b in itertools.pairwise(found))
+        assert all(2 * (stop - start) >= window for start, stop in found) or len(found) == 1
 
 
 def test_a_window_is_given_half_a_hop_after_its_end() -> None:

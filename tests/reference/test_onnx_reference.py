@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from raydec.errors import AudioError
+from raydec.features.audio import measure_audio
 from raydec.features.chunking import chunk_utterance
-from raydec.features.kaiser import load_audio_kaiser
+from raydec.features.kaiser import KaiserResampler
 from raydec.features.mel import mel_frames
 from raydec.features.normalization import FrameNormalizer
 from raydec.model.onnx_export import export_onnx
@@ -49,7 +50,8 @@ def recordings(reference_dir: Path, published: TrainedModel) -> dict[str, torch.
     chunks = {}
     for path in sorted((reference_dir / "wav").iterdir()):
         try:
-            frames = mel_frames(load_audio_kaiser(path, published.front_end.sample_rate), published.front_end)
+            recording = measure_audio(path, published.front_end.sample_rate, resampler=KaiserResampler)
+            frames = mel_frames(recording.samples(), published.front_end)
         except AudioError:
             continue
         normalized = normalizer.normalize(frames)
