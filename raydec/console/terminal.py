@@ -103,7 +103,7 @@ def run_entry_point(main: Callable[[Sequence[str]], None], arguments: Sequence[s
 
 
 def _forget_output() -> None:
-    """Drop what standard output could not take; otherwise Python tries again, and complains, as it exits."""
+    """Drop what standard output did not accept; otherwise Python tries again at exit, and complains."""
     with suppress(io.UnsupportedOperation), open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
 

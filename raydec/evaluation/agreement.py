@@ -1,4 +1,4 @@
-"""How well the annotators of a corpus agree with each other, per attribute: how much a model can hope for."""
+"""Agreement of a corpus's annotators on each attribute, which limits the scores that a model can reach."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def agreement(
     their squared deviations from their mean, so no pairs are formed.
     """
     counts = np.bincount(utterance)
-    deviations = ratings - ratings.mean()  # small numbers, whose squares lose no digits
+    deviations = ratings - ratings.mean()  # centred, so that squares lose no digits
     totals = np.bincount(utterance, deviations)
     others = (totals[utterance] - deviations) / (counts[utterance] - 1)
     within = (deviations - (totals / counts)[utterance]) ** 2

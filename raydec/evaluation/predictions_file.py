@@ -1,4 +1,4 @@
-"""Anybody's predictions in a table, scored as a model's are: the same intervals and paired tests."""
+"""Predictions of any program in a table, scored like those of a model: same intervals, same paired tests."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from raydec.model.outputs import Outputs
 
 
 def is_predictions_file(path: str | Path) -> bool:
-    """Whether a path is a table of predictions and no model directory."""
+    """Whether a path is a table of predictions, not a model directory."""
     return Path(path).is_file()
 
 
 class PredictionsFile:
     """Predictions of another program, matched to the utterances of a feature store by file name.
 
-    A row's ``file`` is the name of an utterance, or ends in it, or is it without its folders or without its
-    extension. ``start`` and ``end`` name segments.
+    A row's ``file`` is the name of an utterance, a path that ends in it, or the name without its folders or
+    without its extension. ``start`` and ``end`` identify segments.
 
     Args:
         path: a table in any form that label files have: ``file`` and a column per attribute, in the scale of

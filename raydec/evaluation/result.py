@@ -55,7 +55,7 @@ class AttributeResult:
         rmse: root mean square error.
         dependency: dependency of the label on the clusters; None for a model without clusters.
         comparison: with another model; None if there is none that predicts this attribute.
-        raters: agreement of the annotators on these utterances; None if the store has no ratings of theirs.
+        raters: agreement of the annotators on these utterances; None if the store has no ratings.
     """
 
     estimate: CccEstimate
@@ -117,7 +117,7 @@ class SplitResult:
 
     Attributes:
         split: its name.
-        num_utterances: with a label for something that the model predicts; only they are looked at.
+        num_utterances: with a label for something that the model predicts; others are ignored.
         num_speakers: known speakers among them.
         duration_s: of all of them.
         attributes: results of each attribute that the model predicts and the split labels.

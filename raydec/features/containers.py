@@ -64,9 +64,9 @@ def find_samples(file: BinaryIO) -> SampleData | None:
 
 
 def with_length(file: BinaryIO) -> io.RawIOBase | None:
-    """The same file with the length that it has, if libsndfile would not read it otherwise; else None.
+    """The same file with its actual length, if libsndfile would not read it otherwise; else None.
 
-    That is so where the header has none although samples follow, and for CAF files cut short.
+    This is needed if the header has no length although samples follow, and for truncated CAF files.
     """
     data = find_samples(file)
     if data is None or not data.available:

@@ -1,4 +1,4 @@
-"""Where a pretrained encoder is, and what its files say about it. Torch-free."""
+"""Location and properties of a pretrained encoder, from its files. Torch-free."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class EncoderSource:
 
 
 def require_encoders() -> None:
-    """Refuse to begin where the ``encoders`` extra is not installed.
+    """Check that the ``encoders`` extra is installed.
 
     Raises:
         UserError: naming what is missing and how to install it.
@@ -62,7 +62,7 @@ def require_encoders() -> None:
 
 
 def find_encoder(name: str) -> EncoderSource:
-    """Read what an encoder's files say; those of ``hf:owner/name[@revision]`` are downloaded if needed.
+    """Read an encoder's properties; the files of ``hf:owner/name[@revision]`` are downloaded if needed.
 
     Raises:
         UserError: the extra is not installed, there is no such encoder, its family or sample rate is not

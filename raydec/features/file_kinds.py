@@ -16,8 +16,8 @@ class FileKind:
     """A kind of file that soundfile does not decode.
 
     Attributes:
-        name: with its article, ``an MP4 (AAC) file``; empty for a container that libsndfile reads too,
-            so that its own reason says more.
+        name: with its article, ``an MP4 (AAC) file``; empty for a container that libsndfile also reads,
+            because the library's own message is then more specific.
         by_ffmpeg: whether FFmpeg decodes it.
         remedy: what to do, unless FFmpeg decodes it.
     """
@@ -77,7 +77,7 @@ def file_kind(path: str) -> FileKind | None:
 
 
 def ffmpeg_is_installed() -> bool:
-    """Whether PyAV, which brings FFmpeg's libraries, can be imported."""
+    """Whether PyAV, which includes FFmpeg's libraries, can be imported."""
     try:
         import av  # noqa: F401
     except ImportError:

@@ -16,9 +16,9 @@ def frame_statistics(
 ) -> tuple[Float32[np.ndarray, " width"], Float32[np.ndarray, " width"]]:
     """Mean and population standard deviation per value over the frames of some utterances.
 
-    The store holds them for the labeled utterances of its split ``train``. For others they are computed,
-    which takes about a minute per hundred hours of speech; the result is the same in every process. Those of
-    frames that are not to be normalised are 0 and 1.
+    The store has them for the labeled utterances of its split ``train``. For other utterances they are
+    computed, which takes about a minute per hundred hours of speech; the result is the same in every process.
+    For frames that are not normalised, they are 0 and 1.
 
     Args:
         store: the feature store.

@@ -2,7 +2,7 @@
 
 libsndfile decodes MP3 with libmpg123, which writes lines such as ``[src/libmpg123/layer3.c…] error`` and
 ``Note: Trying to resync...`` to the process's standard error, without the name of a file. Here standard error
-is redirected while the library is called; what others write meanwhile is passed on.
+is redirected while the library is called; other messages in that time are passed on.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ def is_mpeg_audio(file: BinaryIO) -> bool:
 
 
 class MpegNoise:
-    """What libmpg123 complained of in calls made within :meth:`silenced`.
+    """Notices whether libmpg123 printed messages during calls made within :meth:`silenced`.
 
     Args:
         is_needed: whether the file is MP3; otherwise nothing is redirected.
 
     Attributes:
-        was_heard: whether it complained.
+        was_heard: whether it printed messages.
     """
 
     def __init__(self, is_needed: bool) -> None:
@@ -45,7 +45,7 @@ class MpegNoise:
             return
         try:
             terminal = os.dup(_STDERR)
-        except OSError:  # a process without standard error has nothing to be kept clean
+        except OSError:  # a process without standard error has nothing to redirect
             yield
             return
         with os.fdopen(os.memfd_create("raydec-stderr"), "r+b") as written:

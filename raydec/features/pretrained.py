@@ -1,4 +1,4 @@
-"""What front ends with a pretrained encoder share: which encoder, and where its files are. Torch-free."""
+"""The common base of front ends with a pretrained encoder: its identity and its files. Torch-free."""
 
 from __future__ import annotations
 

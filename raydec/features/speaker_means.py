@@ -1,7 +1,7 @@
-"""Mean features of speakers: what sounds alike in all of a speaker's utterances, apart from their emotions.
+"""Mean features of speakers: what all utterances of a speaker have in common, apart from their emotions.
 
 With ``features.speaker_normalization=mean`` a speaker's mean is subtracted from the frames of the speaker's
-utterances. Labels play no part, so unlabeled utterances make the means more accurate.
+utterances. Labels are not used, so unlabeled utterances make the means more accurate.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def means_of_split(store: FeatureStore, split: str, scale: Scale) -> Means:
 
 @dataclass(frozen=True, eq=False)
 class SpeakerOffsets:
-    """By how much the frames of each utterance are moved.
+    """What is subtracted from the frames of each utterance.
 
     Attributes:
         values: one row per speaker: the mean minus that of the training frames; the last row is 0.
@@ -81,7 +81,7 @@ def offsets_of(
     """
     table = store.utterances.select(["split", "speaker"]).take(rows)
     utterances = list(zip(table["split"].to_pylist(), table["speaker"].to_pylist(), strict=True))
-    # Only of speakers that occur: evaluation asks for a few utterances at a time.
+    # Only for speakers that occur, because evaluation requests a few utterances at a time.
     values: dict[tuple[str, str | None], np.ndarray] = {}
     for split, speaker in dict.fromkeys(utterances):
         known = means_of_split(store, split, scale) if means is None else means

@@ -84,7 +84,7 @@ class WaveformFrontEnd(PretrainedFrontEnd):
         waiting = np.empty(0, np.float32)
         for block in recording.blocks():
             waiting = np.concatenate([waiting, block])
-            # The rest holds a frame at least, so that none is filled up.
+            # The last part has at least one frame, so that none needs padding.
             while len(waiting) >= size + FRAME_SAMPLES:
                 yield self.frames(waiting[:size])
                 waiting = waiting[size:]

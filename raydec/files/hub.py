@@ -30,6 +30,6 @@ def parse_hub_name(name: str) -> tuple[str, str | None]:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what the Hub's client says; its errors have no common base class."""
+    """The first line of an error of the Hub's client; its errors have no common base class."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0].rstrip(".") if lines else type(error).__name__

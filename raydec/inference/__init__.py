@@ -1,1 +1,1 @@
-"""A trained model at work on recordings."""
+"""Predictions of a trained model for recordings."""

@@ -52,7 +52,7 @@ def find_inputs(paths: Sequence[str | Path]) -> list[Source]:
         paths: audio files; folders, searched recursively; or lists of files: ``.txt`` with a path per line,
             Kaldi's ``wav.scp``, or a table (``.csv``, ``.tsv``, ``.parquet``, ``.jsonl``) with a column such
             as ``file`` or ``path``, and perhaps ``start``, ``end`` and ``speaker``. Paths in lists are
-            relative to the list's folder. Any of them may be a URI that Arrow knows, such as
+            relative to the list's folder. Any of them may be a URI that Arrow supports, such as
             ``s3://bucket/folder``.
 
     Raises:

@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Float32
 from raydec.features.audio import Recording
 from raydec.inference.voice_activity import vad_segments
 
-# A pause is quieter than the loud parts by this much, and than the quiet parts it is louder by a third of
-# what lies between the two at most.
+# A pause is quieter than the loud parts by so many dB, or exceeds the quiet parts by at most this share of
+# the range between quiet and loud parts.
 _BELOW_LOUD_DB, _SHARE_OF_RANGE = 35.0, 0.35
 # If loud and quiet parts differ by less than this, there are no pauses.
 _MIN_RANGE_DB = 12.0
@@ -40,7 +40,7 @@ def _is_loud(peaks: Float32[np.ndarray, " step"]) -> Bool[np.ndarray, " step"]:
 
 
 def _runs(is_loud: Bool[np.ndarray, " step"], step_s: float) -> Float[np.ndarray, "stretch 2"]:
-    """Loud stretches in seconds: those closer than a pause are one, those too short for speech left out."""
+    """Loud stretches in seconds, without gaps shorter than a pause and bursts too short for speech."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], is_loud, [False]])))
     runs = edges.reshape(-1, 2) * step_s
     if not len(runs):

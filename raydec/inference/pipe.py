@@ -37,7 +37,7 @@ class WavStream(NamedTuple):
 
     Attributes:
         sample_rate: in Hz.
-        blocks: its samples as they come, full scale being 1.
+        blocks: its samples in the order of their arrival; full scale is 1.
     """
 
     sample_rate: int
@@ -45,7 +45,7 @@ class WavStream(NamedTuple):
 
 
 def read_wav_stream(file: Readable) -> WavStream:
-    """Read a WAV header, and samples as they are asked for; the length may be unknown and without limit.
+    """Read a WAV header, and samples on demand; the length may be unknown and unlimited.
 
     Raises:
         UserError: something else, or samples in a format other than PCM and float.
@@ -152,10 +152,10 @@ def _row(
 
 
 def open_new(path: Path, *, restart: bool) -> TextIO:
-    """A text file for rows that come as they come.
+    """A text file for rows, each of which is written at once.
 
     Raises:
-        UserError: it exists, cannot be written, or is to be no CSV.
+        UserError: it exists, cannot be written, or its name is not that of a CSV file.
     """
     if path.suffix.lower() != ".csv":
         raise UserError(f"--out {path}: rows of a pipe come one by one; let the name end in .csv")

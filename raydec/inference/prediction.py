@@ -186,7 +186,7 @@ class Predictor:
 
         Args:
             audio: an audio file, or samples.
-            sample_rate: of the samples in Hz; a file knows its own.
+            sample_rate: of the samples in Hz; not needed for a file.
 
         Raises:
             UserError: not audio, silent, or samples without their rate.
@@ -254,7 +254,7 @@ class Predictor:
         details: bool = False,
         offsets: Sequence[Float32[Tensor, " width"] | None] | None = None,
     ) -> Predictions:
-        """Predict utterances from their frames as the model's front end makes them, at least one each.
+        """Predict utterances from their frames, computed by the model's front end, at least one each.
 
         Args:
             frames: of each utterance.

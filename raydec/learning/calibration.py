@@ -1,10 +1,11 @@
-"""Mend the spread of predictions on speech that was not trained on.
+"""Correct the spread of predictions for speech that was not used in training.
 
-A network that learns few utterances by their CCC fits their spread exactly and predicts too little of it for
-new speech, which the CCC punishes. After training, its predictions of attributes are given the spread of the
-training labels: those for the unlabeled utterances, or for the validation split where there are none. Labels
-of these utterances play no part. The mean of the predictions stays: with few speakers it says more about the
-speakers than about the network. The correction is affine and becomes part of the last layer.
+A network that is trained on few utterances by their CCC reproduces the spread of their labels, but its
+predictions for new speech vary too little, which lowers the CCC. After training, the predictions for the
+unlabeled utterances (without any: for the validation split) are scaled to the spread of the training labels.
+The labels of these utterances are not used. The mean of the predictions does not change, because with few
+speakers it depends more on the speakers than on the network. The correction is affine and becomes part of the
+last layer.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from raydec.model.network import Network
 from raydec.model.outputs import Outputs
 
 LARGEST_FACTOR = 2.0
-"""The spread is changed by no more than this, in either direction."""
+"""The largest factor by which the spread is raised or lowered."""
 FEWEST_UTTERANCES = 10
-"""Fewer say nothing about a spread."""
+"""With fewer utterances, the spread cannot be estimated."""
 MOST_UTTERANCES = 4_000
-"""More would not change it; of a larger set, so many at even distances are predicted."""
+"""Of a larger set, so many utterances at even distances are predicted; more would not change the result."""
 
 
 @torch.no_grad()
 def calibrate(network: Network, chunk_set: ChunkSet, worker: Worker, outputs: Outputs) -> None:
-    """Change the emotion head's last layer such that its predictions have the spread of the training labels.
+    """Change the emotion head's last layer so that predictions have the spread of the training labels.
 
     Args:
         network: changed in place, on every worker alike.

@@ -1,4 +1,4 @@
-"""The seam between an epoch and whatever clusters its embeddings.
+"""The interface between an epoch and the clustering of its embeddings.
 
 Two things can be replaced: where clusters are fitted (a :class:`Clusterer`: in the training processes, on a
 sample, in a Ray actor), and how centroids are found (a :class:`CentroidFit`: K-means, or your own function).

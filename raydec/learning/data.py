@@ -56,7 +56,7 @@ def select_data(config: Config, store: FeatureStore) -> TrainingData:
     pooled = np.concatenate([rows.labeled, rows.unlabeled])
     means: Means | None = None
     if form.speaker_normalization == "mean":
-        # Only of utterances that this run uses, so that what a pool is worth can be measured.
+        # Means use only utterances of this run, so that runs with and without a pool can be compared.
         means = speaker_means(store, pooled, form.scale)
         _warn_of_unknown_speakers(store, pooled, means)
     if start is not None and config.model.init_normalization == "keep":

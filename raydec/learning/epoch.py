@@ -127,7 +127,7 @@ class EpochRunner:
         own = shared_chunks(assignment.labels, previous, self._config.clustering.num_clusters)
         shared = self._worker.all_sum(torch.from_numpy(own)).numpy()
         if aligned:
-            # This allows keeping a cluster head that was trained on the previous ids.
+            # A cluster head that was trained on the previous ids can then be kept.
             assignment = rename_clusters(assignment, match_clusters(shared))
         return assignment, normalized_mutual_information(shared)
 
@@ -164,7 +164,7 @@ class EpochRunner:
         self._optimizers.renew_top()
 
     def _freeze_emotion_head(self, stage: Stage, state: RunState) -> None:
-        """Freeze as configured; the published code never unfreezes what its first unlabeled stage froze."""
+        """Freeze the emotion head as configured; the published code never undoes it."""
         mode = self._config.freeze_mode
         if mode == "permanent":
             state.emotion_head_frozen |= not stage.supervised
@@ -222,7 +222,7 @@ class EpochRunner:
     def _draw(self, epoch: int, stage: Stage, labels: np.ndarray | None) -> EpochDraw:
         """This worker's share of an epoch's draws.
 
-        Everything is drawn once, or as many as there are, evenly over clusters.
+        Either everything is drawn once, or as many draws are made evenly over clusters.
 
         Args:
             epoch: the number of the draw.
@@ -248,11 +248,11 @@ class EpochRunner:
     def _lookup_utterances(
         self, stage: Stage, num_draws: int, shards: LabelShards, rng: np.random.Generator
     ) -> Lookup:
-        """Utterances drawn with replacement, more often those with chunks in small clusters."""
+        """Utterances drawn with replacement; those with chunks in small clusters are drawn more often."""
         num_chunks, num_utterances = stage.chunk_set.num_chunks, stage.chunk_set.num_utterances
         if len(stage.chunk_set) > WHOLE_SIZE:
             return lookup_utterances_of_chunks(EvenDraw(shards.sizes, rng), shards, num_chunks)
-        # As in EvenDraw, with the numbers that numpy draws by weights, which every worker can hold.
+        # As in EvenDraw, but with numpy's weighted draw, whose numbers fit in the memory of every worker.
         weights = gather_rows(self._worker, shards.weights(num_chunks), num_utterances)
         drawn = rng.choice(num_utterances, num_draws, p=weights / weights.sum())
         return lookup_rows(drawn.__getitem__, shards, num_chunks)
@@ -260,7 +260,7 @@ class EpochRunner:
     def _shuffle(
         self, epoch: int, stage: Stage, num_draws: int, rng: np.random.Generator
     ) -> Callable[[np.ndarray], np.ndarray]:
-        """Every row once; if batches are paired, unlabeled utterances at the positions after them."""
+        """Every row once; if batches are paired, followed by the positions of unlabeled utterances."""
         if not pairs_batches(self._config, stage):
             return Shuffle(num_draws, rng)
         assert stage.num_labeled is not None

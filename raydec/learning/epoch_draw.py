@@ -13,7 +13,7 @@ from raydec.learning.label_shards import LabelShards
 from raydec.learning.sampling import BatchPlan
 from raydec.learning.worker import Worker
 
-# Positions that are looked up at a time: what a lookup needs beside its result stays small.
+# Positions per lookup; this limits the memory that a lookup needs in addition to its result.
 _BLOCK = 2**18
 
 Draw = Callable[[Int64[np.ndarray, "position"]], Int64[np.ndarray, "position"]]
@@ -55,7 +55,7 @@ class EpochDraw:
         self._worker = worker
         positions = plan.own_positions(worker.rank, worker.world_size)
         counts = worker.all_gather(torch.tensor([len(positions)]))
-        # All workers look up the same number of blocks, the last ones perhaps without a question.
+        # All workers look up the same number of blocks; the last ones may be empty.
         num_blocks = max(1, -(-int(counts.max()) // _BLOCK))
         self._rows = np.empty(len(positions), np.int64)
         self._labels: np.ndarray | None = None
@@ -84,7 +84,7 @@ class EpochDraw:
 
 
 def lookup_chunks(draw: Draw, shards: LabelShards) -> Lookup:
-    """Chunks by place, such as those of a balanced draw, with their clusters."""
+    """Chunks by place, as in a balanced draw, with their clusters."""
 
     def lookup(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows, labels = shards.at(draw(positions))

@@ -1,9 +1,9 @@
-"""K-means that also sees the labels of labeled chunks, so that clusters come to differ in emotion.
+"""K-means that also uses the labels of labeled chunks, so that clusters differ in emotion.
 
-The paper speaks of *maximising the emotional separation of K-means clusters*, but nothing in the published
-loss asks for it: clusters of one-second chunks are clusters of voices and sounds first. Here the row of a
-labeled chunk is its embedding, scaled to a total variance of 1, beside its normalised labels. Lloyd's
-iterations on such rows find clusters that are compact in both. A chunk without labels joins the cluster whose
+The paper speaks of *maximising the emotional separation of K-means clusters*, but the published loss has no
+term for it: one-second chunks cluster by voice and sound before anything else. Here the row of a labeled
+chunk is its embedding, scaled to a total variance of 1, followed by its normalised labels. Lloyd's iterations
+on such rows find clusters that are compact in both. A chunk without labels is assigned to the cluster whose
 centroid is nearest to its embedding.
 """
 
@@ -54,11 +54,11 @@ def assign_with_labels(
     Args:
         clusterer: fits the labeled rows.
         worker: the collective.
-        task: which round of clustering it is; its ``init`` is not used.
+        task: the clustering task; its ``init`` is not used.
         embeddings: this worker's contiguous share.
         labels: of the same rows, see :func:`label_columns`.
         weight: factor on the labels; 0 would be K-means of the embeddings.
-        previous: clusters of the same rows in the last round, whose means are where centroids start; None:
+        previous: clusters of the same rows in the last round; their means are the initial centroids. None:
             k-means++.
 
     Returns:

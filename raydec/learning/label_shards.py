@@ -1,7 +1,8 @@
 """Cluster labels that stay on the workers that computed them.
 
-Every worker holds the labels of its contiguous share of the rows. From the number of rows that each worker
-has in each cluster, which all know, follows who holds what is asked for; only questions and answers travel.
+Every worker holds the labels of its contiguous share of the rows. All workers know how many rows each worker
+has in each cluster. From these counts, a worker computes which other worker holds a label that it needs; only
+such requests and their answers are sent.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class LabelShards:
         return self._ask(owners, groups, lambda asked: grouped[asked - first_group])
 
     def weights(self, group_size: int) -> Float64[np.ndarray, "group"]:
-        """Of this worker's groups of consecutive rows: the sum over their rows of 1 / size of the cluster."""
+        """For each own group of consecutive rows, the sum over its rows of 1 / size of the cluster."""
         by_row = (1.0 / self.sizes.clip(min=1))[self._labels]
         return by_row.reshape(-1, group_size).sum(axis=1)
 
@@ -82,7 +83,7 @@ class LabelShards:
         questions: Int64[np.ndarray, "question"],
         answer: Callable[[np.ndarray], np.ndarray],
     ) -> np.ndarray:
-        """Answers in the order of the questions, each from the worker that knows it."""
+        """Answers in the order of the questions, each from the worker that holds the label."""
         if self._worker.world_size == 1:
             return answer(questions)
         order = order_by(owners, self._worker.world_size)

@@ -1,12 +1,13 @@
-"""Weights of labels by how well their annotators agree, for the training loss.
+"""Weights of labels in the training loss, by the agreement of their annotators.
 
-A label is the mean of a few annotators' ratings. Its squared standard error is the variance of the ratings
-over their number. A label counts by
+A label is the mean of a few annotators' ratings. Its squared standard error is the variance of the ratings,
+divided by their number. The weight of a label is
 
     (1 + squared error / mean squared error) ** -power
 
-For power 1 this is the usual weight of observations of unequal precision, the inverse of their variance, for
-a model that errs by as much as the mean label does. Greater powers prefer certain labels more strongly.
+With power 1, this is the usual weight of observations of unequal precision, the inverse of their variance,
+for a model whose errors are as large as those of the average label. Larger powers give more weight to labels
+with small errors.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def _spread(
     count = np.bincount(utterance, minlength=table.num_rows).astype(np.float64)
     means = np.bincount(utterance, ratings, table.num_rows) / np.maximum(count, 1)
     deviations = np.bincount(utterance, (ratings - means[utterance]) ** 2, table.num_rows)
-    return count, deviations.astype(np.float64)  # for no ratings at all, numpy counts in integers
+    return count, deviations.astype(np.float64)  # without any ratings, numpy returns integers
 
 
 def _squared_errors(
@@ -87,9 +88,9 @@ def _squared_errors(
 ) -> Float64[np.ndarray, " utterance"]:
     """Squared standard errors of mean ratings; NaN without a rating.
 
-    The variance of a few ratings is hardly known: two annotators agree fully by chance. Therefore each
-    utterance's variance is a mean of its own, with its ``count - 1`` degrees of freedom, and of that over all
-    utterances, with one. A single rating has that over all utterances.
+    The variance of a few ratings is uncertain: two annotators may agree completely by chance. Therefore each
+    utterance's variance is a weighted mean of its own, with ``count - 1`` degrees of freedom, and of that
+    over all utterances, with one. For a single rating, it is the variance over all utterances.
     """
     rated = np.where(count > 0, count, np.nan)
     return (deviations + variance) / rated**2

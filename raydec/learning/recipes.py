@@ -1,7 +1,7 @@
-"""What a recipe decides where the config sets nothing.
+"""The values that a recipe gives to unset keys of the config.
 
-``reference`` is the published system. ``modern`` is what has been measured to do better on several corpora
-(docs/recipes.md); where a value follows from the size of the data, its rule stands here.
+``reference`` is the published system. ``modern`` has been measured to do better on several corpora
+(docs/recipes.md). Rules for values that depend on the size of the data are here, too.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ def _modern(config: Config, num_labeled: int) -> dict[str, dict[str, Any]]:
             "random_offsets": True,
             "draws": "shuffled",
             "calibration": "spread",
-            # Few validation speakers choose an early epoch by luck; many show when overfitting begins.
+            # With few validation speakers, an early epoch may be best by luck; with many, it is a sign of
+            # overfitting.
             "selection": "last" if keeps_last else "best",
             "schedule": "pooled",
             "encoder_learning_rate": ENCODER_RATES.get(config.model.encoder_tuning),
@@ -89,7 +90,7 @@ def _modern(config: Config, num_labeled: int) -> dict[str, dict[str, Any]]:
         "clustering": {"label_weight": 1.0},
         "loss": {
             "ccc_level": "utterance",
-            # Cross-entropy begins at ln K, whatever 1 - CCC does.
+            # At the start, the cross-entropy is ln K, and 1 - CCC about 1.
             "cluster_weight": 1.0 / math.log(config.clustering.num_clusters),
         },
     }

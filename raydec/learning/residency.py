@@ -47,7 +47,7 @@ def hold_where_they_fit(
             continue
         try:
             chunk_set.hold_on(device)
-        except torch.cuda.OutOfMemoryError:  # fragmented, or another process was faster
+        except torch.cuda.OutOfMemoryError:  # memory is fragmented, or another process took it
             logger.info("%s ran out of memory; frames stay on disk", device)
             torch.cuda.empty_cache()
             break

@@ -1,4 +1,4 @@
-"""Where a page goes: refuse a bad path before long work, and write the page in one step."""
+"""The file of a page: its path is checked before long work, and it is written atomically."""
 
 from __future__ import annotations
 

@@ -14,22 +14,22 @@ from raydec.pages.html_page import NUM_COLORS, Plot, plot_text, series_color
 
 HOUR_S, DAY_S = 3600, 86_400
 _LINES_PX, _STRIP_PX, _MARGIN_PX = 190, 34, 130
-# 0:00 on the axis of dates is the beginning of 1971: plotly takes numbers of four digits for years.
+# 0:00 on the date axis is the beginning of 1971, because plotly reads numbers of four digits as years.
 EPOCH_MS = 365 * DAY_S * 1000
-# Times are rounded to the millisecond, so windows that touch may be so far apart.
+# Times are rounded to the millisecond, so the largest gap between adjacent windows is this.
 _TOUCHING_S = 0.0015
 
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """Which rows are drawn, and from where to where; cells do not overlap, and are in order of time.
+    """The drawn rows and their extent; cells do not overlap, and are in order of time.
 
     Attributes:
         rows: a row per cell.
         left_s: seconds.
         right_s: seconds.
         is_after_gap: whether nothing was predicted just before a cell; never true for the first.
-        every: one row in so many is drawn.
+        every: of so many rows, one is drawn.
     """
 
     rows: Int64[np.ndarray, " cell"]

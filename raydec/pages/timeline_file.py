@@ -41,7 +41,7 @@ class FileRows:
 
     @property
     def end_s(self) -> float:
-        """Where the last row ends."""
+        """The end of the last row, in seconds."""
         return float(self.numbers("end").max())
 
 
@@ -149,7 +149,7 @@ def _alternative(rows: FileRows, outputs: Outputs) -> str:
 
 
 def most_frequent(values: Sequence[object]) -> object | None:
-    """The value that occurs most often, the first of several; None if there is none."""
+    """The most frequent value, the first one on ties; None without values."""
     known = [value for value in values if value is not None]
     return Counter(known).most_common(1)[0][0] if known else None
 

@@ -1,4 +1,4 @@
-"""Tables of a timeline page: its files, the colours of clusters and classes, and what went wrong."""
+"""Tables of a timeline page: its files, the colours of clusters and classes, and the errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LINK = Markup('<a href="#figure-{}">{}</a>')
 
 
 def file_table(files: Sequence[FileRows], outputs: Outputs) -> Table:
-    """A row per drawn file, which leads to its figure."""
+    """A row per drawn file, with a link to its figure."""
     kinds = [
         name
         for name in ("cluster", *outputs.classes)
