@@ -64,11 +64,16 @@ class SpeechEncoder(nn.Module):
 
     @torch.no_grad()
     def initialize(self, generator: torch.Generator) -> None:
-        """Draw the adapters' first matrices from a CPU generator; the second ones are 0, without effect."""
+        """Draw the adapters' first matrices; the second ones are 0, without effect.
+
+        Args:
+            generator: gives its seed; it is not drawn from, so that heads start alike whatever is tuned.
+        """
+        own = torch.Generator().manual_seed(generator.initial_seed())
         for name, parameter in self.named_parameters():
             if "lora_A" in name:
                 bound = parameter.shape[1] ** -0.5
-                parameter.copy_((torch.rand(parameter.shape, generator=generator) * 2 - 1) * bound)
+                parameter.copy_((torch.rand(parameter.shape, generator=own) * 2 - 1) * bound)
 
     @torch.no_grad()
     def read_pretrained(self, location: str | None = None) -> None:

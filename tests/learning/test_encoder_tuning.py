@@ -173,6 +173,37 @@ def test_quiet_and_unnormalised_input_is_what_the_extractor_gives(tmp_path: Path
     np.testing.assert_allclose(found, np.concatenate([state.mean(0), state.std(0)]), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_whatever_is_tuned_training_begins_with_the_same_scores(folder: Path, family: str) -> None:
+    front_end = waveform_front_end(str(folder / "encoders" / family))
+    chunks = cut(front_end.frames(voice(3, 2.0)), front_end.usual_format)
+    frozen, *others = (
+        network_for(front_end, tuning)(chunks).emotion for tuning in ("frozen", "lora", "full")
+    )
+    assert frozen.abs().max() > 0
+    for scores in others:
+        torch.testing.assert_close(scores, frozen, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_bfloat16_gives_almost_the_same_scores_and_gradients(folder: Path, family: str, tuning: str) -> None:
+    front_end = waveform_front_end(str(folder / "encoders" / family), "all")
+    chunks = cut(front_end.frames(voice(3, 2.0)), front_end.usual_format)
+    scores, gradients = [], []
+    for enabled in (False, True):
+        network = network_for(front_end, tuning)
+        network.encoder.recompute_layers()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            scores.append(network(chunks).emotion.float())
+        scores[-1].square().sum().backward()
+        found = [p.grad for p in network.parameters() if p.grad is not None]
+        assert all(gradient.dtype == torch.float32 for gradient in found)
+        gradients.append(torch.cat([gradient.flatten() for gradient in found]))
+    torch.testing.assert_close(scores[1], scores[0], rtol=0.05, atol=0.05)
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.99
+
+
 def test_a_config_cannot_name_code(folder: Path) -> None:
     front_end = waveform_front_end(str(folder / "encoders/hubert"))
     named = {
