@@ -23,7 +23,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ import numpy as np
 
 from benchmarks.made_store import RELEASE_1_6
 from benchmarks.predict import descendants
+from benchmarks.prepare_rate import bare_processes
 from benchmarks.report import argument_parser, machine, table, write_results
 
 SPLITS = {"train": "Train", "validation": "Development", "test": "Test1", "unlabeled": ""}
@@ -239,7 +239,8 @@ def run_phases(options: argparse.Namespace) -> dict[str, Any]:
     workers = ("--workers", options.workers)
     unlabeled = ("--unlabeled", corpus / "Unlabeled")
     phases.run("prepare", python("prepare", corpus, store, *unlabeled, *workers))
-    phases.record("bare", lambda: bare_rate(sorted((work / "pool").iterdir())[:BARE_FILES], options.workers))
+    bare_files = sorted((work / "pool").iterdir())[:BARE_FILES]
+    phases.record("bare", lambda: bare_rate(bare_files, max(options.workers, 1), work))
     train = python("train", *train_settings(store, work, options.threads))
     phases.run("train, killed", train, stop=lambda: half_of_second_epoch(run))
     phases.run("train, resumed", train)
@@ -277,32 +278,9 @@ def half_of_second_epoch(run: Path) -> bool:
     return time.time() - metrics.stat().st_mtime > json.loads(lines[0])["time/epoch_s"] / 2
 
 
-def bare_rate(files: list[Path], workers: int) -> dict[str, float]:
-    """Files per second of a bare loop of soundfile, soxr and torchaudio, in as many processes."""
-    shares = [files[rank :: max(workers, 1)] for rank in range(max(workers, 1))]
-    with ProcessPoolExecutor(len(shares)) as pool:
-        seconds = list(pool.map(bare_loop, shares))
-    return {"files": len(files), "files_per_s": len(files) / max(seconds)}
-
-
-def bare_loop(files: list[Path]) -> float:
-    """Seconds for mel frames of files, in one thread, after one file for the imports."""
-    import soundfile
-    import soxr
-    import torch
-
-    from raydec.features.mel import mel_transform
-    from raydec.features.mel_front_end import MelFrontEnd
-
-    torch.set_num_threads(1)
-    transform = mel_transform(MelFrontEnd())
-    begun = 0.0
-    for path in [files[0], *files]:
-        samples, rate = soundfile.read(path, dtype="float32")
-        samples = soxr.resample(samples, rate, 16_000)
-        transform(torch.from_numpy(samples / np.abs(samples).max())).T.to(torch.float16).numpy()
-        begun = begun or time.perf_counter()
-    return time.perf_counter() - begun
+def bare_rate(files: list[Path], workers: int, work: Path) -> dict[str, float]:
+    """Files per second of the bare loop in as many processes."""
+    return {"files": len(files), "files_per_s": len(files) / bare_processes(files, workers, work)["wall_s"]}
 
 
 def findings(run: Path, work: Path, num_predicted: int) -> dict[str, Any]:

@@ -199,12 +199,15 @@ class _Heard:
         """Measure a block, and return its mean over channels, or one of its channels."""
         self.num_frames += len(block)
         self.num_values += block.size
-        self.num_bad += int(block.size - np.isfinite(block).sum())
-        self.peaks = np.maximum(self.peaks, np.abs(block).max(axis=0, initial=0))
+        peaks = _peaks(block)
+        if not np.isfinite(peaks).all():
+            self.num_bad += int(block.size - np.isfinite(block).sum())
+        self.peaks = np.maximum(self.peaks, peaks)
         if channel is not None:
             return np.ascontiguousarray(block[:, channel])
-        mono = block.mean(axis=1, dtype=np.float32)
-        self.mean_peak = max(self.mean_peak, float(np.abs(mono).max(initial=0)))
+        is_mono = block.shape[1] == 1
+        mono = np.ascontiguousarray(block[:, 0]) if is_mono else block.mean(axis=1, dtype=np.float32)
+        self.mean_peak = max(self.mean_peak, float((peaks if is_mono else _peaks(mono[:, None]))[0]))
         return mono
 
     @property
@@ -337,6 +340,11 @@ class StreamMixer:
             [one.resample_chunk(np.ascontiguousarray(channel), last=last) for one, channel in channels],
             axis=1,
         )
+
+
+def _peaks(block: Float32[np.ndarray, "frame channel"]) -> Float32[np.ndarray, " channel"]:
+    """The largest magnitude of each channel, 0 without frames; NaN or infinite if a sample is."""
+    return np.maximum(block.max(axis=0, initial=0), -block.min(axis=0, initial=0))
 
 
 def _refuse_non_files(name: str) -> None:

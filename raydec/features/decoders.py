@@ -22,7 +22,7 @@ from raydec.features.containers import find_samples, ogg_end_missing, with_lengt
 from raydec.features.file_kinds import FileKind, ffmpeg_is_installed, file_kind
 from raydec.features.mpeg_noise import MpegNoise, is_mpeg_audio
 
-BLOCK_FRAMES, FINE_BLOCK_FRAMES = 1 << 14, 1 << 8
+BLOCK_FRAMES, FINE_BLOCK_FRAMES = 1 << 16, 1 << 8
 # libsndfile gives a huge length if the header has none.
 _OPEN_LENGTH = 1 << 62
 # Lossy decoders depend on previous frames, so they have to start a little earlier.

@@ -80,29 +80,28 @@ class LevelMeter:
     sample_rate: int
     count: int = 0
     _sum: float = 0.0
-    _lowest: float = np.inf
-    _highest: float = -np.inf
-    _peaks: list[Float32[np.ndarray, "_"]] = field(default_factory=list)
+    _lows: list[Float32[np.ndarray, "_"]] = field(default_factory=list)
+    _highs: list[Float32[np.ndarray, "_"]] = field(default_factory=list)
     _rest: Float32[np.ndarray, "_"] = field(default_factory=lambda: np.empty(0, np.float32))
 
     def add(self, samples: Float32[np.ndarray, " sample"]) -> None:
         """Add the next samples."""
-        if not len(samples):
-            return
         self.count += len(samples)
         self._sum += float(samples.sum(dtype=np.float64))
-        self._lowest = min(self._lowest, float(samples.min()))
-        self._highest = max(self._highest, float(samples.max()))
-        magnitudes = np.concatenate([self._rest, np.abs(samples)])
+        waiting = np.concatenate([self._rest, samples])
         step = max(round(self.sample_rate * _STEP_S), 1)
-        num_steps = len(magnitudes) // step
-        self._peaks.append(magnitudes[: num_steps * step].reshape(num_steps, step).max(axis=1, initial=0))
-        self._rest = magnitudes[num_steps * step :]
+        num_steps = len(waiting) // step
+        steps = waiting[: num_steps * step].reshape(num_steps, step)
+        self._lows.append(steps.min(axis=1))
+        self._highs.append(steps.max(axis=1))
+        self._rest = waiting[num_steps * step :]
 
     def levels(self) -> Levels:
         """The levels of all samples so far; 0 without samples."""
-        rest = [self._rest.max(keepdims=True)] if len(self._rest) else []
-        peaks = np.concatenate([np.empty(0, np.float32), *self._peaks, *rest])
         if not self.count:
-            return Levels(0, 0.0, 0.0, 0.0, peaks)
-        return Levels(self.count, self._lowest, self._highest, self._sum / self.count, peaks)
+            return Levels(0, 0.0, 0.0, 0.0, np.empty(0, np.float32))
+        rest = [self._rest] if len(self._rest) else []
+        lows = np.concatenate([*self._lows, *(last.min(keepdims=True) for last in rest)])
+        highs = np.concatenate([*self._highs, *(last.max(keepdims=True) for last in rest)])
+        mean = self._sum / self.count
+        return Levels(self.count, float(lows.min()), float(highs.max()), mean, np.maximum(highs, -lows))

@@ -7,11 +7,12 @@ padding, power, 128 Slaney bands, no logarithm.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional
-import torchaudio.transforms
+import torchaudio.functional
 from jaxtyping import Float32
 from torch import Tensor
 
@@ -36,32 +37,46 @@ def mel_frames(
     if parameters.remove_dc:
         samples = samples - samples.mean(dtype=torch.float64).float()
     if parameters.peak_normalize:
-        peak = samples.abs().max()
+        lowest, highest = samples.aminmax()
+        peak = torch.maximum(highest, -lowest)
         samples = samples / peak if peak > 0 else samples
     missing = parameters.n_fft // 2 + 1 - len(samples)
     if missing > 0:
         samples = torch.nn.functional.pad(samples, (0, missing))
-    return mel_transform(parameters)(samples).T.contiguous()
+    return mel_transform(parameters)(samples)
 
 
 @functools.lru_cache(maxsize=4)
-def mel_transform(parameters: MelFrontEnd, center: bool = True) -> torchaudio.transforms.MelSpectrogram:
-    """Mel power of samples, [mel, frame].
+def mel_transform(
+    parameters: MelFrontEnd, center: bool = True
+) -> Callable[[Float32[Tensor, " sample"]], Float32[Tensor, "frame mel"]]:
+    """A function from samples to their mel power, that of torchaudio's MelSpectrogram up to rounding.
+
+    The squares are summed here, where torchaudio takes the square of a root, and rows are frames from the
+    beginning: that takes two thirds of the time.
 
     Args:
         parameters: of the features.
         center: mirror the waveform at both ends, so that frames are centred on multiples of the hop.
     """
-    return torchaudio.transforms.MelSpectrogram(
+    n_fft = parameters.n_fft
+    window = torch.hann_window(n_fft)
+    bands = torchaudio.functional.melscale_fbanks(
+        n_fft // 2 + 1,
+        parameters.f_min,
+        parameters.f_max,
+        parameters.n_mels,
         parameters.sample_rate,
-        n_fft=parameters.n_fft,
-        hop_length=parameters.hop_length,
-        n_mels=parameters.n_mels,
-        f_min=parameters.f_min,
-        f_max=parameters.f_max,
         norm="slaney",
         mel_scale="slaney",
-        power=2,
-        center=center,
-        pad_mode="reflect",
     )
+
+    def transform(samples: Tensor) -> Tensor:
+        if center:
+            half = n_fft // 2
+            samples = torch.nn.functional.pad(samples[None], (half, half), mode="reflect")[0]
+        frames = samples.unfold(0, n_fft, parameters.hop_length) * window
+        squares = torch.view_as_real(torch.fft.rfft(frames)).square_()
+        return (squares[..., 0] + squares[..., 1]) @ bands
+
+    return transform

@@ -48,9 +48,9 @@ def mel_blocks(
         # Samples that the mirrored end needs are held back.
         num_frames = (len(waiting) - 2 * half - 1) // hop
         if num_frames >= _FRAMES_PER_BLOCK:
-            yield transform(waiting[: (num_frames - 1) * hop + parameters.n_fft]).T.contiguous()
+            yield transform(waiting[: (num_frames - 1) * hop + parameters.n_fft])
             waiting = waiting[num_frames * hop :]
-    yield transform(torch.cat([waiting, waiting[-half - 1 : -1].flip(0)])).T.contiguous()
+    yield transform(torch.cat([waiting, waiting[-half - 1 : -1].flip(0)]))
 
 
 def _leveled(recording: Recording, parameters: MelFrontEnd) -> Iterator[Float32[Tensor, "_"]]:

@@ -83,9 +83,11 @@ class FrameMoments:
         values = np.asarray(frames, dtype=np.float64)
         if not len(values):
             return cls.empty(scales, values.shape[1])
-        scaled = np.stack([np.log(values + LOG_OFFSET) if scale == "log" else values for scale in scales])
-        mean = scaled.mean(axis=1)
-        return cls(tuple(scales), len(values), mean, np.square(scaled - mean[:, None]).sum(axis=1))
+        moments = [
+            _mean_and_squares(np.log(values + LOG_OFFSET) if scale == "log" else values) for scale in scales
+        ]
+        mean, squares = (np.stack(parts) for parts in zip(*moments, strict=True))
+        return cls(tuple(scales), len(values), mean, squares)
 
     def merge(self, other: FrameMoments) -> FrameMoments:
         """The moments of both sets of frames together."""
@@ -116,3 +118,10 @@ class FrameMoments:
         """The inverse of :meth:`to_dict`."""
         mean, squares = np.array(values["mean"]), np.array(values["squares"])
         return cls(tuple(values["scales"]), int(values["count"]), mean, squares)
+
+
+def _mean_and_squares(
+    values: Float64[np.ndarray, "frame width"],
+) -> tuple[Float64[np.ndarray, " width"], Float64[np.ndarray, " width"]]:
+    mean = values.mean(axis=0)
+    return mean, np.square(values - mean).sum(axis=0)

@@ -239,9 +239,10 @@ class _OpenShard:
         start, moments, num_frames = self.raw.tell(), self.moments[role], 0
         try:
             for block in self.front_end.blocks(recording):
-                frames = block.clamp_(-MAX_FLOAT16, MAX_FLOAT16).half().numpy()
-                self.raw.write(frames.tobytes())
-                moments = moments.merge(FrameMoments.of(frames, self.front_end.scales))
+                frames = block.clamp_(-MAX_FLOAT16, MAX_FLOAT16).half()
+                self.raw.write(frames.numpy().data)
+                # Converted by torch, which is several times as fast as NumPy.
+                moments = moments.merge(FrameMoments.of(frames.double().numpy(), self.front_end.scales))
                 num_frames += len(frames)
         except AudioError:
             self.raw.seek(start)
