@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
-from corpus_support import many, write_corpus
+from corpus_support import many, voice, write_corpus
 from encoder_support import tiny_encoder
 
 from raydec import cli
@@ -141,3 +143,61 @@ def test_whole_states_and_their_statistics_are_the_same_to_the_head() -> None:
     by_layer = states.view(5, 20, 3, 4)
     statistics = torch.cat([by_layer.mean(1), by_layer.std(1, unbiased=False)], 2).flatten(1)
     torch.testing.assert_close(whole(states), pooled(statistics[:, None]), atol=1e-4, rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def attentive(folder: Path) -> Path:
+    """A model that pools an utterance's chunks by attention."""
+    return train(folder, "store", "attentive", "model.pooling=attentive")
+
+
+def test_attentive_pooling_scores_in_evaluation_as_in_training(
+    folder: Path, attentive: Path, tmp_path: Path
+) -> None:
+    lines = [json.loads(line) for line in (attentive.parent / "metrics.jsonl").read_text().splitlines()]
+    best = json.loads((attentive.parent / "summary.json").read_text())["best_epoch"]
+    trained = next(line["valid/ccc_arousal"] for line in lines if line["epoch"] == best)
+    out = tmp_path / "metrics.json"
+    command = ["evaluate", str(attentive), str(folder / "store"), "--split", "validation", "--out", str(out)]
+    assert cli.main(command) == 0
+    assert json.loads(out.read_text())["ccc"]["validation"]["arousal"] == pytest.approx(trained, abs=1e-4)
+    assert trained != 0
+
+
+def test_attentive_pooling_sees_a_window_as_a_recording_of_its_own(
+    folder: Path, attentive: Path, tmp_path: Path
+) -> None:
+    source = folder / "audio" / "long.wav"
+    soundfile.write(source, voice(3, 2.5), 16_000)
+    soundfile.write(folder / "audio" / "part.wav", soundfile.read(source)[0][16_000:32_000], 16_000)
+    out = tmp_path / "windows.csv"
+    command = [
+        "predict",
+        str(attentive),
+        str(source),
+        "--encoder",
+        str(folder / "encoder"),
+        "--out",
+        str(out),
+    ]
+    assert cli.main([*command, "--windows", "1"]) == 0
+    rows = list(csv.DictReader(out.open()))
+    predictor = load(attentive, encoder=folder / "encoder")
+    alone = predictor.predict(folder / "audio" / "part.wav")["arousal"]
+    assert float(rows[1]["arousal"]) == pytest.approx(alone, abs=1e-3)
+    assert len({row["arousal"] for row in rows}) == len(rows) > 1
+
+
+def test_attentive_pooling_on_features_is_exported(attentive: Path, tmp_path: Path) -> None:
+    import onnxruntime
+
+    assert cli.main(["export", str(attentive), "--onnx", str(tmp_path / "m.onnx")]) == 0
+    saved = load_model(attentive)
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    spec, network = saved.networks[0]
+    for count in (11, 33):
+        noise = np.random.default_rng(count).normal(size=(count, 1, saved.front_end.width))
+        chunks = noise.astype(np.float32)
+        (scores,) = session.run(["scores"], {"chunks": chunks})
+        emotion = network(torch.from_numpy(chunks)).emotion.detach().numpy()
+        np.testing.assert_allclose(scores, emotion * spec.label_std + spec.label_mean, atol=1e-4)
