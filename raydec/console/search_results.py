@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from raydec.console.terminal import note, out
 from raydec.search.ranking import RankedSetting, describe_setting, table, to_text
 from raydec.search.results import (
-    BEST_LINK,
     HPARAMS_FOLDER,
     REPORT_FILE,
     RESULTS,
@@ -29,9 +28,7 @@ def print_search(results: SearchResults) -> None:
     for path in results.comparisons if study.plan.folds else []:
         out.print(path.read_text(encoding="utf-8"), markup=False)
     if best is not None:
-        out.print(
-            f"best model      {study.local / BEST_LINK}  ({describe_setting(best.setting)})", markup=False
-        )
+        out.print(f"best model      {results.best_model}  ({describe_setting(best.setting)})", markup=False)
         out.print(f"train it again  {retraining_command(study, best)}", markup=False)
     out.print(f"results         {study.local / f'{RESULTS}.md'}, .csv, .json", markup=False)
     out.print(f"report          {study.local / REPORT_FILE}", markup=False)

@@ -25,7 +25,7 @@ _DECODED_BY_FFMPEG = (
 )  # fmt: skip
 _HEADERLESS = (".raw", ".pcm", ".ul", ".al", ".vox", ".gsm")
 AUDIO_EXTENSIONS = (*_DECODED, *_DECODED_BY_FFMPEG, *_HEADERLESS)
-"""What names of audio files end with. All of them are taken; decoding says which cannot be used, and why."""
+"""Endings of names of audio files. All such files are listed; decoding finds those that cannot be used."""
 
 # A drive or a network share of Windows.
 _FOREIGN = re.compile(r"[A-Za-z]:[\\/]|\\\\")
@@ -123,7 +123,7 @@ def is_hidden(name: str) -> bool:
 
 
 def similar_name(name: str, names: Iterable[str]) -> str | None:
-    """The audio file that a name which is not there may mean: another extension, or other leading zeros."""
+    """The audio file that a wrong name probably means: one with another extension or other leading zeros."""
     wanted = _stem(name)
     return min((other for other in names if is_audio(other) and _stem(other) == wanted), default=None)
 

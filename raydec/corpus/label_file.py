@@ -129,7 +129,7 @@ def _fields_of(header: Sequence[str], path: Path) -> tuple[dict[str, int], list[
 
 
 def _field_of(name: str, header: Sequence[str]) -> str | None:
-    # An offset is where the segment starts beside its duration, and where it ends beside its onset.
+    # "offset" is the start of a segment if there is a duration, and its end if there is an onset.
     if name == "offset":
         return "end" if "onset" in header else "start" if "duration" in header else None
     return _FIELD_OF.get(name)

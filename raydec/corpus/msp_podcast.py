@@ -107,7 +107,7 @@ def _find_audio(corpus_dir: Path) -> Listing:
 
 
 def _add_ratings(reading: Reading, label_folder: Path, label_range: tuple[float, float]) -> None:
-    """Add the single annotators' ratings, which are of whole files, if they lie beside the labels."""
+    """Add the ratings of single annotators, which are for whole files, if they are next to the labels."""
     for path in children(label_folder, RATINGS_FILE)[:1]:
         records = reading.records
         whole = {row.utterance_id for row in records if row.start_s is None and row.end_s is None}
