@@ -2,7 +2,8 @@
 
 SOURCE is a small finished store whose statistics, schema and frames are reused. The default numbers are those
 of MSP-Podcast v1.6 with 40,000 unlabeled utterances, of 2.75 to 11 s. Frames are segments of SOURCE's frames
-whose loudness depends on the arousal label, so that there is something to learn.
+whose loudness depends on the arousal label, so that there is something to learn. Those of an encoder are
+whole utterances of SOURCE, all of whose values are moved by the label, with noise.
 """
 
 from __future__ import annotations
@@ -62,23 +63,35 @@ def made_utterances(
     example = store.utterances.slice(0, 1).to_pylist()[0]
     position = 0
     for number, split in enumerate(splits, start=first):
-        length = int(rng.uniform(2.75, 11) * FRAMES_PER_SECOND)
+        seconds = rng.uniform(2.75, 11)
         known = np.asarray(store.frames(int(rng.integers(len(store)))), np.float32)
         labels = rng.uniform(2, 6, size=3)
-        loudness = np.exp(0.4 * (labels[0] - 4) + 0.2 * rng.standard_normal((length, 1)))
-        frames = (np.resize(known, (length, known.shape[1])) * loudness).clip(0, 6e4).astype(np.float16)
+        frames = made_frames(known, seconds, labels[0], store.front_end.name == "mel", rng)
+        length = len(frames)
         shown = [None] * 3 if split == "unlabeled" else labels.tolist()
         row = example | dict(zip(("arousal", "dominance", "valence"), shown, strict=True))
         row |= {
             "utterance_id": f"made-{number:06d}",
             "split": split,
-            "duration_s": length / FRAMES_PER_SECOND,
+            "duration_s": seconds,
             "num_frames": length,
             "shard": shard,
             "first_frame": position,
         }
         position += length
         yield row, frames
+
+
+def made_frames(
+    known: np.ndarray, seconds: float, arousal: float, is_mel: bool, rng: np.random.Generator
+) -> np.ndarray:
+    """Frames of one utterance, float16 ``[frame, width]``, that show its arousal."""
+    if not is_mel:
+        noise = rng.standard_normal(known.shape[1], np.float32)
+        return (known + 0.1 * (arousal - 4) + 0.2 * noise).astype(np.float16)
+    length = int(seconds * FRAMES_PER_SECOND)
+    loudness = np.exp(0.4 * (arousal - 4) + 0.2 * rng.standard_normal((length, 1)))
+    return (np.resize(known, (length, known.shape[1])) * loudness).clip(0, 6e4).astype(np.float16)
 
 
 def main() -> None:

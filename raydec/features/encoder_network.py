@@ -99,7 +99,9 @@ def chunk_statistics(
     num_layers, _, size = hidden.shape
     chunks = chunk_utterance(hidden.permute(1, 0, 2).flatten(1), num_chunks, chunk_frames)
     by_layer = chunks.view(num_chunks, -1, num_layers, size)
-    mean, std = by_layer.mean(dim=1), by_layer.std(dim=1, unbiased=False)
+    mean = by_layer.mean(dim=1)
+    # As exact as torch's std, which is several times slower over a middle axis.
+    std = (by_layer - mean[:, None]).square_().mean(dim=1).sqrt_()
     return torch.cat([mean, std], dim=2).flatten(1)
 
 
