@@ -13,13 +13,16 @@ import dataclasses
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int32
+from jaxtyping import Float, Float32, Int32, Int64
 
 from raydec.features.chunk_set import ChunkSet
 from raydec.learning.clusterer import ClusterAssignment, Clusterer, ClusteringTask
 from raydec.learning.clustering import nearest_centroid
 from raydec.learning.worker import Worker, share_of
 from raydec.model.outputs import Outputs
+
+# Limits what is in float64: 1.1 million embeddings of 256 values would be 2.1 GiB.
+_BLOCK_ROWS = 1 << 14
 
 
 def label_columns(chunk_set: ChunkSet, outputs: Outputs, worker: Worker) -> Float[np.ndarray, "chunk column"]:
@@ -66,16 +69,21 @@ def assign_with_labels(
     """
     known = np.isfinite(labels).any(axis=1)
     center, scale = _center_and_scale(embeddings, worker)
-    scaled = (embeddings - center) / scale
-    joined = np.concatenate([scaled, weight * np.nan_to_num(labels)], axis=1)[known].astype(np.float32)
+    dim = embeddings.shape[1]
+    joined = np.empty((int(known.sum()), dim + labels.shape[1]), np.float32)
+    _scale_into(joined[:, :dim], embeddings, np.flatnonzero(known), center, scale)
+    joined[:, dim:] = weight * np.nan_to_num(labels[known])
     init = None
     if previous is not None:
         init = _means(joined, previous[known], task.num_clusters, worker)
     fitted = clusterer.assign(dataclasses.replace(task, init=init), joined)
-    centroids = np.ascontiguousarray(fitted.centroids[:, : embeddings.shape[1]])
+    centroids = np.ascontiguousarray(fitted.centroids[:, :dim])
     assigned = np.empty(len(embeddings), np.int32)
     assigned[known] = fitted.labels
-    assigned[~known] = nearest_centroid(scaled[~known].astype(np.float32), centroids)[0]
+    del joined
+    others = np.empty((int((~known).sum()), dim), np.float32)
+    _scale_into(others, embeddings, np.flatnonzero(~known), center, scale)
+    assigned[~known] = nearest_centroid(others, centroids)[0]
     sizes = worker.all_sum(torch.from_numpy(np.bincount(assigned, minlength=task.num_clusters)))
     return dataclasses.replace(
         fitted,
@@ -87,12 +95,27 @@ def assign_with_labels(
 
 def _center_and_scale(embeddings: np.ndarray, worker: Worker) -> tuple[np.ndarray, float]:
     """Mean of all workers' rows, and the square root of their total variance."""
-    wide = embeddings.astype(np.float64)
-    local = np.concatenate([[len(wide), (wide**2).sum()], wide.sum(axis=0)])
+    local = np.zeros(2 + embeddings.shape[1])
+    for start in range(0, len(embeddings), _BLOCK_ROWS):
+        wide = embeddings[start : start + _BLOCK_ROWS].astype(np.float64)
+        local += np.concatenate([[len(wide), (wide**2).sum()], wide.sum(axis=0)])
     count, squares, *sums = worker.all_sum(torch.from_numpy(local)).tolist()
     center = np.array(sums) / max(count, 1)
     variance = squares / max(count, 1) - float(center @ center)
     return center, float(np.sqrt(max(variance, 1e-12)))
+
+
+def _scale_into(
+    out: Float32[np.ndarray, "row dim"],
+    embeddings: Float[np.ndarray, "all dim"],
+    rows: Int64[np.ndarray, " row"],
+    center: np.ndarray,
+    scale: float,
+) -> None:
+    """Write the scaled embeddings of some rows; only a block of them is in float64 at a time."""
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
+        out[block] = (embeddings[rows[block]] - center) / scale
 
 
 def _means(rows: np.ndarray, clusters: np.ndarray, num_clusters: int, worker: Worker) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from raydec.config import Config, config_from_dict, load_config
 from raydec.errors import UserError
 from raydec.features.chunk_set import ChunkSet
 from raydec.learning.calibration import LARGEST_FACTOR, calibrate
-from raydec.learning.clusterer import ClusteringTask, LocalClusterer
+from raydec.learning.clusterer import ClusterAssignment, ClusteringTask, LocalClusterer
 from raydec.learning.epoch_draw import BatchDraw
 from raydec.learning.inference import predict_utterances
 from raydec.learning.label_aware import assign_with_labels, label_columns
@@ -179,6 +180,30 @@ def test_labels_decide_clusters_where_they_weigh_most_and_nothing_where_they_wei
     some[::4] = np.nan
     joined = clusters(0.0, some)
     assert all(len(set(joined[by_embedding == group])) == 1 for group in range(3))
+
+
+class FirstRows:
+    """A clusterer that takes no memory: one cluster, at the first row."""
+
+    def assign(self, task: ClusteringTask, embeddings: np.ndarray) -> ClusterAssignment:
+        labels = np.zeros(len(embeddings), np.int32)
+        return ClusterAssignment(labels, embeddings[:1].copy(), 0.0, np.array([len(embeddings)]), 1, "none")
+
+    def describe(self) -> dict[str, float]:
+        return {}
+
+
+def test_labels_beside_embeddings_take_no_copies_in_double_precision() -> None:
+    embeddings = np.random.default_rng(0).standard_normal((200_000, 64), np.float32)
+    labels = np.where(np.arange(200_000)[:, None] % 2, np.nan, 1.0)
+    task = ClusteringTask(0, "labeled", 1, seed=1)
+    tracemalloc.start()
+    try:
+        assign_with_labels(FirstRows(), LocalWorker(), task, embeddings, labels, weight=1.0)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.5 * embeddings.nbytes, f"{peak / embeddings.nbytes:.1f} times the embeddings"
 
 
 def test_label_columns_are_normalised_and_missing_where_unlabeled(store: Path) -> None:
