@@ -133,21 +133,26 @@ class FrontEnd(ABC):
                 "leave it unset"
             )
 
-    def check_model(self, model: ModelConfig, location: str | None) -> None:
+    def placed(self: Kind, location: str) -> Kind:
+        """The same front end, with its pretrained encoder at a place; see ``data.encoder``.
+
+        Raises:
+            UserError: networks on its frames run no encoder.
+        """
+        raise UserError(
+            f"data.encoder={location}: the store holds {self.name} features, and no encoder is run; "
+            "leave it unset"
+        )
+
+    def check_model(self, model: ModelConfig) -> None:
         """Refuse networks that this front end does not support, before anything is trained.
 
         Args:
             model: the network's settings.
-            location: of a pretrained encoder, if the config names one.
 
         Raises:
             UserError: naming the config's key, its value and a remedy.
         """
-        if location is not None:
-            raise UserError(
-                f"data.encoder={location}: the store holds {self.name} features, and no encoder is run; "
-                "leave it unset"
-            )
         if model.encoder_tuning != "frozen":
             raise UserError(
                 f"model.encoder_tuning={model.encoder_tuning}: {self.name} features in a store are fixed; "

@@ -109,7 +109,11 @@ class WaveformFrontEnd(PretrainedFrontEnd):
                 "subtract; leave it unset, or prepare again without --tune"
             )
 
-    def check_model(self, model: ModelConfig, location: str | None) -> None:
+    def placed(self, location: str) -> WaveformFrontEnd:
+        """See :meth:`FrontEnd.placed`."""
+        return dataclasses.replace(self, location=location)
+
+    def check_model(self, model: ModelConfig) -> None:
         """See :meth:`FrontEnd.check_model`: the encoder must be at hand, and what tunes it installed."""
         if model.kind in ("autoencoder", "vae"):
             raise UserError(
@@ -120,7 +124,7 @@ class WaveformFrontEnd(PretrainedFrontEnd):
             raise UserError(
                 'model.encoder_tuning=lora needs peft; install with: pip install "raydec[encoders]"'
             )
-        self.folder(location)
+        self.folder()
 
     def whereabouts(self) -> dict[str, Any]:
         """See :meth:`FrontEnd.whereabouts`."""

@@ -42,7 +42,10 @@ def open_store(config: Config) -> FeatureStore:
             :func:`raydec.features.store_view.view`.
     """
     assert config.data.store is not None
-    return view(FeatureStore.open(local_store(config.data.store)), config.data)
+    store = view(FeatureStore.open(local_store(config.data.store)), config.data)
+    if config.data.encoder is not None:
+        store.front_end = store.front_end.placed(config.data.encoder)
+    return store
 
 
 def check_data(config: Config) -> Config:
@@ -57,7 +60,7 @@ def check_data(config: Config) -> Config:
         The config with what it leaves to the recipe and to the store's front end filled in.
     """
     store = open_store(config)
-    store.front_end.check_model(config.model, config.data.encoder)
+    store.front_end.check_model(config.model)
     rows = select_rows(config, store)
     for problem in _uninformative(config, store.utterances.take(rows.validation)):
         logger.warning(

@@ -160,7 +160,7 @@ class Training:
         self.network.initialize(
             torch_generator_for(config.seed, "initialization"), config.model.initialization or "published"
         )
-        self.network.encoder.read_pretrained(config.data.encoder)
+        self.network.encoder.read_pretrained()
         if config.training.gradient_checkpointing:
             self.network.encoder.recompute_layers()
         if data.start is not None:

@@ -76,16 +76,13 @@ class SpeechEncoder(nn.Module):
                 parameter.copy_((torch.rand(parameter.shape, generator=own) * 2 - 1) * bound)
 
     @torch.no_grad()
-    def read_pretrained(self, location: str | None = None) -> None:
-        """Read the pretrained weights.
-
-        Args:
-            location: of the encoder; None: where the front end says, or on the Hub.
+    def read_pretrained(self) -> None:
+        """Read the pretrained weights from where the front end says, or the Hub.
 
         Raises:
             UserError: it is not found, or it is another encoder.
         """
-        _, network = read_encoder(self.front_end.folder(location), self.front_end)
+        _, network = read_encoder(self.front_end.folder(), self.front_end)
         network = _cut_off(network, self.front_end)
         if self._tuning != "full":
             self._hold(network)

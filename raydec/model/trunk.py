@@ -37,11 +37,8 @@ class Trunk(nn.Module, ABC):
         """Parameters of a pretrained encoder, which have a learning rate of their own."""
         return []
 
-    def read_pretrained(self, location: str | None = None) -> None:
+    def read_pretrained(self) -> None:
         """Read weights that were learned elsewhere; called before training, after the random initialisation.
-
-        Args:
-            location: of a pretrained encoder, if the config names one.
 
         Raises:
             UserError: it is not found, or another one.

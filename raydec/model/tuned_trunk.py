@@ -64,9 +64,9 @@ class TunedTrunk(Trunk):
         """See :meth:`Trunk.tuned_parameters`."""
         return list(self.speech.parameters())
 
-    def read_pretrained(self, location: str | None = None) -> None:
+    def read_pretrained(self) -> None:
         """See :meth:`Trunk.read_pretrained`."""
-        self.speech.read_pretrained(location)
+        self.speech.read_pretrained()
 
     def recompute_layers(self) -> None:
         """See :meth:`Trunk.recompute_layers`."""

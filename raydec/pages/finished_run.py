@@ -25,7 +25,6 @@ from raydec.learning.clustering import nearest_centroid
 from raydec.learning.dependency import most_frequent_clusters
 from raydec.learning.inference import predict_utterances
 from raydec.learning.worker import LocalWorker
-from raydec.model.bundle import with_encoder
 from raydec.model.directory import load_model
 from raydec.model.outputs import Outputs
 from raydec.model.trained import TrainedModel
@@ -133,10 +132,9 @@ def open_run(folder: Path, store: Path | None = None) -> FinishedRun:
     if not (folder / MODEL_FOLDER).is_dir():
         raise UserError(f"{folder / MODEL_FOLDER} is missing; the report needs the run's model")
     trained = load_model(folder / MODEL_FOLDER)
-    if config.data.encoder is not None:
-        front_end = with_encoder(trained.front_end, folder / MODEL_FOLDER, config.data.encoder)
-        trained.networks[0][1].encoder.located(front_end)
     opened = view(_open_store(config, trained, store), config.data)
+    if config.data.encoder is not None:
+        opened.front_end = opened.front_end.placed(config.data.encoder)
     for _, network in trained.networks:
         network.encoder.located(opened.front_end)
     sizes = _read_lines(folder / CLUSTERS_FILE)

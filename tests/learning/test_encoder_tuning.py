@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -490,6 +491,21 @@ def test_mistakes_are_one_line(
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "peft" else find(name))
     assert 'pip install "raydec[encoders]"' in refused("wavlm", "model.encoder_tuning=lora")
+
+
+def test_a_store_whose_encoder_has_moved_asks_where_it_is(folder: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(folder / "wavlm", store)
+    content = json.loads((store / "store.json").read_text())
+    assert content["encoder_folder"] == str(folder / "encoders/wavlm")
+    (store / "store.json").write_text(json.dumps(content | {"encoder_folder": str(tmp_path / "gone")}))
+    settings = (f"data.store={store}", "model.encoder_tuning=lora", "training.epochs=1")
+    with pytest.raises(UserError, match=r"say where it is with data\.encoder=DIR"):
+        config(folder, "wavlm", "moved", *settings)
+    run_folder = train_run(
+        config(folder, "wavlm", "moved", *settings, f"data.encoder={folder / 'encoders/wavlm'}")
+    ).folder
+    assert cli.main(["report", str(run_folder)]) == 0
 
 
 def test_preparing_names_what_does_not_go_together(
