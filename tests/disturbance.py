@@ -9,6 +9,7 @@ import signal
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,12 +46,23 @@ def _member(run: Path, role: str) -> dict[str, Any]:
 
 
 def wait_for(condition: Callable[[], bool], what: str, timeout_s: float, alive: Callable[[], bool]) -> None:
-    """Poll a condition until it holds, as long as the run is alive."""
+    """Poll a condition until it holds, as long as the run is alive.
+
+    Whether a job is alive takes seconds to find out, in which a short run may end; so another thread does.
+    """
     deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert alive(), f"the run ended before {what}"
-        assert time.monotonic() < deadline, f"not in {timeout_s:.0f} s: {what}"
-        time.sleep(0.05)
+    pool = ThreadPoolExecutor(1)
+    check = pool.submit(alive)
+    try:
+        while not condition():
+            if check.done():
+                # A run that has ended may have met the condition first.
+                assert check.result() or condition(), f"the run ended before {what}"
+                check = pool.submit(alive)
+            assert time.monotonic() < deadline, f"not in {timeout_s:.0f} s: {what}"
+            time.sleep(0.05)
+    finally:
+        pool.shutdown(wait=False)
 
 
 def random_moment(run: Path, epochs: int, alive: Callable[[], bool], latest: int | None = None) -> str:
