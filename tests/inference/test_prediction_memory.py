@@ -19,18 +19,30 @@ from raydec.inference.prediction import Predictor
 from raydec.model.directory import save_model
 
 LIMIT_MIB = 600
-# Whole, in windows, and as a library would; prints the largest memory in MiB, but for that of mapped files.
+# Whole, in windows, and as a library would; prints the largest anonymous memory in MiB. The kernel's high-water
+# mark would count mapped files too, whose pages cannot be subtracted later: the kernel takes them when it likes.
 CODE = """
 import sys
+import threading
+import time
 import raydec
+
+peaks = [0]
+
+def watch():
+    while True:
+        (anonymous,) = [line.split()[1] for line in open("/proc/self/status") if line.startswith("RssAnon")]
+        peaks[0] = max(peaks[0], int(anonymous))
+        time.sleep(0.01)
+
+threading.Thread(target=watch, daemon=True).start()
 model = raydec.load(sys.argv[1], "cpu")
 assert model.predict(sys.argv[2])["arousal"]
 status = __import__("raydec.cli", fromlist=["main"]).main(
     ["predict", sys.argv[1], sys.argv[2], "--windows", "60", "--workers", "0", "--out", sys.argv[3]]
 )
 assert status == 0
-sizes = dict(line.split()[:2] for line in open("/proc/self/status") if line.startswith(("VmHWM", "RssFile")))
-print((int(sizes["VmHWM:"]) - int(sizes["RssFile:"])) // 1024)
+print(peaks[0] // 1024)
 """
 
 
@@ -45,7 +57,7 @@ def test_memory_stays_below_a_limit(tmp_path: Path) -> None:
     arguments = [str(tmp_path / name) for name in ("model", "long.wav", "out.csv")]
     done = subprocess.run([sys.executable, "-c", CODE, *arguments], capture_output=True, timeout=280)
     assert done.returncode == 0, done.stderr.decode()
-    assert int(done.stdout.split()[-1]) < LIMIT_MIB
+    assert 50 < int(done.stdout.split()[-1]) < LIMIT_MIB
     assert (tmp_path / "out.csv").read_text().count("\n") == 1 + minutes
 
 
