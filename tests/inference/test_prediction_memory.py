@@ -19,8 +19,8 @@ from raydec.inference.prediction import Predictor
 from raydec.model.directory import save_model
 
 LIMIT_MIB = 600
-# Whole, in windows, and as a library would; prints the largest anonymous memory in MiB. The kernel's high-water
-# mark would count mapped files too, whose pages cannot be subtracted later: the kernel takes them when it likes.
+# Whole, in windows, and as a library would; prints the largest anonymous memory in MiB. The kernel's
+# high-water mark counts mapped files too, of which any number of pages may be gone again at the end.
 CODE = """
 import sys
 import threading
