@@ -138,7 +138,7 @@ def explained(run: FinishedRun) -> dict[str, float]:
 def gradient_cosine(run: FinishedRun, fit: Callable[..., KMeansResult] | None) -> float:
     """Mean cosine of the gradients of both losses for the trunk, over batches of 16 training utterances."""
     data = select_data(run.config, run.store)
-    network, per = run.saved.networks[0][1].eval(), data.labeled.num_chunks
+    network, per = run.trained.networks[0][1].eval(), data.labeled.num_chunks
     parameters = list(network.encoder.parameters())
     labels = data.labeled.labels(ATTRIBUTES)
     labels = torch.from_numpy((labels - labels.mean(axis=0)) / labels.std(axis=0)).float()
@@ -148,12 +148,13 @@ def gradient_cosine(run: FinishedRun, fit: Callable[..., KMeansResult] | None) -
         utterances = order[start : start + 16]
         rows = (utterances[:, None] * per + np.arange(per)).reshape(-1)
         output = network(data.labeled.gather(rows))
-        assert output.cluster_logits is not None and run.saved.centroids is not None
+        assert output.cluster_logits is not None and run.trained.centroids is not None
         if fit is random_partition:
             pseudo = partition[rows]
         else:
             embeddings = output.embedding.detach().numpy()
-            pseudo = nearest_centroid(embeddings, run.saved.centroids.astype(np.float32))[0].astype(np.int64)
+            centroids = run.trained.centroids.astype(np.float32)
+            pseudo = nearest_centroid(embeddings, centroids)[0].astype(np.int64)
         emotion = output.emotion.view(len(utterances), per, -1).mean(dim=1)
         criterion = CccLoss()
         losses = (
@@ -177,7 +178,7 @@ def measured(corpus: Corpus) -> dict[str, Any]:
         for number in range(len(corpus.seeds)):
             run = trained(corpus, variant, number)
             scores.setdefault(variant.name, []).append(test_ccc(run))
-            if run.saved.centroids is not None:
+            if run.trained.centroids is not None:
                 contents.setdefault(variant.name, []).append(explained(run))
             if "cluster/epsilon2_arousal" in run.history[-1]:
                 means = [
