@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
 
 from raydec.errors import UserError
-from raydec.features.encoder_source import Family, find_encoder
+from raydec.features.encoder_source import find_encoder
 from raydec.features.front_end import ChunkFormat, Scale, register_front_end
 from raydec.features.pretrained import HOP_S, MAX_CHUNKS, PretrainedFrontEnd, described
 
@@ -43,18 +43,11 @@ class EncoderFrontEnd(PretrainedFrontEnd):
     scales: ClassVar[tuple[Scale, ...]] = ("plain",)
     cost: ClassVar[float] = 40.0
 
-    encoder: str
-    revision: str | None
-    weights_sha256: str
-    family: Family
-    hidden_size: int
-    layers: tuple[int, ...]
     feeding: Literal["true_length"] = "true_length"
     pooled: bool = True
     num_chunks: int = NUM_CHUNKS
     chunk_frames: int = CHUNK_FRAMES
     sample_rate: int = 16_000
-    location: str | None = field(default=None, compare=False)
 
     @property
     def width(self) -> int:

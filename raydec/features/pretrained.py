@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -17,8 +18,9 @@ MAX_CHUNKS = 1_000
 Kind = TypeVar("Kind", bound="PretrainedFrontEnd")
 
 
+@dataclass(frozen=True)
 class PretrainedFrontEnd(FrontEnd):
-    """Base of front ends with a pretrained encoder; subclasses are frozen dataclasses with these fields.
+    """Base of front ends with a pretrained encoder; subclasses are frozen dataclasses with more fields.
 
     Attributes:
         encoder: its name.
@@ -39,7 +41,7 @@ class PretrainedFrontEnd(FrontEnd):
     family: Family
     hidden_size: int
     layers: tuple[int, ...]
-    location: str | None
+    location: str | None = field(default=None, compare=False, kw_only=True)
 
     @property
     def hop_s(self) -> float:
@@ -101,7 +103,7 @@ class PretrainedFrontEnd(FrontEnd):
                 f"encoder {location} has weights of checksum {source.weights_sha256[:16]}; the features were "
                 f"made with {self.encoder}, checksum {self.weights_sha256[:16]}; name that encoder"
             )
-        return dataclasses.replace(self, location=str(source.folder))  # type: ignore[type-var]
+        return dataclasses.replace(self, location=str(source.folder))
 
 
 def described(source: EncoderSource, layers: str) -> dict[str, Any]:

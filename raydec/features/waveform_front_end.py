@@ -15,7 +15,7 @@ from jaxtyping import Float32
 from raydec.config import ModelConfig
 from raydec.errors import UserError
 from raydec.features.encoder_front_end import CHUNK_FRAMES, NUM_CHUNKS
-from raydec.features.encoder_source import Family, find_encoder
+from raydec.features.encoder_source import find_encoder
 from raydec.features.front_end import ChunkFormat, Scale, register_front_end
 from raydec.features.pretrained import PretrainedFrontEnd, described
 
@@ -51,16 +51,9 @@ class WaveformFrontEnd(PretrainedFrontEnd):
     is_normalized: ClassVar[bool] = False
     where_to_say: ClassVar[str] = "data.encoder=DIR in training, --encoder DIR in predict or export --bundle"
 
-    encoder: str
-    revision: str | None
-    weights_sha256: str
-    family: Family
-    hidden_size: int
-    layers: tuple[int, ...]
     encoder_config: dict[str, Any] = field(hash=False)
     extractor: dict[str, Any] = field(hash=False)
     sample_rate: int = 16_000
-    location: str | None = field(default=None, compare=False)
 
     @property
     def width(self) -> int:
@@ -133,7 +126,7 @@ class WaveformFrontEnd(PretrainedFrontEnd):
     def found_at(self, content: Mapping[str, Any]) -> WaveformFrontEnd:
         """See :meth:`FrontEnd.found_at`; a folder that is gone is not mentioned."""
         place = content.get("encoder_folder")
-        return dataclasses.replace(self, location=place) if place and Path(place).is_dir() else self
+        return self.placed(place) if place and Path(place).is_dir() else self
 
 
 def architecture(config: Mapping[str, Any]) -> dict[str, Any]:
