@@ -1,4 +1,4 @@
-"""A store as a run sees it: divided into folds, and with the labels of some training utterances hidden."""
+"""A store as a run sees it: in folds, some labels of training utterances hidden, its encoder found."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ _LABEL_COLUMNS = (*ATTRIBUTES, "emotion")
 
 
 def view(store: FeatureStore, data: DataConfig) -> FeatureStore:
-    """The store with the folds and the number of labeled utterances that a config asks for.
+    """The store with the folds, the number of labeled utterances and the encoder that a config asks for.
 
     Raises:
-        UserError: see :func:`raydec.features.folds.divide` and :func:`hide_labels`.
+        UserError: see :func:`raydec.features.folds.divide`, :func:`hide_labels` and
+            :meth:`raydec.features.front_end.FrontEnd.placed`.
     """
     if data.folds is not None:
         store = divide(store, data.folds)
     if data.labeled_utterances is not None:
         store = hide_labels(store, data)
+    if data.encoder is not None:
+        store.front_end = store.front_end.placed(data.encoder)
     return store
 
 

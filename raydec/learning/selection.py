@@ -42,10 +42,7 @@ def open_store(config: Config) -> FeatureStore:
             :func:`raydec.features.store_view.view`.
     """
     assert config.data.store is not None
-    store = view(FeatureStore.open(local_store(config.data.store)), config.data)
-    if config.data.encoder is not None:
-        store.front_end = store.front_end.placed(config.data.encoder)
-    return store
+    return view(FeatureStore.open(local_store(config.data.store)), config.data)
 
 
 def check_data(config: Config) -> Config:

@@ -133,8 +133,6 @@ def open_run(folder: Path, store: Path | None = None) -> FinishedRun:
         raise UserError(f"{folder / MODEL_FOLDER} is missing; the report needs the run's model")
     trained = load_model(folder / MODEL_FOLDER)
     opened = view(_open_store(config, trained, store), config.data)
-    if config.data.encoder is not None:
-        opened.front_end = opened.front_end.placed(config.data.encoder)
     for _, network in trained.networks:
         network.encoder.located(opened.front_end)
     sizes = _read_lines(folder / CLUSTERS_FILE)
