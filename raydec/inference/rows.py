@@ -30,10 +30,10 @@ from raydec.inference.spectrograms import frames_of, in_samples, open_recording,
 from raydec.model.trained import TrainedModel
 
 # Frames that are in memory at the same time, unless a single utterance has more.
-_BYTES_IN_MEMORY = 64 << 20
+_BYTES_IN_MEMORY = 32 << 20
 PHASES = ("decode", "mel", "network")
 
-Spectrogram = tuple[dict[str, Any], Float[Tensor, "frame mel"] | None]
+Spectrogram = tuple[dict[str, Any], Float[Tensor, "_ mel"] | None]
 """A row without scores, and the mel frames to predict them from; without frames the row has its error."""
 
 
@@ -138,17 +138,24 @@ def score_spectrograms(
     """Rows with scores, in order; spectrograms are read in batches of limited size."""
     rows: list[dict[str, Any]] = []
     for block in _blocks(spectrograms):
-        readable = [(row, frames) for row, frames in block if frames is not None]
-        with clock.phase("network"):
-            result = predictor.predict_frames(
-                [frames for _, frames in readable],
-                details=options.embeddings or options.distances,
-                offsets=_offsets([row.get("speaker") for row, _ in readable], options),
-            )
-        for i, (row, _) in enumerate(readable):
-            row.update(_scores(predictor, result, i, options))
-        rows += [row for row, _ in block]
+        rows += _scored(predictor, block, options, clock)
+        del block  # else it would stay in memory while the next one is read
     return pa.Table.from_pylist(rows, schema=result_schema(predictor, options))
+
+
+def _scored(
+    predictor: Predictor, block: Sequence[Spectrogram], options: RowOptions, clock: CpuClock
+) -> list[dict[str, Any]]:
+    readable = [(row, frames) for row, frames in block if frames is not None]
+    with clock.phase("network"):
+        result = predictor.predict_frames(
+            [frames for _, frames in readable],
+            details=options.embeddings or options.distances,
+            offsets=_offsets([row.get("speaker") for row, _ in readable], options),
+        )
+    for i, (row, _) in enumerate(readable):
+        row.update(_scores(predictor, result, i, options))
+    return [row for row, _ in block]
 
 
 def _offsets(speakers: Sequence[str | None], options: RowOptions) -> list[Tensor | None] | None:

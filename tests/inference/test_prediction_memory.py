@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,10 @@ import torch
 from corpus_support import voice
 from model_support import small_model
 
+import raydec.inference.rows
 import raydec.inference.spectrograms
 from raydec.inference.prediction import Predictor
+from raydec.inference.rows import WHOLE_FILES, CpuClock, Spectrogram, score_spectrograms
 from raydec.model.directory import save_model
 
 LIMIT_MIB = 600
@@ -59,6 +63,30 @@ def test_memory_stays_below_a_limit(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr.decode()
     assert 50 < int(done.stdout.split()[-1]) < LIMIT_MIB
     assert (tmp_path / "out.csv").read_text().count("\n") == 1 + minutes
+
+
+@pytest.mark.parametrize("num_frames", [50, 199, 1000])
+def test_windows_that_have_scores_leave_memory(num_frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At no time are more spectrograms alive than the limit and the one that is being read."""
+    predictor = Predictor(small_model(), torch.device("cpu"))
+    size = num_frames * predictor.trained.front_end.width * 4
+    limit = max(size, 10_000 * predictor.trained.front_end.width)
+    monkeypatch.setattr(raydec.inference.rows, "_BYTES_IN_MEMORY", limit)
+    alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
+    most = 0
+
+    def spectrograms() -> Iterator[Spectrogram]:
+        nonlocal most
+        for i in range(4 * limit // size + 3):
+            frames = torch.full((num_frames, predictor.trained.front_end.width), float(i))
+            alive.add(frames)
+            most = max(most, len(alive))
+            yield {"file": f"{i}.wav"}, frames
+            del frames
+
+    table = score_spectrograms(predictor, spectrograms(), WHOLE_FILES, CpuClock())
+    assert table.num_rows == 4 * limit // size + 3
+    assert 1 <= most * size <= limit + 2 * size
 
 
 def test_the_chunks_of_a_long_recording_are_those_of_the_whole(
