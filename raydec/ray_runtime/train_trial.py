@@ -15,26 +15,26 @@ from raydec.placement import Placement
 from raydec.runs.opening import begin, changed_settings, train_on_worker
 from raydec.runs.run_folder import RunFolder, finished_summary, run_location
 from raydec.search.state import read_history
-from raydec.search.trial_job import Given, Report
+from raydec.search.trial_job import Report, StartCheckpoint
 
 START_FOLDER = "start"
 POLL_S, REMOTE_POLL_S = 0.5, 3.0
 
 
-def train_trial(config: Config, share: Placement, report: Report, given: Given | None) -> None:
+def train_trial(config: Config, share: Placement, report: Report, start: StartCheckpoint | None) -> None:
     """Train one run to the end; an earlier attempt is resumed.
 
     Args:
         config: the run's settings.
         share: its share of the cluster.
         report: called with the run's history whenever it has grown.
-        given: the checkpoint from which the scheduler lets it continue, if any.
+        start: the checkpoint from which the scheduler lets it continue, if any.
     """
-    if given is not None:
-        # If a paused run is resumed, its own checkpoints are at least as new as the given one.
-        if given.run != config.name or changed_settings(config, RunFolder(run_location(config))):
-            _start_over(config, given.folder)
-        shutil.rmtree(given.folder.parent, ignore_errors=True)
+    if start is not None:
+        # If a paused run is resumed, its own checkpoints are at least as new as this one.
+        if start.run != config.name or changed_settings(config, RunFolder(run_location(config))):
+            _start_over(config, start.folder)
+        shutil.rmtree(start.folder.parent, ignore_errors=True)
     folder = begin(config)
     with _reporting(folder, report):
         if finished_summary(folder) is None:
@@ -52,13 +52,13 @@ def _train(config: Config, share: Placement, folder: RunFolder) -> None:
         return
     from raydec.ray_runtime.launch import train_on_ray
 
-    given = folder.local / START_FOLDER
+    start = folder.local / START_FOLDER
     train_on_ray(
         config,
         functools.partial(train_on_worker, claim=folder.claim),
         folder.location,
         placement=share,
-        start=str(next(given.iterdir())) if given.is_dir() else None,
+        start=str(next(start.iterdir())) if start.is_dir() else None,
     )
 
 

@@ -16,7 +16,7 @@ from raydec.files.storage import CHECKPOINT_FOLDER
 from raydec.ray_runtime.train_trial import train_trial
 from raydec.search.ledger import Entry
 from raydec.search.score import mean_score, score_run
-from raydec.search.trial_job import Given, TrialJob, run_config
+from raydec.search.trial_job import StartCheckpoint, TrialJob, run_config
 
 ORIGIN_RUN, ORIGIN_NAME = "run", "name"
 
@@ -47,9 +47,9 @@ def drive(job: TrialJob, trial: Mapping[str, Any]) -> None:
         entry = Entry(0, {}, tuple(trial["seeds"]), folds=tuple(trial.get("folds", ())))
         for seed, fold in entry.runs:
             config = run_config(job, trial["number"], trial["setting"], seed, fold)
-            given = _given() if job.exchange_epochs else None
+            start = _start_checkpoint() if job.exchange_epochs else None
             report = _RunReport(board, config, job.exchange_epochs)
-            train_trial(config, job.share, report, given)
+            train_trial(config, job.share, report, start)
             report.close()
     except (UserError, DivergedError) as error:
         tune.report(board.result() | {"problem": str(error)})
@@ -128,15 +128,15 @@ class _RunReport:
         return checkpoint
 
 
-def _given() -> Given | None:
+def _start_checkpoint() -> StartCheckpoint | None:
     """The checkpoint from which the scheduler lets this trial continue: its own, or a better trial's."""
     checkpoint = tune.get_checkpoint()
     if checkpoint is None:
         return None
     origin = checkpoint.get_metadata()
-    folder = Path(tempfile.mkdtemp(prefix="raydec-given-")) / origin[ORIGIN_NAME]
+    folder = Path(tempfile.mkdtemp(prefix="raydec-start-")) / origin[ORIGIN_NAME]
     checkpoint.to_directory(folder)
-    return Given(folder, origin[ORIGIN_RUN])
+    return StartCheckpoint(folder, origin[ORIGIN_RUN])
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Opens a run's directory: that of a new run, or of an unfinished earlier attempt.
+"""Opens the directory of a new run, or of an unfinished earlier attempt.
 
 Torch-free, because the process that starts Ray's workers does not import torch.
 """
@@ -31,7 +31,7 @@ _KINDS = {
 }
 """The kind of a folder, by a file that it contains."""
 
-# Keys that affect where a run computes and is recorded, but not its results; a resumed run may have others.
+# Keys that affect where a run computes and is recorded, but not its results; they may change on resuming.
 PLACEMENT_KEYS = (
     "ray.",
     "tracking.",
@@ -56,12 +56,12 @@ def begin(config: Config) -> RunFolder:
     extends = bool(changed) and _extends(config, folder, changed)
     if changed and not extends:
         raise UserError(
-            f"run {config.name} exists in {folder.location} with another {', '.join(changed[:5])}; "
+            f"run {config.name} exists in {folder.location} but differs in {', '.join(changed[:5])}; "
             "choose another name, or use the same settings to resume it"
         )
     folder.create()
     if extends:
-        # First, because a run without a summary is unfinished and can be resumed in any case.
+        # Removed first: a run without a summary is unfinished, so it can be resumed even after a crash here.
         folder.remove(SUMMARY_FILE)
     folder.write(CONFIG_FILE, config_yaml(config))
     folder.take()

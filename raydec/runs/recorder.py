@@ -36,14 +36,14 @@ from raydec.version import __version__
 
 
 class RunRecorder:
-    """Rank 0's recorder: writes the run directory of the file contract.
+    """Writes the run directory; used by rank 0.
 
     Args:
         folder: the run directory.
         config: the run's settings.
         store: the feature store trained on.
-        data: its selection.
-        members: the processes of this attempt; a line of ``workers.jsonl`` says where they are.
+        data: the utterances selected from it.
+        members: the processes of this attempt, whose locations become a line of ``workers.jsonl``.
 
     Every method that writes to the run directory first checks whether another process has taken over the run,
     and if so raises :class:`raydec.errors.UserError`.
@@ -74,7 +74,7 @@ class RunRecorder:
         self._events.step(record)
 
     def resumed(self, state: RunState) -> None:
-        """Drop what an interrupted attempt wrote after the checkpoint; record the processes that resume."""
+        """Drop what an interrupted attempt wrote after the checkpoint; record this attempt's processes."""
         self._folder.check_claim()
         self._centroids = state.centroids
         self._folder.write_json_lines(METRICS_FILE, state.history)
@@ -155,7 +155,7 @@ class RunRecorder:
         self._folder.sync()
 
     def _keep_lines(self, name: str, last_epoch: int) -> None:
-        """Drop lines of later epochs, and one that was cut off."""
+        """Drop lines of later epochs, and a truncated one."""
         written = (self._folder.read(name) or "").splitlines(keepends=True)
         kept = [line for line in written if line.endswith("\n") and json.loads(line)["epoch"] <= last_epoch]
         self._folder.write(name, "".join(kept))
@@ -229,7 +229,7 @@ def _ccc(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
 
 
 def _of_classes(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
-    """The other metrics of a split: those of classes."""
+    """The metrics of classes, from a split's metrics."""
     return {name: value for name, value in metrics.items() if not name.startswith("ccc_")}
 
 

@@ -18,7 +18,7 @@ from raydec.learning.worker import LocalWorker
 from raydec.model.assembly import build_network
 from raydec.runs.tracking import flat_settings
 
-# Enough for a map, but a core embeds them in seconds.
+# Enough for a map; one core embeds them in seconds.
 _MAPPED_UTTERANCES = 32
 # Settings shown in TensorBoard's table of hyperparameters; all others are in config.yaml.
 _HYPERPARAMETERS = ("seed", "data.", "features.scale", "model.", "training.", "clustering.", "loss.")

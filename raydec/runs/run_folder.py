@@ -87,7 +87,7 @@ class RunFolder:
 
     Args:
         location: a path or a URI such as ``s3://bucket/runs/name``.
-        claim: the claim of the process for which this one works, see :meth:`take`; None for reading only.
+        claim: the claim that the driver has :meth:`taken <take>` on the run; None for reading only.
 
     Attributes:
         location: the absolute path or the URI.
@@ -139,7 +139,7 @@ class RunFolder:
     def check_claim(self) -> None:
         """Check that no other process has taken over the run, because two writers would corrupt it.
 
-        This happens if the same command is run twice, or again while workers of a killed driver still live.
+        This happens if the same command is run twice, or again while workers of a killed driver still run.
 
         Raises:
             TakenOverError: another process has taken over the run.

@@ -20,7 +20,7 @@ from raydec.runs.run_folder import RunFolder
 
 
 def open_data(config: Config) -> tuple[Config, TrainingData]:
-    """Open a config's store and select its chunks; returns the config with what the recipe decides, too.
+    """Open a config's store and select its chunks; also returns the config, filled in by its recipe.
 
     Raises:
         UserError: see :func:`open_store` and :func:`select_data`.
@@ -33,7 +33,7 @@ def open_data(config: Config) -> tuple[Config, TrainingData]:
 def train_loop(
     config: Config, worker: Worker, clusterer: Clusterer, location: str, claim: str | None = None
 ) -> None:
-    """The function that every worker of a run executes; ``claim`` is that of the process that started it.
+    """The function that every worker of a run executes; for ``claim``, see :class:`RunFolder`.
 
     Raises:
         TakenOverError: another process has taken over the run; see :meth:`RunFolder.check_claim`.

@@ -25,7 +25,7 @@ class SearchConfig(Section):
         "unset: cluster count and cluster weight",
     )
     variants: tuple[dict[str, Any], ...] = Field(
-        (), description="maps of config keys that go together; each is crossed with the space"
+        (), description="maps of config keys to values set together; each is crossed with the space"
     )
     searcher: Literal["random", "grid", "optuna"] = Field(
         "random", description="random draws, every combination, or Optuna's TPE"
@@ -59,7 +59,7 @@ class SearchConfig(Section):
 
 
 class TuneConfig(Config):
-    """A run's settings, shared by all trials, and the search over them. ``seed`` is that of the searcher."""
+    """A run's settings, shared by all trials, and the search over them. ``seed`` is the searcher's."""
 
     search: SearchConfig = Field(default_factory=SearchConfig, description="")
 

@@ -28,12 +28,12 @@ class PooledScore:
     """One attribute of one setting, over the test predictions of all folds.
 
     Attributes:
-        number: of the setting.
+        number: the setting's number.
         setting: description of the setting.
         attribute: the predicted attribute.
         missing: runs without a result; if there are any, there is no score.
         estimate: CCC over all folds' utterances (mean over seeds), with an interval over all speakers.
-        difference: from the setting that validation ranks first, on the same utterances; None for itself.
+        difference: difference from the setting that validation ranks first, which has None itself.
     """
 
     number: int
@@ -84,9 +84,9 @@ def crossval_markdown(scores: Sequence[PooledScore]) -> str:
     header = ["setting", "attribute", "CCC", "95% interval", "utterances", "over", "difference", "95%", "p"]
     rows = [[score.setting, score.attribute, *_cells(score)] for score in scores]
     return (
-        f"{markdown_table(header, rows)}\n\nTest predictions of all folds are pooled, then scored once; with "
-        "several seeds, the mean of their CCC. Intervals: bootstrap over all speakers. Differences are from "
-        "the setting that validation ranks first, paired on the same utterances.\n"
+        f"{markdown_table(header, rows)}\n\nThe test predictions of all folds are pooled and scored "
+        "once; several seeds give the mean of their CCC. Intervals: bootstrap over all speakers. "
+        "Differences are from the setting that validation ranks first, paired on the same utterances.\n"
     )
 
 
@@ -121,7 +121,7 @@ def _pool(study: Study, entry: RankedSetting) -> list[pa.Table]:
     for table in tables:
         ids = table["utterance_id"]
         assert pc.count_distinct(ids).as_py() == len(ids), "an utterance was tested twice"
-        assert ids.equals(tables[0]["utterance_id"]), "seeds were tested on other utterances"
+        assert ids.equals(tables[0]["utterance_id"]), "seeds were tested on different utterances"
     return tables
 
 

@@ -1,4 +1,4 @@
-"""Extends a search: more samples, more seeds or a wider space, in addition to its present trials."""
+"""Extends a search by more samples, more seeds or a wider space; its trials so far are kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _KEYS = ("search.num_samples", "search.seeds", "search.space", "search.variants"
 
 
 def extends(earlier: TuneConfig, plan: SearchPlan, changed: Sequence[str], begun: Sequence[Entry]) -> bool:
-    """Whether a search may continue with other settings, because all its trials belong to the new search too.
+    """Whether a search may continue with other settings: all its trials also belong to the new search.
 
     Args:
         earlier: its settings so far.

@@ -1,4 +1,4 @@
-"""The folds of a cross-validation: those for training, validation and test of each run."""
+"""Assigns the folds of a cross-validation to training, validation and test in each run."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Entry:
     """One trial.
 
     Attributes:
-        number: of its setting, from 0.
+        number: number of its setting, from 0.
         setting: dotted config key to value.
         seeds: the seeds it trains, one after another.
         folds: the folds that it tests with each seed; empty without cross-validation.
@@ -66,13 +66,13 @@ class Entry:
 
     @property
     def runs(self) -> tuple[tuple[int, str | None], ...]:
-        """Seed and fold of each of its runs, in their order."""
+        """Seed and fold of each of its runs, in the order of training."""
         folds: tuple[str | None, ...] = self.folds or (None,)
         return tuple((seed, fold) for seed in self.seeds for fold in folds)
 
     @property
     def run_names(self) -> tuple[str, ...]:
-        """Its runs, by seed."""
+        """Names of its runs, in the order of :attr:`runs`."""
         return tuple(run_name(self.number, seed, fold) for seed, fold in self.runs)
 
 

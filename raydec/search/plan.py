@@ -37,7 +37,7 @@ class SearchPlan:
     Attributes:
         config: its settings.
         domains: searched key to its values.
-        variants: maps of keys that go together, at least one (which may be empty).
+        variants: maps of keys to values set together, at least one (which may be empty).
         settings: settings to train for grid, random and pbt; empty for optuna, which draws them later.
         folds: names of the folds of a cross-validation, else empty.
         representatives: run configs that span the space; if they are valid, so is every trial.

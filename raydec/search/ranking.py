@@ -47,7 +47,7 @@ class RunOutcome:
 
     Attributes:
         run: name of its directory under ``trials``.
-        number: of its setting.
+        number: number of its setting.
         setting: dotted config key to value.
         seed: its seed.
         state: ``stopped`` means early by the scheduler, ``failed`` means without a further retry.
@@ -57,7 +57,7 @@ class RunOutcome:
         train_s: seconds that the epochs took.
         ccc: CCC by split, then by attribute, if finished.
         classes: scores of classes by split, if finished and they are learned.
-        test_splits: the test splits among them, which were not used to select anything.
+        test_splits: the test splits among them; they were not used for any selection.
         problem: reason of the failure, in one line.
     """
 
@@ -89,11 +89,11 @@ class RankedSetting:
 
     Attributes:
         rank: from 1; finished settings come before stopped ones, and these before failed ones.
-        number: of the setting, in the order of creation.
+        number: number of the setting, in the order of creation.
         setting: dotted config key to value.
         state: the worst of its runs' states.
         score: mean over the seeds that have a score.
-        test: by test split, :meth:`RunOutcome.test_score` over the seeds that finished.
+        test: for each test split, :meth:`RunOutcome.test_score` over the seeds that finished.
         epochs: epochs trained, over all seeds.
         train_s: training time in seconds, over all seeds.
         runs: one per seed.

@@ -36,7 +36,7 @@ class SearchResults:
         study: the search and its location.
         ranking: all settings, best first.
         best: the best run; None if no run has a score.
-        comparisons: the paper's table for every test split, if a baseline was among the settings; of a
+        comparisons: the paper's table for every test split, if a baseline was among the settings; for a
             cross-validation, the table of its pooled scores.
         already_finished: whether earlier calls had finished the search, so that nothing was trained.
     """
@@ -109,7 +109,7 @@ def _link_best(study: Study, best: RunOutcome) -> None:
 
 
 def retraining_command(study: Study, best: RunOutcome) -> str:
-    """A command that trains the best setting again, in a directory of its own."""
+    """A command that trains the best setting again, in a new run directory."""
     config = study.local / TRIALS_FOLDER / best.run / CONFIG_FILE
     storage = study.plan.config.storage_path
     words = ["python", "-m", "raydec.train", str(config), f"name={study.name}-best"]

@@ -68,7 +68,7 @@ def run_study(
 
     Args:
         study: the search.
-        remaining: its remaining trials.
+        remaining: the trials to train.
         events: receives the progress of every trial.
         runner: the running cluster.
         store: path of the feature store.
@@ -102,14 +102,14 @@ def run_study(
 
 
 def _with_workers(ray: RayConfig, location: str) -> RayConfig:
-    """One worker for each trial where its own process could not train: that writes to folders only."""
+    """One worker per trial for remote storage, because a trial's own process only writes to folders."""
     if ray.num_workers is None and is_uri(location):
         return ray.model_copy(update={"num_workers": 1})
     return ray
 
 
 def _remove(tune_folder: str) -> None:
-    """Remove Tune's own files, which are not needed afterwards and partly pickles."""
+    """Remove Tune's own files, which are not needed afterwards; some of them are pickles."""
     if not is_uri(tune_folder):
         shutil.rmtree(tune_folder, ignore_errors=True)
 

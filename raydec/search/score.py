@@ -11,8 +11,8 @@ from raydec.learning.targets.registry import KINDS
 
 # Earlier versions of raydec called KEPT_EPOCH "selection/epoch".
 SELECTION_METRICS = (KEPT_EPOCH, "selection/epoch", *(f"valid/{kind.selection}" for kind in KINDS))
-"""A run keeps the epoch with the largest value of the first of these metrics that it has, whatever
-``search.metric`` is."""
+"""Metrics that select the epoch to keep, the one with the largest value. The first that a run has is used,
+independently of ``search.metric``."""
 
 History = Sequence[Mapping[str, float | int | None]]
 """The lines of a run's ``metrics.jsonl``."""
@@ -28,7 +28,7 @@ class RunScore:
     Attributes:
         epochs: epochs trained.
         best_epoch: the epoch whose model is kept, counted from 1.
-        score: the searched metric at that epoch, which is that of the model; None if missing or not finite.
+        score: the searched metric at that epoch; None if missing or not finite.
         train_s: seconds that the epochs took.
     """
 
@@ -42,7 +42,7 @@ def score_run(history: History, metric: str) -> RunScore | None:
     """Score a run by its history; None before its first epoch."""
     if not history:
         return None
-    # The first of equal epochs, as in training.
+    # On ties, the first epoch, as in training.
     best = max(range(len(history)), key=lambda index: (_selected_by(history[index]), -index))
     value = history[best].get(metric)
     seconds = math.fsum(line.get("time/epoch_s") or 0.0 for line in history)

@@ -7,7 +7,7 @@ A key is dotted or nested; its values are a list or one of::
     {choice: [5, 10, 20]}        one of these
     {randint: [5, 60]}           an integer, 5 <= value < 60
     {uniform: [0.1, 2.0]}        a number between the two
-    {loguniform: [0.05, 5.0]}    the same, with every decade equally likely
+    {loguniform: [0.05, 5.0]}    the same, uniform in the logarithm
     {quniform: [0.0, 0.5, 0.1]}  0.0, 0.1, 0.2 ... up to 0.5
 """
 

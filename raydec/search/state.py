@@ -43,7 +43,7 @@ class Study:
 
     Attributes:
         plan: the settings to train.
-        name: of the search.
+        name: the search's name.
         location: path or URI of its directory.
         local: its directory on this machine, where results are written; differs from ``location`` for a URI.
     """
@@ -102,9 +102,9 @@ def _refuse_changes(study: Study, written: str, begun: Sequence[Entry]) -> None:
     changed = [key for key in differing if not key.startswith(excused)]
     if changed and not extends(earlier, study.plan, changed, begun):
         raise UserError(
-            f"search {study.name} exists in {study.location} with another {', '.join(changed[:5])}; "
+            f"search {study.name} exists in {study.location} but differs in {', '.join(changed[:5])}; "
             "choose another name, or use the same settings to resume it (more search.num_samples or "
-            "search.seeds and a wider search.space extend it)"
+            "search.seeds, or a wider search.space, extend it)"
         )
 
 

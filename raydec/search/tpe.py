@@ -26,9 +26,9 @@ class Tpe:
 
     Args:
         domains: searched key to its values.
-        variants: maps of keys that go together, at least one.
+        variants: maps of keys to values set together, at least one.
         mode: whether a large or a small score is good.
-        seed: of the sampler.
+        seed: seed of the sampler.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Tpe:
                 self._asked[number] = proposal
                 self._known.append((setting, None))
                 return setting
-            # The score is known already, but Optuna requires every proposal to be closed.
+            # Optuna requires a result for every proposal, even for a known setting.
             if known[0] is None:
                 self._study.tell(proposal, state=TrialState.FAIL)
             else:

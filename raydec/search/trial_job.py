@@ -1,4 +1,4 @@
-"""Types that a search and its runner on Ray exchange: the job of a trial, and the remaining trials."""
+"""Types passed between a search and its runner on Ray: the job of a trial, and the remaining trials."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from raydec.search.plan import apply_setting
 from raydec.search.score import Curve
 
 Report = Callable[[list[dict[str, float | int | None]], bool], None]
-"""Called with a run's history whenever it has grown, and whether it is complete."""
+"""Called whenever a run's history has grown, with the history and whether it is complete."""
 
 
 @dataclass(frozen=True)
-class Given:
+class StartCheckpoint:
     """A checkpoint from which the scheduler lets a trial continue.
 
     Attributes:
@@ -34,7 +34,7 @@ class Given:
 
 @dataclass(frozen=True)
 class TrialJob:
-    """The part of the job that is common to all trials of a search.
+    """The part of a job that is common to all trials of a search.
 
     Attributes:
         base: settings common to all runs, including the feature store's path.

@@ -124,7 +124,7 @@ def test_a_run_that_was_taken_over_stops_and_leaves_the_other_alone(
 
 def test_a_name_taken_by_other_settings_is_refused(store: Path, tmp_path: Path) -> None:
     begin(config(store, tmp_path, "taken"))
-    with pytest.raises(UserError, match=r"taken exists .* another training.weight_decay"):
+    with pytest.raises(UserError, match=r"taken exists .* but differs in training.weight_decay"):
         begin(config(store, tmp_path, "taken", weight_decay=0.5))
 
 

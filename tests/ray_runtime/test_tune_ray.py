@@ -210,7 +210,7 @@ def test_a_search_of_which_everything_failed_says_so_by_its_status(
         run_entry_point(main, settings(store, tmp_path, "a", *more, "ray.num_workers=0"))
     assert ended.value.code == 1
     printed = capsys.readouterr().out
-    assert "with another" in printed and "retrying" not in printed
+    assert "but differs in" in printed and "retrying" not in printed
 
 
 @pytest.mark.parametrize(

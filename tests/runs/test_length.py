@@ -119,7 +119,7 @@ def test_more_patience_takes_up_a_run_that_stopped_early(
     [
         ("modern", 3, r"falls along a cosine that ends after 2\. Start another run from its model: "
                       r"model\.init=.*/run/model name=NAME"),
-        ("reference", 1, r"exists in .*/run with another training\.epochs"),
+        ("reference", 1, r"exists in .*/run but differs in training\.epochs"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_extended_honestly_is_refused(
@@ -128,7 +128,7 @@ def test_what_cannot_be_extended_honestly_is_refused(
     run = train_run(settings(store, tmp_path, "run", "training.epochs=2", f"training.recipe={recipe}"))
     with pytest.raises(UserError, match=problem):
         train_run(settings(store, tmp_path, "run", f"training.epochs={epochs}", f"training.recipe={recipe}"))
-    with pytest.raises(UserError, match="with another seed"):
+    with pytest.raises(UserError, match="but differs in seed"):
         train_run(
             settings(store, tmp_path, "run", "training.epochs=5", "seed=2", f"training.recipe={recipe}")
         )

@@ -103,5 +103,5 @@ def test_optuna_asks_for_as_many_as_are_missing(tmp_path: Path) -> None:
 )
 def test_what_would_leave_trials_behind_is_refused(tmp_path: Path, overrides: list[str], key: str) -> None:
     finish(study(tmp_path, SPACE))
-    with pytest.raises(UserError, match=rf"search s exists in .* with another {key}.* extend it"):
+    with pytest.raises(UserError, match=rf"search s exists in .* but differs in {key}.* extend it"):
         study(tmp_path, *overrides)

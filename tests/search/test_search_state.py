@@ -140,9 +140,9 @@ def test_other_settings_under_the_same_name_are_refused_by_name(tmp_path: Path) 
     assert study_of(tmp_path, GRID).name == "s"
     assert study_of(tmp_path, {**GRID, "max_concurrent": 2, "max_retries": 5}).name == "s"
     assert study_of(tmp_path, GRID, ray={"num_workers": 2}).name == "s"
-    with pytest.raises(UserError, match=r"another search\.seeds"):
+    with pytest.raises(UserError, match=r"but differs in search\.seeds"):
         study_of(tmp_path, {**GRID, "seeds": [1, 3]})
-    with pytest.raises(UserError, match=r"another training\.epochs; choose another name"):
+    with pytest.raises(UserError, match=r"but differs in training\.epochs; choose another name"):
         study_of(tmp_path, GRID, training={"epochs": 3})
 
 
