@@ -229,7 +229,7 @@ class _Heard:
                 name, f"the segment starts at {segment.start_s:g} s, after the end of the recording"
             )
         if not self.num_values:
-            raise AudioError(name, "holds no samples")
+            raise AudioError(name, "contains no samples")
         if self.num_bad:
             raise AudioError(name, f"{self.num_bad} of {self.num_values} samples are NaN or infinite")
         if self.peaks.max() > _MAX_PEAK:
@@ -370,4 +370,4 @@ def _check_resampled(levels: Levels, num_frames: int, rate_in: int, rate: int, n
     if not levels.num_samples:
         raise AudioError(name, f"{num_frames} samples at {rate_in} Hz are too few to resample to {rate} Hz")
     if not levels.peak > 0:
-        raise AudioError(name, f"silent at {rate} Hz: it holds no sound below {rate // 2} Hz")
+        raise AudioError(name, f"silent at {rate} Hz: it contains no sound below {rate // 2} Hz")

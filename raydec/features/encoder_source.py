@@ -126,7 +126,7 @@ def _read_json(path: Path, name: str) -> dict[str, Any]:
     except ValueError:
         raise UserError(f"encoder {name}: {path} is not JSON") from None
     if not isinstance(document, dict):
-        raise UserError(f"encoder {name}: {path} must hold a JSON object")
+        raise UserError(f"encoder {name}: {path} must contain a JSON object")
     return document
 
 

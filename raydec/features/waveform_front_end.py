@@ -110,7 +110,7 @@ class WaveformFrontEnd(PretrainedFrontEnd):
         """See :meth:`FrontEnd.check_model`: the encoder must be at hand, and what tunes it installed."""
         if model.kind in ("autoencoder", "vae"):
             raise UserError(
-                f"model.kind={model.kind} reconstructs features, and the store holds audio; "
+                f"model.kind={model.kind} reconstructs features, but the store contains audio; "
                 "prepare again without --tune"
             )
         if model.encoder_tuning == "lora" and importlib.util.find_spec("peft") is None:

@@ -89,7 +89,7 @@ def _sources(name: str | Path) -> _Found:
 def _folder(path: Path) -> _Found:
     names = [file.name for file in list_audio(path).files]
     if not names:
-        raise UserError(f"{path} holds no audio files")
+        raise UserError(f"{path} contains no audio files")
     return [Source(str(path / name)) for name in names]
 
 
@@ -98,7 +98,7 @@ def _remote(uri: str) -> _Found:
     if below is not None:
         audio = [Source(name) for name in below if is_audio(name)]
         if not audio:
-            raise UserError(f"{uri} holds no audio files")
+            raise UserError(f"{uri} contains no audio files")
         return audio
     if not uri.lower().endswith(_LIST_SUFFIXES):
         return [Source(uri)]

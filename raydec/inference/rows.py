@@ -242,7 +242,7 @@ def _read_segment(
                     recording = open_recording(trained, path, part)
             yield from _spectrograms(trained, recording, part.start_s, row, options, clock)
         if not parts:
-            yield row | _times(segment.start_s, segment.end_s) | {"error": "holds no speech"}, None
+            yield row | _times(segment.start_s, segment.end_s) | {"error": "contains no speech"}, None
     except AudioError as error:
         times = {} if segment.is_whole else _times(segment.start_s, segment.end_s)
         yield row | times | {"error": error.reason}, None
@@ -307,7 +307,7 @@ _FRAMES_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Reader:
-    """From file names to packed spectrograms; holds no network, so it is cheap to send to any process.
+    """From file names to packed spectrograms; contains no network, so it is cheap to send to any process.
 
     Attributes:
         trained: a model without its networks.

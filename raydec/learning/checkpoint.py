@@ -80,14 +80,14 @@ def load_state(folder: Path, shares: Mapping[str, slice] | None = None) -> RunSt
             shares need not be those that were written.
 
     Raises:
-        UserError: the folder holds no complete checkpoint of this schema.
+        UserError: the folder has no complete checkpoint of this schema.
     """
     try:
         document = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / "state.safetensors")
         version = document["schema_version"]
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise UserError(f"{folder} holds no readable checkpoint: {error}") from None
+        raise UserError(f"{folder} contains no readable checkpoint: {error}") from None
     if version not in (1, SCHEMA_VERSION):
         raise UserError(f"{folder} has checkpoint schema {version}; this raydec reads {SCHEMA_VERSION}")
     state = RunState(**_unpack(document["state"], tensors))
@@ -114,14 +114,14 @@ def _load_labels(folder: Path, stage: str, rows: slice) -> np.ndarray:
         try:
             part = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
-            raise UserError(f"{path} holds no readable labels: {error}") from None
+            raise UserError(f"{path} contains no readable labels: {error}") from None
         start, stop = max(first, rows.start), min(first + len(part), rows.stop)
         if start < stop:
             found[start - rows.start : stop - rows.start] = part[start - first : stop - first]
             num_found += stop - start
     if num_found != len(found):
         raise UserError(
-            f"{folder} holds no complete checkpoint: it has the labels of {num_found} of the chunks "
+            f"{folder} contains no complete checkpoint: it has the labels of {num_found} of the chunks "
             f"{rows.start} to {rows.stop} of the {stage} stage; delete it to resume from an earlier one"
         )
     return found

@@ -214,7 +214,7 @@ def _check_shapes(embeddings: np.ndarray, num_clusters: int, init: np.ndarray | 
     if init is not None and init.shape != (num_clusters, embeddings.shape[1]):
         raise ValueError(f"init is {init.shape}, not {(num_clusters, embeddings.shape[1])}")
     if init is not None and not np.isfinite(init).all():
-        raise ValueError("init holds non-finite values")
+        raise ValueError("init contains non-finite values")
 
 
 def _check_finite(rows: RowBlocks) -> None:

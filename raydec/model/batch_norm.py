@@ -21,7 +21,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
 
     Without ``all_sum`` it is the native layer. With it, one collective per forward and one per backward
     pass make output, input gradient and running statistics equal to those of the concatenated batch, even if
-    workers hold different numbers of rows or none. Gradients of weight and bias cover only this worker's
+    workers have different numbers of rows or none. Gradients of weight and bias cover only this worker's
     rows: they are summed over workers together with all other gradients. Every worker must run forward and
     backward, even without rows.
 
@@ -82,8 +82,8 @@ def biases_without_effect(module: nn.Module) -> list[nn.Parameter]:
 def _global_moments(x: Tensor, all_sum: AllSum) -> tuple[Tensor, Tensor, Tensor]:
     """Count, mean and population variance per channel over all workers' rows.
 
-    Local moments are centred. Only merging them uses sums of squares, in float64, so that one collective is
-    enough and a mean far from zero loses no digits.
+    Local moments are centred, so no digits are lost if a mean is far from zero. They are merged as sums of
+    squares in float64, for which one collective is enough.
     """
     channels = x.shape[1]
     sums = torch.zeros(1 + 2 * channels, dtype=torch.float64, device=x.device)
@@ -103,17 +103,17 @@ def _global_moments(x: Tensor, all_sum: AllSum) -> tuple[Tensor, Tensor, Tensor]
 
 
 def _blocks(x: Tensor) -> Sequence[Tensor]:
-    """On a CPU, blocks that fit a cache: float32 sums over millions of values would lose three digits."""
+    """On a CPU, blocks that fit in a cache: float32 sums over millions of values would lose three digits."""
     if x.shape[0] == 0:
         return []
     if x.device.type != "cpu":
         return [x]
-    # At least two rows: from one row the kernel cannot detect the memory format.
+    # At least two rows, because the kernel cannot detect the memory format of a single row.
     return x.split(max(2, _CPU_BLOCK_VALUES // x[0].numel()))
 
 
 def _mean_and_variance(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Per channel, population variance."""
+    """Mean and population variance per channel."""
     if x.device.type == "cpu":
         # The native layer's own kernel: ten times as fast as var_mean on channels-last maps.
         return torch.batch_norm_update_stats(x, None, None, 0.0)

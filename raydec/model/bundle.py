@@ -1,4 +1,4 @@
-"""The encoder that a model's front end runs: in a named folder, in the model directory, or on the Hub."""
+"""Locates the encoder of a model: in a given folder, in the model directory, or on the Hub."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ BUNDLE_FOLDER = "encoder"
 
 
 def with_encoder(front_end: FrontEnd, model: Path, encoder: str | Path | None) -> FrontEnd:
-    """A model's front end with its encoder's files at hand; other front ends come back as they are.
+    """A model's front end with the location of its encoder; one without an encoder is returned unchanged.
 
     Args:
-        front_end: of the model.
+        front_end: the model's front end.
         model: the model directory.
         encoder: a folder, or ``hf:owner/name``; None: the one in the model directory, if there is one. An
-            encoder of the Hub is fetched at its revision when it is first needed.
+            encoder on the Hub is downloaded at its revision when it is first needed.
 
     Raises:
-        UserError: another encoder is there, or none, or the model needs none.
+        UserError: the folder does not contain the model's encoder, or the model has none.
     """
     if not isinstance(front_end, PretrainedFrontEnd):
         if encoder is not None:
@@ -41,25 +41,25 @@ def with_encoder(front_end: FrontEnd, model: Path, encoder: str | Path | None) -
 
 
 def bundle_encoder(model: Path, encoder: str | Path | None = None) -> Path:
-    """Copy the encoder of a model into its directory, so that it predicts without another file.
+    """Copy the encoder of a model into its directory, so that it needs no other files.
 
     Args:
         model: the model directory.
-        encoder: where the encoder is; None: on the Hub, at the revision that the model names.
+        encoder: its folder; None: the Hub, at the revision that the model names.
 
     Returns:
         The folder with the copies.
 
     Raises:
-        UserError: the model has no encoder, or has its weights already; another encoder is there; or the
-            folder cannot be written.
+        UserError: the model has no encoder or already contains its weights, the folder contains another
+            encoder, or the copy cannot be written.
     """
     trained = load_model(model)
     front_end = trained.front_end
     if not isinstance(front_end, PretrainedFrontEnd):
         raise UserError(f"--bundle: {model} has no encoder; it predicts from {front_end.name} frames")
     if all(spec.model.get("encoder_tuning") == "full" for spec, _ in trained.networks):
-        raise UserError(f"--bundle: {model} holds the weights of its encoder already; it needs no other file")
+        raise UserError(f"--bundle: {model} already contains the weights of its encoder")
     source, target = front_end.folder(encoder), model / BUNDLE_FOLDER
     partial = model / f".{BUNDLE_FOLDER}.partial"
     try:

@@ -22,8 +22,8 @@ languages, microphones and speaking styles that it was not trained on: measure i
 """
 
 _BY_SPEAKER = (
-    "\nFeatures were normalised by speaker. The scores above are of speakers whose mean features are known; "
-    "`--speaker-means` makes them known, and without it scores are less accurate.\n"
+    "\nFeatures were normalised by speaker. The scores above are for speakers whose mean features are known. "
+    "Use `--speaker-means` to provide them; without them, predictions are less accurate.\n"
 )
 
 
@@ -53,7 +53,7 @@ def model_card(config: Mapping[str, Any]) -> str:
 
 
 def _classes(network: Mapping[str, Any]) -> Mapping[str, Iterable[str]]:
-    """Groups of classes that a network tells apart; older models have none."""
+    """Groups of classes that a network predicts; older models have none."""
     return network.get("classes", {})
 
 

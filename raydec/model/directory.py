@@ -38,7 +38,7 @@ FORMAT = "raydec-model"
 SCHEMA_VERSION = 1
 WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 _HOLDERS = {"model": "a run directory", "best": "a search"}
-"""By name of a model directory, the kind of folder that contains it."""
+"""The kind of folder that contains a model directory, by the name of the model directory."""
 CENTROIDS_FILE, CARD_FILE = "centroids.npy", "README.md"
 _FILES = frozenset((WEIGHTS_FILE, CONFIG_FILE, CENTROIDS_FILE, CARD_FILE))
 
@@ -131,7 +131,7 @@ def _write_files(trained: TrainedModel, folder: Path) -> None:
     for i, (_, network) in enumerate(trained.networks):
         for name, tensor in network.state_dict().items():
             weights[f"networks.{i}.{name}"] = tensor.detach().cpu().contiguous()
-    # Not written by safetensors itself, which makes the file readable only by its owner.
+    # safetensors' own writer would make the file readable only by its owner.
     (folder / WEIGHTS_FILE).write_bytes(to_safetensors(weights, metadata={"format": "pt"}))
     if trained.centroids is not None:
         np.save(folder / CENTROIDS_FILE, trained.centroids.astype(np.float32), allow_pickle=False)
@@ -286,7 +286,7 @@ def _load_networks(
         networks.append((_spec(entry), _load_network(entry, _chunk_format(config), front_end, own, path)))
     stray = sorted(weights.keys() - known)
     if stray:
-        raise UserError(f"{path} holds a tensor that {CONFIG_FILE} does not mention: {stray[0]}")
+        raise UserError(f"{path} contains a tensor that {CONFIG_FILE} does not mention: {stray[0]}")
     return networks
 
 
@@ -330,7 +330,7 @@ def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], p
         if name not in found:
             raise UserError(f"{path} lacks the tensor {name}")
         if name not in expected:
-            raise UserError(f"{path} holds a tensor {name} that the network does not have")
+            raise UserError(f"{path} contains a tensor {name} that the network does not have")
         wanted, tensor = expected[name], found[name]
         if tensor.shape != wanted.shape or tensor.dtype != wanted.dtype:
             raise UserError(
@@ -338,7 +338,7 @@ def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], p
                 f"the network needs {wanted.dtype} {list(wanted.shape)}"
             )
         if not torch.isfinite(tensor).all():
-            raise UserError(f"{path}: {name} holds NaN or infinite values; the training diverged")
+            raise UserError(f"{path}: {name} contains NaN or infinite values; the training diverged")
 
 
 def _read_centroids(path: Path, embedding_dim: int) -> Float[np.ndarray, "cluster d"]:
@@ -355,5 +355,5 @@ def _read_centroids(path: Path, embedding_dim: int) -> Float[np.ndarray, "cluste
             f"it must be float32 with {embedding_dim} columns"
         )
     if not np.isfinite(centroids).all():
-        raise UserError(f"{path} holds NaN or infinite values")
+        raise UserError(f"{path} contains NaN or infinite values")
     return centroids

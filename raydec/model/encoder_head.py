@@ -1,4 +1,4 @@
-"""The trunk of the encoder front end: from hidden states, or their statistics, to one vector per chunk."""
+"""The trunk of the encoder front end: maps hidden states, or their statistics, to one vector per chunk."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from raydec.model.noise import Noise, dropout
 from raydec.model.trunk import Trunk
 
 HIDDEN_WIDTH = 256
-"""Of the decoder of the autoencoders."""
+"""Width of the hidden layer in the autoencoders' decoder."""
 
 
 class EncoderHead(Trunk):
     """Statistics over time, a learned weighted mean over layers, dropout, and a linear layer.
 
     Args:
-        num_layers: hidden states of each place.
+        num_layers: hidden states per frame.
         hidden_size: values per hidden state.
         embedding_dim: width of the output.
         dropout: share of the output dropped in training.
-        pooled: whether chunks are one frame of statistics already.
+        pooled: whether a chunk is a single frame of statistics, instead of hidden states.
         chunk_frames: frames per chunk.
     """
 
@@ -53,7 +53,7 @@ class EncoderHead(Trunk):
         return self.out.out_features
 
     def layer_weights(self) -> Float[Tensor, " layer"]:
-        """How much each layer counts; they add up to 1."""
+        """Weight of each layer; their sum is 1."""
         if self.layer_logits is None:
             return torch.ones(1)
         return torch.softmax(self.layer_logits, dim=0)
@@ -81,7 +81,7 @@ class EncoderHead(Trunk):
 
 
 class VectorDecoder(nn.Module):
-    """From latent vectors back to chunks of normalised frames, by two linear layers.
+    """Maps latent vectors back to chunks of normalised frames, by two linear layers.
 
     Args:
         latent_dim: width of a latent vector.
@@ -101,7 +101,7 @@ class VectorDecoder(nn.Module):
 
 
 def build(model: ModelConfig, front_end: FrontEnd, form: ChunkFormat) -> EncoderHead:
-    """The trunk that the encoder front end names; see :class:`raydec.features.front_end.FrontEnd`."""
+    """Build the trunk of the encoder front end; see :class:`raydec.features.front_end.FrontEnd`."""
     assert isinstance(front_end, EncoderFrontEnd)
     return EncoderHead(
         len(front_end.layers),

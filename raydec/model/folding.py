@@ -18,7 +18,7 @@ def folded(network: Network) -> Network:
     Batch normalisation with running statistics is affine, so the preceding convolution can absorb it.
     Outputs agree with the original network's to float32 rounding.
     """
-    # Pretrained encoders are large, and nothing in them is folded.
+    # Pretrained encoders are shared, not copied: they are large and have nothing to fold.
     shared = {id(module): module for module in network.modules() if isinstance(module, SpeechEncoder)}
     twin = copy.deepcopy(network, shared).eval()
     for module in list(twin.modules()):

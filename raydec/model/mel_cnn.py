@@ -21,7 +21,7 @@ _VARIANCE_FLOOR = 1e-5
 
 
 def strides(num_convolutions: int) -> tuple[int, ...]:
-    """One stride per convolution: the last five halve, which takes 62 x 128 to 2 x 4."""
+    """The stride of each convolution; the last five are 2, which reduces 62 x 128 to 2 x 4."""
     return tuple(2 if left <= _NUM_HALVINGS else 1 for left in range(num_convolutions, 0, -1))
 
 
@@ -44,8 +44,8 @@ class MelCnn(Trunk):
         chunk_frames: frames per chunk. Shorter chunks are accepted as long as the last feature map has
             as many rows (33 to 64 frames give 2 rows).
         num_mels: mel bands.
-        frame_pooling: ``flatten`` hands the whole last feature map to ``cnn_out``; ``statistics`` its mean
-            and standard deviation over time, of each channel and band.
+        frame_pooling: the input of ``cnn_out``; ``flatten``: the whole last feature map; ``statistics``: its
+            mean and standard deviation over time, for each channel and band.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class MelCnn(Trunk):
         self.chunk_frames = chunk_frames
 
     def feature_map(self, chunks: Float[Tensor, "chunk frame mel"]) -> Float[Tensor, "chunk feature"]:
-        """What ``cnn_out`` reads; 1024 values for 62 frames of 128 bands in the published network."""
+        """The input of ``cnn_out``: 1024 values for 62 frames of 128 bands in the published network."""
         flat = self._pooled(self.convolutions(chunks.unsqueeze(1))).flatten(1)
         assert flat.shape[1] == self.cnn_out.in_features, (
             f"chunks of {chunks.shape[1]} frames x {chunks.shape[2]} bands give {flat.shape[1]} features; "
@@ -103,7 +103,7 @@ class MelCnn(Trunk):
         return self.cnn_out.out_features
 
     def takes(self, num_frames: int) -> bool:
-        """Whether chunks of this length give a feature map of the same size as the longest."""
+        """Whether chunks of this length give a feature map of the same size as the longest chunks."""
         if self.frame_pooling == "statistics":
             return num_frames >= 1
         ours, longest = (
@@ -121,7 +121,7 @@ class MelDecoder(nn.Module):
     """The mirror image of :class:`MelCnn`: latent vectors to chunks, by transposed convolutions.
 
     Args:
-        channels: of the convolutions that are mirrored.
+        channels: output channels of the mirrored convolutions.
         latent_dim: width of a latent vector.
         chunk_frames: frames per chunk.
         num_mels: mel bands.

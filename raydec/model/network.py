@@ -25,7 +25,7 @@ LINEAR_STD = 0.01
 
 @dataclass(frozen=True)
 class NetworkOutput:
-    """Everything one forward pass computes, for each chunk.
+    """The results of a forward pass, for each chunk.
 
     Attributes:
         emotion: attributes in the normalised label scale, then logits of classes; see
@@ -79,8 +79,8 @@ class Network(nn.Module):
         has_cluster_head: whether pseudo-labels can be learned.
         encoder: the trunk, from chunks to the vectors that all branches share.
         temporal: the layer over the chunk sequence.
-        pooling: from the chunks of an utterance to the emotion head's input; None: the head reads chunks, and
-            the utterance's prediction is the mean of theirs.
+        pooling: combines an utterance's chunks into the emotion head's input; None: the head is applied to
+            each chunk, and its mean output is the utterance's prediction.
         emotion_head: the branch that is trained with labels.
         num_chunks: chunks per utterance.
     """
@@ -114,9 +114,9 @@ class Network(nn.Module):
         """Draw all weights from a CPU generator.
 
         Published: convolutions normal with variance 2 / (kernel area * output channels), linear layers
-        normal with standard deviation 0.01. Kaiming: both normal with variance 2 / inputs, the top layers
-        1 / inputs (He et al. 2015, equation 10). In both, biases are 0, normalisation layers 1 and 0, and
-        the GRU and the Transformer's query, key and value keep PyTorch's distributions for them.
+        normal with standard deviation 0.01. Kaiming: both normal with variance 2 / inputs, top layers
+        with 1 / inputs (He et al. 2015, equation 10). In both, biases are 0, normalisation layers 1 and 0,
+        and the GRU and the Transformer's query, key and value keep PyTorch's own initialisation.
         """
         for module in self.modules():
             _initialize_module(module, generator)
@@ -136,7 +136,7 @@ class Network(nn.Module):
         return []
 
     def tuned_parameters(self) -> list[nn.Parameter]:
-        """Parameters of a pretrained encoder, which are among those of the body."""
+        """Parameters of a pretrained encoder; :meth:`body_parameters` include them."""
         return self.encoder.tuned_parameters()
 
     def emotion_head_parameters(self) -> list[nn.Parameter]:
@@ -145,7 +145,7 @@ class Network(nn.Module):
         return [*pooling, *self.emotion_head.parameters()]
 
     def body_parameters(self) -> list[nn.Parameter]:
-        """All parameters but those of the cluster head's top layer."""
+        """All parameters except those of the cluster head's top layer."""
         top = {id(parameter) for parameter in self.top_layer_parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in top]
 
@@ -179,7 +179,7 @@ class DeepEmoCluster(Network):
         num_clusters: width of the cluster head.
 
     Raises:
-        UserError: the temporal layer does not suit the widths.
+        UserError: the temporal layer does not support the widths.
     """
 
     has_cluster_head: ClassVar[bool] = True
@@ -228,7 +228,7 @@ class DeepEmoCluster(Network):
         """Replace the top layer by a fresh one: normal with standard deviation 0.01, zero bias.
 
         Args:
-            num_clusters: its width, which may differ from the last.
+            num_clusters: the new width, which may differ from the old one.
             generator: a CPU generator.
         """
         old = self.cluster_head.top
@@ -248,7 +248,7 @@ class DeepEmoCluster(Network):
 
 
 def activated(emotion: Float[Tensor, "*batch output"], outputs: Outputs) -> Float[Tensor, "*batch output"]:
-    """Outputs in the form to average over chunks: attributes unchanged, classes as probabilities."""
+    """Outputs in the form that is averaged over chunks: attributes unchanged, classes as probabilities."""
     if not outputs.classes:
         return emotion
     numbers = emotion[..., : len(outputs.attributes)]

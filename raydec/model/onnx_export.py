@@ -1,19 +1,19 @@
 """A trained model as one ONNX file, for programs that have neither raydec nor PyTorch.
 
-Input ``chunks``, float32 ``[chunk, frame, mel]``: mel frames cut and normalised as the model directory says.
-The file's metadata repeats how, so that it can be used alone: ``attributes``, ``features``, ``chunks``,
-``feature_mean`` and ``feature_std`` are JSON. Outputs, all float32 with one row per chunk:
+Input ``chunks``, float32 ``[chunk, frame, mel]``: mel frames, cut and normalised as described in the model
+directory and, as JSON, in the file's metadata: ``attributes``, ``features``, ``chunks``, ``feature_mean`` and
+``feature_std``. Outputs, all float32 with one row per chunk:
 
 - ``scores`` ``[chunk, attribute]``: every attribute in the scale of its training labels, in the order of the
-  metadata's ``attributes``. The score of an utterance is the mean over its chunks. Left out of models that
-  predict classes only.
-- ``emotion_probabilities`` ``[chunk, class]``: only of models that predict classes, in the order of the
+  metadata's ``attributes``. The score of an utterance is the mean over its chunks. Models that predict only
+  classes do not have it.
+- ``emotion_probabilities`` ``[chunk, class]``: only for models that predict classes, in the order of the
   metadata's ``classes``. The probability for an utterance is the mean over its chunks.
 - ``embedding`` ``[chunk, d]``: the input of K-means. A chunk's cluster is the nearest row of the model
   directory's ``centroids.npy``, by the embedding of the first network.
-- ``cluster_logits`` ``[chunk, cluster]``: only of networks that have a cluster head.
+- ``cluster_logits`` ``[chunk, cluster]``: only for networks that have a cluster head.
 
-A model directory with several networks gives the last two for each, named after what the network predicts
+A model directory with several networks has the last two for each, named after what the network predicts
 (``embedding_arousal``). The number of chunks is free; networks with a temporal layer or attentive pooling
 take whole utterances, a multiple of ``num_chunks``. The number of frames is fixed, except for models that
 take shorter chunks of very short utterances (``chunks.short`` is ``as_is``).
@@ -58,7 +58,7 @@ class OnnxExport:
 
     Attributes:
         outputs: name and width of each output.
-        largest_difference: from PyTorch, over all outputs and checked batches, as :data:`TOLERANCE` counts.
+        largest_difference: from PyTorch, over all outputs and checked batches, as in :data:`TOLERANCE`.
         num_bytes: size of the file.
     """
 
@@ -68,7 +68,7 @@ class OnnxExport:
 
 
 class _Graph(nn.Module):
-    """What is exported: the networks of a model side by side, scores in the scale of the labels."""
+    """The exported graph: the networks of a model side by side, with scores in the scale of the labels."""
 
     mean: Tensor
     std: Tensor
@@ -93,7 +93,7 @@ def require_onnx() -> None:
     """Check that the ``onnx`` extra is installed.
 
     Raises:
-        UserError: naming what is missing and how to install it.
+        UserError: it is not; the message says how to install it.
     """
     missing = [name for name in REQUIREMENTS if importlib.util.find_spec(name) is None]
     if missing:
@@ -110,14 +110,14 @@ def export_onnx(trained: TrainedModel, path: str | Path) -> OnnxExport:
         path: ends in ``.onnx``; missing folders are created.
 
     Raises:
-        UserError: the ``onnx`` extra is not installed, the model has its encoder inside, or ``path`` cannot
-            be written.
+        UserError: the ``onnx`` extra is not installed, the model contains its encoder, or ``path`` cannot be
+            written.
         RuntimeError: ONNX Runtime's outputs differ from PyTorch's by more than :data:`TOLERANCE`.
     """
     require_onnx()
     if isinstance(trained.front_end, WaveformFrontEnd):
         raise UserError(
-            "ONNX export of a model with its encoder inside is not available; raydec.predict runs it"
+            "a model that contains its encoder cannot be exported to ONNX; use raydec.predict instead"
         )
     target = Path(path).absolute()
     if target.suffix.lower() != ".onnx":
@@ -135,7 +135,7 @@ def export_onnx(trained: TrainedModel, path: str | Path) -> OnnxExport:
 
 
 def _predicted(trained: TrainedModel) -> dict[str, slice]:
-    """Outputs that hold predictions, and their columns among everything that the model predicts."""
+    """The outputs that are predictions, and their columns among all that the model predicts."""
     outputs = trained.outputs
     scores = {SCORES: slice(len(outputs.attributes))} if outputs.attributes else {}
     return scores | {group + PROBABILITIES: columns for group, columns in outputs.groups.items()}
@@ -233,7 +233,7 @@ def _check(trained: TrainedModel, content: bytes) -> tuple[dict[str, int], float
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors: its warnings are about its own optimisations
+    options.log_severity_level = 3  # errors only: warnings are about its own optimisations
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     names = output_names(trained)
     worst, found = 0.0, {}
@@ -251,7 +251,7 @@ def _check(trained: TrainedModel, content: bytes) -> tuple[dict[str, int], float
 
 
 def _inputs(trained: TrainedModel) -> Iterator[Float32[Tensor, "chunk frame width"]]:
-    """Noise with the spread of normalised features: a batch of one chunk, and larger batches."""
+    """Noise that varies like normalised features: a batch of one chunk, and larger batches."""
     generator = torch.Generator().manual_seed(0)
     unit = trained.chunks.num_chunks if _takes_whole_utterances(trained) else 1
     for num_frames in _frame_counts(trained):
@@ -277,7 +277,7 @@ def _torch_outputs(
 
 
 def _difference(name: str, found: np.ndarray, wanted: np.ndarray) -> float:
-    """Largest difference of an element, as :data:`TOLERANCE` counts it."""
+    """Largest difference of an element, as in :data:`TOLERANCE`."""
     if found.shape != wanted.shape:
         raise RuntimeError(f"ONNX output {name} is {list(found.shape)}, PyTorch's is {list(wanted.shape)}")
     is_prediction = name == SCORES or name.endswith(PROBABILITIES)

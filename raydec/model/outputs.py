@@ -69,7 +69,7 @@ class Outputs:
         return values * self.std + self.mean
 
     def labeled(self, table: pa.Table) -> Bool[np.ndarray, " utterance"]:
-        """Which rows of an utterance table have a label for at least one attribute or group of classes."""
+        """Mask of the rows of an utterance table that have a label for an attribute or a group of classes."""
         numbers = [pc.is_valid(table[name]).to_numpy() for name in self.attributes]
         classes = [self.class_numbers(table, group) >= 0 for group in self.classes]
         return np.logical_or.reduce([*numbers, *classes])

@@ -1,4 +1,4 @@
-"""From the chunk vectors of an utterance to one vector, of which its attributes are predicted."""
+"""Pools the chunk vectors of an utterance into one vector, from which the utterance is predicted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class AttentivePooling(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.hidden = nn.Linear(dim, ATTENTION_WIDTH)
-        # An offset would not change a softmax.
+        # Without a bias, because a constant does not change a softmax.
         self.score = nn.Linear(ATTENTION_WIDTH, 1, bias=False)
 
     def forward(self, sequence: Float[Tensor, "utterance chunk d"]) -> Float[Tensor, "utterance 2*d"]:
@@ -34,7 +34,7 @@ class AttentivePooling(nn.Module):
 
 
 def build_pooling(kind: str, dim: int) -> tuple[AttentivePooling | None, int]:
-    """The layer for ``model.pooling``, None for ``mean``; and the width of what the emotion branch reads."""
+    """The layer for ``model.pooling`` (None for ``mean``), and the input width of the emotion branch."""
     if kind == "attentive":
         return AttentivePooling(dim), 2 * dim
     return None, dim

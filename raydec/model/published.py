@@ -1,6 +1,6 @@
 """The published DeepEmoCluster checkpoints as raydec models.
 
-Their ``.pth.tar`` files hold pickled tensors. They are read with ``weights_only=True``, which never runs code
+Their ``.pth.tar`` files contain pickled tensors. They are read with ``weights_only=True``, which runs no code
 from the file.
 """
 
@@ -100,7 +100,9 @@ def _read_state(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except pickle.UnpicklingError:
-        raise UserError(f"{path} is not a published checkpoint: it holds more than pickled tensors") from None
+        raise UserError(
+            f"{path} is not a published checkpoint: it contains more than pickled tensors"
+        ) from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
         reason = str(error).split("\n")[0]
         raise UserError(f"{path} is not a published checkpoint: {reason or type(error).__name__}") from None

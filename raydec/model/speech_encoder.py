@@ -1,7 +1,7 @@
-"""A pretrained speech encoder as a part of a network, of which only what is tuned belongs to the network.
+"""A pretrained speech encoder inside a network; only its tuned parameters belong to the network.
 
 The encoder comes from ``transformers`` and stays in evaluation mode: its own dropout, layer drop and masking
-would draw from the generators of a process, and depend on the number of workers.
+would use a process's global generators, so that results would depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from raydec.errors import UserError
 from raydec.features.encoder_network import all_hidden_states, read_encoder
 from raydec.features.waveform_front_end import WaveformFrontEnd, architecture
 
-# Of WavLM, adapters of the attention would have no effect: it reads the weights of its projections without
-# calling them. These are the feed-forward layers of all families.
+# The feed-forward layers of all families. Adapters in WavLM's attention would have no effect, because it uses
+# its projections' weights without calling the layers.
 _ADAPTED = ("intermediate_dense", "output_dense", "fc1", "fc2")
-# Not tuned: its activations need most of the memory, and it is usually kept as it is.
+# Not tuned: its activations need most of the memory, and it is usually frozen.
 _CONVOLUTIONS = "feature_extractor."
-# Without gradients; a GPU runs full with few chunks, and the convolutions need memory for each.
+# Batch size without gradients: few chunks keep a GPU busy, and the convolutions need memory for each.
 _CHUNKS_PER_PASS = 64
 
 
 class SpeechEncoder(nn.Module):
-    """From audio to hidden states. Its parameters are those that are saved with a network.
+    """Maps audio to statistics of hidden states. Its parameters are those saved with a network.
 
     Args:
-        front_end: names the encoder.
-        tuning: ``frozen``: it has no parameters; ``lora``: those of its adapters; ``full``: all weights, of
-            which the convolutions of the WavLM, HuBERT and wav2vec2 families do not learn.
+        front_end: describes the encoder.
+        tuning: its parameters; ``frozen``: none; ``lora``: those of its adapters; ``full``: all weights, of
+            which the convolutions of the WavLM, HuBERT and wav2vec2 families are not trained.
         lora_rank: rank of the adapters.
 
     Attributes:
-        front_end: names the encoder, and says where it is.
+        front_end: describes and locates the encoder.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class SpeechEncoder(nn.Module):
         self.front_end = front_end
         self._tuning = tuning
         self._lora_rank = lora_rank
-        # In a list, so that its weights are no parameters of this module; those that are tuned are both.
+        # In a list, so that this module has no parameters except those registered below.
         self._held: list[nn.Module] = []
         if tuning == "lora":
             with torch.device("meta"):
@@ -64,10 +64,10 @@ class SpeechEncoder(nn.Module):
 
     @torch.no_grad()
     def initialize(self, generator: torch.Generator) -> None:
-        """Draw the adapters' first matrices; the second ones are 0, without effect.
+        """Draw the adapters' first matrices; the second are 0, so that adapters have no effect at the start.
 
         Args:
-            generator: gives its seed; it is not drawn from, so that heads start alike whatever is tuned.
+            generator: only its seed is used, so that the head's initial weights do not depend on the tuning.
         """
         own = torch.Generator().manual_seed(generator.initial_seed())
         for name, parameter in self.named_parameters():
@@ -77,10 +77,10 @@ class SpeechEncoder(nn.Module):
 
     @torch.no_grad()
     def read_pretrained(self) -> None:
-        """Read the pretrained weights from where the front end says, or the Hub.
+        """Read the pretrained weights from the front end's folder, or from the Hub.
 
         Raises:
-            UserError: it is not found, or it is another encoder.
+            UserError: the encoder is not found, or is another one.
         """
         _, network = read_encoder(self.front_end.folder(), self.front_end)
         network = _cut_off(network, self.front_end)
@@ -102,7 +102,7 @@ class SpeechEncoder(nn.Module):
             self.read_pretrained()
             self._held[0].to(audio.device)
         if not len(audio):
-            # A worker without rows, which encoders do not take.
+            # Encoders reject an empty batch, but a worker may have one.
             return audio.new_zeros(0, len(self.front_end.layers), 2 * self.front_end.hidden_size)
         if torch.is_grad_enabled():
             return self._statistics(audio)
@@ -115,7 +115,7 @@ class SpeechEncoder(nn.Module):
         return torch.cat([mean, (variance + 1e-6).sqrt()], dim=2)
 
     def _hold(self, network: nn.Module) -> None:
-        """Run this network from now on, with the parameters of this module in place of its own."""
+        """Use this network, with its tuned parameters replaced by those of this module."""
         network.requires_grad_(False)
         if self._tuning == "lora":
             network = self._adapted(network)
@@ -139,7 +139,7 @@ class SpeechEncoder(nn.Module):
         return inject_adapter_in_model(config, network)
 
     def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> SpeechEncoder:
-        # What `.to(device)` calls. Parameters keep their identity, so those that are shared stay shared.
+        # Called by `.to(device)`. Parameters keep their identity, so shared ones stay shared.
         super()._apply(function, recurse)
         for network in self._held:
             network._apply(function, recurse)
@@ -147,7 +147,7 @@ class SpeechEncoder(nn.Module):
 
 
 def encoder_input(audio: Float[Tensor, "chunk sample"], front_end: WaveformFrontEnd) -> Tensor:
-    """What the encoder's feature extractor makes of chunks, each alone, on their device."""
+    """Apply the encoder's feature extractor to each chunk separately, on the chunks' device."""
     if front_end.family == "whisper":
         with torch.autocast(audio.device.type, enabled=False):
             return _log_mel(audio, front_end.extractor)
@@ -195,12 +195,12 @@ def _skeleton(front_end: WaveformFrontEnd) -> nn.Module:
 
 
 def _cut_off(network: nn.Module, front_end: WaveformFrontEnd) -> nn.Module:
-    """The encoder without the layers above the last chosen one; decides which weights can learn."""
+    """Remove the layers above the last chosen one, and freeze the weights that are never trained."""
     is_whisper, last = front_end.family == "whisper", max(front_end.layers)
     layers, prefix = _layers(network), "" if is_whisper else "encoder."
     idle = [_CONVOLUTIONS, "masked_spec_embed"]
     if last < len(layers):
-        # One layer more than needed: what leaves an encoder's last layer is normalised in some.
+        # One more layer is kept, because some encoders normalise the output of their last layer.
         del layers[last + 1 :]
         idle.append(f"{prefix}layers.{last}.")
         if is_whisper or getattr(network.config, "do_stable_layer_norm", False):

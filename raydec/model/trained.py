@@ -21,7 +21,7 @@ class NetworkSpec:
     Attributes:
         attributes: emotional attributes in the order of its outputs.
         num_clusters: width of its cluster head.
-        model: dump of its :class:`raydec.config.ModelConfig`.
+        model: its :class:`raydec.config.ModelConfig` as a dictionary.
         label_mean: mean of each attribute's training labels, which undoes the normalisation.
         label_std: their population standard deviation.
         classes: groups of classes whose logits follow the attributes; see
@@ -46,15 +46,15 @@ class TrainedModel:
     """A model in memory, with all that a model directory holds.
 
     Attributes:
-        networks: networks with what they predict; no attribute is predicted twice.
+        networks: the networks and their specifications; no attribute is predicted twice.
         front_end: computes frames from recordings.
         chunks: chunk geometry and feature scale.
         feature_mean: mean of each value of a frame, on ``chunks.scale``.
         feature_std: population standard deviation of each value.
         centroids: cluster centroids in the embedding space of the first network.
-        resampler: for audio at other rates: ``soxr`` as everywhere in raydec, or ``kaiser`` for models whose
-            published scores depend on it; see :mod:`raydec.features.kaiser`.
-        extra: JSON values for people: ``scores`` (split to attribute to CCC), ``run``, ``corpus``,
+        resampler: for audio at other rates: ``soxr``, the default, or ``kaiser`` for models whose published
+            scores depend on it; see :mod:`raydec.features.kaiser`.
+        extra: JSON values for information: ``scores`` (split to attribute to CCC), ``run``, ``corpus``,
             ``synthetic``, ``label_range``, ``best_epoch``, ``raydec_version``, ``source``.
     """
 

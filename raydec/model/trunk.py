@@ -34,21 +34,21 @@ class Trunk(nn.Module, ABC):
         return True
 
     def tuned_parameters(self) -> list[nn.Parameter]:
-        """Parameters of a pretrained encoder, which have a learning rate of their own."""
+        """Parameters of a pretrained encoder, which have their own learning rate."""
         return []
 
     def read_pretrained(self) -> None:
-        """Read weights that were learned elsewhere; called before training, after the random initialisation.
+        """Read the weights of a pretrained encoder; called after the random initialisation.
 
         Raises:
-            UserError: it is not found, or another one.
+            UserError: the encoder is not found, or is another one.
         """
         return
 
     def recompute_layers(self) -> None:
-        """Save memory in training by computing the layers of a pretrained encoder twice."""
+        """Save memory in training by recomputing the layers of a pretrained encoder in the backward pass."""
         return
 
     def located(self, front_end: FrontEnd) -> None:
-        """Take note of where a front end's files are, unless it is known."""
+        """Record the location of a pretrained encoder's files, unless it is already known."""
         return

@@ -1,4 +1,4 @@
-"""The trunk of the waveform front end: a pretrained encoder, and the head of encoder features on top."""
+"""The trunk of the waveform front end: a pretrained encoder, then the head for encoder features."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from raydec.model.trunk import Trunk
 
 
 class TunedTrunk(Trunk):
-    """What a store of encoder features and its head compute, in one network that gradients can pass.
+    """Computes the same as a store of encoder features with its head, but is differentiable as a whole.
 
     Args:
         speech: the encoder.
-        head: for statistics of chunks.
+        head: its input is statistics of chunks.
     """
 
     mean: Tensor
@@ -42,7 +42,7 @@ class TunedTrunk(Trunk):
         return self.head.embedding_dim
 
     def layer_weights(self) -> Float[Tensor, " layer"]:
-        """How much each layer counts; they add up to 1."""
+        """Weight of each layer; their sum is 1."""
         return self.head.layer_weights()
 
     def forward(
@@ -80,7 +80,7 @@ class TunedTrunk(Trunk):
 
 
 def build(model: ModelConfig, front_end: FrontEnd, form: ChunkFormat) -> TunedTrunk:
-    """The trunk that the waveform front end names; see :class:`raydec.features.front_end.FrontEnd`."""
+    """Build the trunk of the waveform front end; see :class:`raydec.features.front_end.FrontEnd`."""
     front_end = cast(WaveformFrontEnd, front_end)
     head = EncoderHead(
         len(front_end.layers),

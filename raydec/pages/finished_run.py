@@ -161,7 +161,7 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     if not isinstance(document, dict):
-        raise UserError(f"{path} must hold JSON objects, not {type(document).__name__}")
+        raise UserError(f"{path} must contain JSON objects, not {type(document).__name__}")
     return document
 
 

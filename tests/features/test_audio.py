@@ -146,7 +146,7 @@ def test_files_that_are_not_audio(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.wav")
     assert reason(tmp_path / "pipe.wav") == "not a regular file"
     soundfile.write(tmp_path / "no-frames.wav", np.zeros(0), RATE)
-    assert reason(tmp_path / "no-frames.wav") == "holds no samples"
+    assert reason(tmp_path / "no-frames.wav") == "contains no samples"
 
 
 @pytest.mark.parametrize("length", [4, 11, 12, 20, 36, 43])
@@ -235,7 +235,7 @@ def test_waveforms_in_memory_are_treated_like_files(tmp_path: Path) -> None:
     np.testing.assert_array_equal(prepare_waveform(stereo, 44_100), load_audio(tmp_path / "a.wav"))
     integers = (voice(0, 0.5) * 32767).astype(np.int16)
     np.testing.assert_array_equal(prepare_waveform(integers, RATE), integers.astype(np.float32))
-    with pytest.raises(AudioError, match="microphone: holds no samples"):
+    with pytest.raises(AudioError, match="microphone: contains no samples"):
         prepare_waveform(np.zeros(0), RATE, name="microphone")
 
 

@@ -112,5 +112,5 @@ def test_a_recording_that_is_empty_stays_so(tmp_path: Path, tail: bytes) -> None
     path = tmp_path / "a.wav"
     soundfile.write(path, np.zeros(0), RATE)
     path.write_bytes(path.read_bytes() + tail)
-    with pytest.raises(AudioError, match="holds no samples"):
+    with pytest.raises(AudioError, match="contains no samples"):
         measure_audio(path)

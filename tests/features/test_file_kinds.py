@@ -147,7 +147,8 @@ def test_damage_in_what_ffmpeg_reads_is_a_reason(tmp_path: Path) -> None:
         with pytest.raises(AudioError) as caught:
             load_audio(write(tmp_path / name, content))
         assert (
-            caught.value.reason.startswith("cannot be decoded: ") or "holds no samples" in caught.value.reason
+            caught.value.reason.startswith("cannot be decoded: ")
+            or "contains no samples" in caught.value.reason
         )
 
 

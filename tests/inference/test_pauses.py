@@ -208,7 +208,7 @@ def test_a_file_without_speech_gets_a_row_that_says_so(
     soundfile.write("noise.wav", noise(), RATE)
     assert predict("model", "noise.wav", "--out", "out.csv", "--segments", "vad") == 1
     (row,) = rows_of("out.csv")
-    assert (row["file"], row["error"], row["arousal"]) == ("noise.wav", "holds no speech", "")
+    assert (row["file"], row["error"], row["arousal"]) == ("noise.wav", "contains no speech", "")
 
 
 def test_a_missing_detector_is_one_line_before_any_work(

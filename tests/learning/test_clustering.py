@@ -278,7 +278,7 @@ def test_mistakes_are_named() -> None:
         fit_kmeans(np.zeros((0, 4), dtype=np.float32), 3, seed=0)
     with pytest.raises(ValueError, match="init is"):
         fit_kmeans(blobs(), 3, seed=0, init=np.zeros((2, 8), dtype=np.float32))
-    with pytest.raises(ValueError, match="init holds non-finite values"):
+    with pytest.raises(ValueError, match="init contains non-finite values"):
         fit_kmeans(blobs(), 3, seed=0, init=np.full((3, 8), np.nan, dtype=np.float32))
     with pytest.raises(UserError, match=r"clustering.backend=cuml cannot be used: .* CPU"):
         fit_kmeans(blobs(), 3, seed=0, backend="cuml", device="cpu")

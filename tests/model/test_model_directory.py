@@ -224,7 +224,7 @@ def test_networks_that_contradict_themselves(folder: Path) -> None:
     edit_config(folder, networks=[networks[0] | {"label_mean": [1.0]}, networks[1]])
     assert "one number per attribute" in refusal(folder)
     edit_config(folder, networks=networks[:1])
-    assert "holds a tensor that config.json does not mention: networks.1." in refusal(folder)
+    assert "contains a tensor that config.json does not mention: networks.1." in refusal(folder)
 
 
 def test_an_architecture_too_large_for_the_weights_is_refused_before_it_is_built(folder: Path) -> None:
@@ -240,7 +240,7 @@ def test_weights_that_do_not_fit_are_named(folder: Path) -> None:
     name = "networks.0.emotion_head.top.weight"
     for broken, message in [
         ({k: v for k, v in weights.items() if k != name}, "lacks the tensor emotion_head.top.weight"),
-        (weights | {"networks.0.more": torch.ones(1)}, "holds a tensor more"),
+        (weights | {"networks.0.more": torch.ones(1)}, "contains a tensor more"),
         (weights | {name: torch.ones(3, 16)}, "is torch.float32 [3, 16]; the network needs"),
         (weights | {name: weights[name].half()}, "is torch.float16"),
         (weights | {name: weights[name] / 0.0}, "NaN or infinite"),

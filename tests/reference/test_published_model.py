@@ -77,7 +77,7 @@ def test_where_the_original_crashes_there_is_a_prediction_or_a_reason(
     reasons = {name: predicted[name]["error"] for name in crashed if predicted[name]["error"]}
     assert reasons == {
         "e01_silence3s.wav": "silent: every sample is zero",
-        "e14_empty_crash.wav": "holds no samples",
+        "e14_empty_crash.wav": "contains no samples",
         "e29_garbage_crash.wav": "cannot be decoded: Format not recognised",
     }
     for name in crashed - reasons.keys():
