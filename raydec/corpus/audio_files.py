@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 from raydec.corpus.table import Skipped
 from raydec.errors import UserError
 
-# What libsndfile decodes; what FFmpeg does, where it is installed; and what has to be converted first.
+# Decoded by libsndfile; decoded by FFmpeg, if installed; and raw samples, which must be converted first.
 _DECODED = (
     ".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".mp1",
     ".aif", ".aiff", ".aifc", ".au", ".snd", ".sph", ".nist", ".caf", ".voc", ".8svx",
@@ -25,16 +25,16 @@ _DECODED_BY_FFMPEG = (
 )  # fmt: skip
 _HEADERLESS = (".raw", ".pcm", ".ul", ".al", ".vox", ".gsm")
 AUDIO_EXTENSIONS = (*_DECODED, *_DECODED_BY_FFMPEG, *_HEADERLESS)
-"""Endings of names of audio files. All such files are listed; decoding finds those that cannot be used."""
+"""Extensions of audio files. All such files are listed; decoding finds those that cannot be used."""
 
-# A drive or a network share of Windows.
+# Paths on a Windows drive or network share.
 _FOREIGN = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _NOT_UTF8 = "its path is not valid UTF-8; rename it"
 
 _T = TypeVar("_T")
 
 
-class RowProblem(Exception):  # noqa: N818 (it ends a row, not the program)
+class RowProblem(Exception):  # noqa: N818 (it skips a row, and is not an error of the program)
     """A row cannot be used; the message becomes the reason in the list of skipped files."""
 
 
@@ -178,7 +178,7 @@ def _take(entry: os.DirEntry[str], name: str, listing: Listing) -> None:
     if not _is_utf8(path + name):
         listing.skipped.append(Skipped(printable(name), _NOT_UTF8))
     elif not is_file(entry):
-        listing.skipped.append(Skipped(name, "a link to a file that is not there, or not a regular file"))
+        listing.skipped.append(Skipped(name, "a link to a missing file, or not a regular file"))
     else:
         listing.files.append(AudioFile(name, path))
 
@@ -239,7 +239,7 @@ class FileIndex:
 class AudioRoot:
     """Finds files by relative path beneath a root that no path may leave.
 
-    Each folder is resolved and listed once, so a row takes a dictionary look-up.
+    Each folder is resolved and listed only once, so that finding a file is a dictionary look-up.
 
     Args:
         root: the folder that paths must not leave; names are relative to it.
@@ -258,13 +258,13 @@ class AudioRoot:
             RowProblem: the path leaves the root, there is no such file, or several spellings fit.
         """
         if "\0" in name:
-            raise RowProblem("its path holds a NUL character")
+            raise RowProblem("its path contains a NUL character")
         try:
             return self._locate(name)
         except RowProblem as problem:
             if _FOREIGN.match(name):
                 raise RowProblem(
-                    f"a path of another computer; make it relative to {self.root}{self._suffix_hint(name)}"
+                    f"a path on another computer; make it relative to {self.root}{self._suffix_hint(name)}"
                 ) from None
             # Written on Windows: try the other separator, but report the error for the given path.
             if "\\" in name:
@@ -313,7 +313,7 @@ class AudioRoot:
         return _contains(self.root, path)
 
     def _escape(self) -> RowProblem:
-        return RowProblem(f"its path leaves {self.root}; name a folder that holds all audio with --audio")
+        return RowProblem(f"its path leaves {self.root}; name a folder that contains all audio with --audio")
 
 
 @dataclass

@@ -13,7 +13,7 @@ from raydec.corpus.table import Skipped
 from raydec.errors import UserError
 
 _DELIMITERS = (",", ";", "\t", "|")
-# Lines of titles and comments that a header may follow.
+# Number of lines in which the header is searched, below titles and comments.
 _MAX_BEFORE = 20
 _NO_DELIMITER = "\x1f"
 
@@ -58,7 +58,7 @@ def read_lines(path: Path, is_header: Callable[[str], bool]) -> TextLines:
 
     Args:
         path: the file.
-        is_header: whether a line is the header, as far as can be said.
+        is_header: whether a line looks like the header.
 
     Raises:
         UserError: the file cannot be read.
@@ -73,7 +73,7 @@ def read_lines(path: Path, is_header: Callable[[str], bool]) -> TextLines:
     first = next((i for i in content if not lines[i].startswith("#")), content[0])
     place = next((i for i in content[:_MAX_BEFORE] if is_header(lines[i])), first)
     if place != content[0]:
-        warnings = [*warnings, f"{path.name}: the lines before line {place + 1}, its header, were not read"]
+        warnings = [*warnings, f"{path.name}: lines before its header, line {place + 1}, were ignored"]
     return TextLines(path, lines[place], lines[place + 1 :], place + 1, warnings)
 
 
@@ -85,7 +85,7 @@ def find_delimiter(header: str, is_known: Callable[[str], bool]) -> str:
         return sum(map(is_known, cells)), len(cells)
 
     best = max(_DELIMITERS, key=score)
-    # If the header has one cell, so have the rows: in a plain list, file names may contain commas.
+    # With one column, rows are not split: it may be a plain list of file names, which may contain commas.
     return best if score(best)[1] > 1 else _NO_DELIMITER
 
 
@@ -120,7 +120,9 @@ def split_rows(
                 rows.append(row[:width])
                 numbers.append(number)
             elif any(map(str.strip, row)):
-                reason = f"{len(row)} cells, but the header has {width}; quote cells that hold the delimiter"
+                reason = (
+                    f"{len(row)} cells, but the header has {width}; quote cells that contain the delimiter"
+                )
                 skipped.append(Skipped(f"{text.path.name} line {number}", reason))
             number = end + 1
     except csv.Error as error:

@@ -86,7 +86,7 @@ def write_demo_corpus(
         ``folder``, absolute.
 
     Raises:
-        UserError: a negative number of utterances, a folder with other content or that cannot be written.
+        UserError: a number is negative, or the folder has other content or cannot be written.
     """
     folder = Path(folder).resolve()
     sizes = {"Train": num_train, "Validation": num_validation, "Test": num_test, UNLABELED: num_unlabeled}
@@ -105,7 +105,7 @@ def write_demo_corpus(
 
 
 def is_demo_corpus(folder: Path) -> bool:
-    """Whether a folder holds the synthetic demo corpus, complete or not."""
+    """Whether a folder contains the synthetic demo corpus, complete or not."""
     if (folder / MARKER).is_file():
         return True
     try:
@@ -142,7 +142,7 @@ def plan_utterances(seed: int, sizes: dict[str, int]) -> Iterator[Utterance]:
 
 
 def _draw_emotion(rng: np.random.Generator) -> Emotion:
-    """Hidden attributes; arousal and dominance correlate (0.6), valence hardly with either (0.1, 0.26)."""
+    """Hidden attributes; dominance correlates with arousal (0.6), valence weakly with both (0.1, 0.26)."""
     first, second, third = (float(value) for value in np.clip(rng.standard_normal(3), -2.5, 2.5))
     return Emotion(
         arousal=first,
@@ -246,13 +246,13 @@ def _is_complete(folder: Path, made_with: dict[str, Any]) -> bool:
 def _refuse_foreign(folder: Path) -> None:
     """Refuse to replace files that raydec did not write."""
     if folder.is_dir() and not is_demo_corpus(folder) and any(folder.iterdir()):
-        raise UserError(f"{folder} holds files that are not a demo corpus; name a new or an empty folder")
+        raise UserError(f"{folder} contains files that are not a demo corpus; name a new or an empty folder")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; name a folder for the demo corpus")
 
 
 def _move_into_place(part: Path, folder: Path, made_with: dict[str, Any]) -> None:
-    """Replace the folder by the finished corpus, unless another process was faster."""
+    """Replace the folder with the finished corpus, unless another process has already done so."""
     if _is_complete(folder, made_with):
         return
     if folder.exists():

@@ -205,14 +205,14 @@ def _json_lines(path: Path) -> tuple[_Objects, list[Skipped], list[str], str]:
 
 
 def _json_objects(path: Path) -> tuple[_Objects, list[Skipped], list[str], str]:
-    """Entries of a JSON file, which holds an object of objects by file name or a list of objects."""
+    """Entries of a JSON file: an object that maps file names to objects, or a list of objects."""
     text, warnings = read_text(path)
     try:
         content = json.loads(text, object_pairs_hook=_Pairs)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(content, list):
-        raise UserError(f"{path} must hold an object of labels by file name, not a single value")
+        raise UserError(f"{path} must contain an object of labels by file name, not a single value")
     named = isinstance(content, _Pairs)
     objects: _Objects = []
     skipped: list[Skipped] = []
@@ -247,7 +247,7 @@ def _from_objects(
     path: Path, objects: _Objects, skipped: list[Skipped], warnings: list[str], unit: str
 ) -> LabelFile:
     if not objects:
-        raise UserError(f"{path} holds no JSON objects with labels")
+        raise UserError(f"{path} contains no JSON objects with labels")
     keys = _keys(objects)
     fields, header_warnings = _fields_of(keys, path)
     columns = {name: [item.get(keys[place]) for _, item in objects] for name, place in fields.items()}

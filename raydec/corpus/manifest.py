@@ -53,7 +53,7 @@ def read_manifest(
 
 
 def find_manifests(corpus_dir: Path) -> list[Path]:
-    """The manifest of a folder, or those of its subfolders in the AudioFolder layout, or none.
+    """The manifest of a folder, or those of its subfolders in the AudioFolder layout, if any.
 
     Raises:
         UserError: several tables could be the manifest.
@@ -80,9 +80,9 @@ def unread_tables(corpus_dir: Path) -> list[str]:
         if name.endswith(_SPREADSHEETS):
             found.append(f"{entry.name} is a spreadsheet; save it as CSV")
         elif name.endswith(_OTHER_TABLES):
-            found.append(f"{entry.name} is of a kind that is not read; save it as CSV")
+            found.append(f"{entry.name} has an unsupported format; save it as CSV")
         else:
-            found.append(f"{entry.name} has no column of file names; call one of its columns file")
+            found.append(f"{entry.name} has no column of file names; name one of its columns 'file'")
     return found
 
 

@@ -16,7 +16,7 @@ from raydec.corpus.table import Skipped, canonical_split, name_some
 from raydec.errors import UserError
 
 _LABEL_FOLDERS = ("labels", "label")
-# Up to release 1.8 the file name is misspelled; JSON holds the same labels.
+# Up to release 1.8 the file name is misspelled; the JSON file has the same labels.
 _LABEL_FILES = (
     "labels_consensus.csv",
     "labels_concensus.csv",
@@ -107,7 +107,7 @@ def _find_audio(corpus_dir: Path) -> Listing:
 
 
 def _add_ratings(reading: Reading, label_folder: Path, label_range: tuple[float, float]) -> None:
-    """Add the ratings of single annotators, which are for whole files, if they are next to the labels."""
+    """Add the ratings of individual annotators, which are for whole files, if they are next to the labels."""
     for path in children(label_folder, RATINGS_FILE)[:1]:
         records = reading.records
         whole = {row.utterance_id for row in records if row.start_s is None and row.end_s is None}
@@ -177,5 +177,5 @@ class _Partitions:
         known = self._splits.setdefault(file.path, (file, split))
         if known[1] != split:
             self._warnings.append(
-                f"{place} puts {name} in {split}, but an earlier line in {known[1]}, which is used"
+                f"{place} puts {name} in {split}, but an earlier line puts it in {known[1]}, which is used"
             )

@@ -1,7 +1,7 @@
-"""The ratings of single annotators: ``labels_detailed.csv`` of MSP-Podcast, one row per file and annotator.
+"""The ratings of individual annotators: MSP-Podcast's ``labels_detailed.csv``, a row per file and annotator.
 
 A row is ``FILE,"WORKER; primary emotion; secondary emotions; A:4.000; V:4.000; D:4.000;"``. The emotions are
-free text, which may have commas and semicolons of its own; they are not read.
+free text, which may contain commas and semicolons; they are ignored.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class RatingsFile:
 
     Attributes:
         ratings: by utterance.
-        num_annotators: who rated these utterances, of those with a name.
+        num_annotators: number of named annotators who rated these utterances.
         warnings: about what was left out, one line each.
     """
 
@@ -41,11 +41,11 @@ class RatingsFile:
 def read_ratings(path: Path, utterance_ids: Collection[str], label_range: tuple[float, float]) -> RatingsFile:
     """Read the ratings of known utterances.
 
-    An annotator who rated a file more than once counts once, with the mean of these ratings.
+    If an annotator rated a file more than once, the mean of these ratings is used.
 
     Args:
         path: ``labels_detailed.csv``.
-        utterance_ids: the utterances whose ratings are wanted, named as in the file.
+        utterance_ids: utterances whose ratings are read, named as in the file.
         label_range: lowest and highest valid rating; others are left out.
 
     Raises:
@@ -82,12 +82,12 @@ class _Collected:
         self._outside: list[str] = []
 
     def take(self, line: int, file: str, detail: str, utterance_ids: Collection[str]) -> None:
-        """Take one row."""
+        """Add a row."""
         if file not in utterance_ids:
             self._unknown[printable(file) or f"line {line}"] = None
             return
         annotator, *parts = (part.strip() for part in detail.split(";"))
-        # The last of each letter, because the free text before the ratings may look like one.
+        # The last match of each letter, because the free text before the ratings may look like a rating.
         cells = {part[0]: part[1:].strip()[1:] for part in parts if part[1:].strip().startswith(":")}
         try:
             values = [number_cell(cells.get(letter)) for letter in _LETTERS]
@@ -116,7 +116,7 @@ class _Collected:
         found = {
             f"ratings outside {low} to {high} were left out": self._outside,
             "rows without readable ratings (A:, V:, D:) were left out": self._unreadable,
-            "files are not among the utterances, and their ratings were left out": list(self._unknown),
+            "files are not utterances of the corpus; their ratings were left out": list(self._unknown),
         }
         return [
             f"{self._name}: {len(places)} {what}: {name_some(places)}"

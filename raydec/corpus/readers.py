@@ -17,7 +17,7 @@ from raydec.corpus.table import Corpus, Skipped, table_warnings, validate_table
 from raydec.errors import UserError
 
 Format = Literal["auto", "msp-podcast", "manifest", "folder"] | str
-"""A built-in layout, or the name of a reader that :func:`register_reader` was given."""
+"""A built-in layout, or the name of a reader that was registered by :func:`register_reader`."""
 Reader = Callable[[Path, Path | None, Path | None, tuple[float, float]], Reading]
 _NO_ROW = "no label row; pass its folder with --unlabeled to use it unlabeled"
 
@@ -37,7 +37,7 @@ def read_corpus(
         corpus_dir: the corpus folder, or a manifest file in it.
         labels: label file; default: where the layout expects it.
         audio: audio folder; default: where the layout expects it.
-        unlabeled: folders of further speech, searched recursively. Files that have a label row are not added
+        unlabeled: folders of further speech, searched recursively. Files with a label row are not added
             again.
         format: the layout; ``auto`` detects it.
         label_range: lowest and highest valid label; rows outside it are skipped.
@@ -67,14 +67,14 @@ def read_corpus(
 
 
 def register_reader(name: str) -> Callable[[Reader], Reader]:
-    """Decorator: let ``format=NAME`` read a corpus by a function of yours.
+    """Register a function as the reader for ``format=NAME``.
 
     Args:
-        name: of the layout; one that exists is replaced.
+        name: the layout's name; an existing reader of this name is replaced.
 
     Returns:
         A decorator for a function that takes the corpus folder, the label file and the audio folder (None
-        where not given) and the range of valid labels, and returns a :class:`raydec.corpus.rows.Reading`.
+        if not given) and the range of valid labels, and returns a :class:`raydec.corpus.rows.Reading`.
     """
 
     def register(read: Reader) -> Reader:
@@ -91,7 +91,7 @@ def _reader(name: str) -> Reader:
     if name not in _registered:
         known = ", ".join(sorted(_registered))
         raise UserError(
-            f"there is no corpus format {name!r}; known are {known}; import the module that registers it, or "
+            f"unknown corpus format {name!r}; known: {known}; import the module that registers it, or "
             f"install the package that has it as an entry point of {ENTRY_POINTS}"
         )
     return _registered[name]
@@ -132,7 +132,7 @@ def _detect(corpus_dir: Path, labels: Path | None, audio: Path | None) -> tuple[
     if has_audio(audio or corpus_dir):
         return "folder", None
     raise UserError(
-        f"{corpus_dir} holds neither Labels/labels_consensus.csv, nor a manifest with a column of file "
+        f"{corpus_dir} contains neither Labels/labels_consensus.csv, nor a manifest with a column of file "
         "names, nor audio files; name the label file with --labels"
     )
 

@@ -47,14 +47,14 @@ class Record(NamedTuple):
 
     @property
     def is_labeled(self) -> bool:
-        """Whether an attribute has a value."""
+        """Whether at least one attribute has a value."""
         return any(value is not None for value in (self.arousal, self.dominance, self.valence))
 
 
 assert Record._fields == tuple(SCHEMA.names)
 
 Ratings = tuple[list[float], ...]
-"""An utterance's ratings by single annotators: one list per attribute, in the order of ``ATTRIBUTES``."""
+"""An utterance's ratings by individual annotators: one list per attribute, in the order of ``ATTRIBUTES``."""
 
 
 @dataclass
@@ -66,8 +66,8 @@ class Reading:
         skipped: files and rows that are left out.
         warnings: one line each.
         unclaimed: audio files without a row.
-        ratings: of single annotators, by utterance; empty if the corpus does not have them.
-        num_annotators: how many gave these ratings.
+        ratings: ratings by individual annotators, for each utterance; empty if the corpus has none.
+        num_annotators: number of annotators who gave these ratings.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -99,7 +99,7 @@ def unlabeled_record(file: AudioFile, split: str = UNLABELED_SPLIT) -> Record:
 class RowCollector:
     """Collects the rows of label files and decides which are used.
 
-    Of several identical rows for one segment of an audio file one is used, of conflicting rows none.
+    Identical rows for the same segment of an audio file are used once; conflicting rows are skipped.
 
     Args:
         label_range: lowest and highest valid label.
@@ -251,7 +251,7 @@ def number_cell(cell: Any) -> float | None:
     return None if math.isnan(value) else value
 
 
-# Cached, because cells repeat: labels are means over a few annotators, and there are few names.
+# Cached, because cells repeat: labels are means over a few annotators, and names are few.
 @functools.lru_cache(maxsize=65536)
 def _number(text: str) -> float | None:
     text = text.strip()

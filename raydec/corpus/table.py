@@ -36,11 +36,11 @@ SCHEMA = pa.schema(
     ]
 )
 """Columns of an utterance table. Unique ``utterance_id``, absolute ``path``, canonical ``split``; a null
-speaker is unknown, a null attribute is unlabeled for that attribute. ``start_s`` and ``end_s`` bound the
-segment of the file that is meant; null means the file's own ends."""
+speaker is unknown, a null attribute is unlabeled for that attribute. ``start_s`` and ``end_s`` delimit
+a segment of the file; null means the start or end of the file."""
 
 RATING_FIELDS = tuple(pa.field(f"{name}_ratings", pa.list_(pa.float32())) for name in ATTRIBUTES)
-"""Columns that a table has after those of :data:`SCHEMA` if its corpus has ratings by single annotators: one
+"""Columns that a table has after those of :data:`SCHEMA` if there are individual annotators' ratings: one
 rating per annotator, in the scale of the labels; null if unknown."""
 
 _MAX_NAMED = 5
@@ -71,7 +71,7 @@ class Corpus:
         format: the detected or given layout: ``msp-podcast``, ``manifest`` or ``folder``.
         synthetic: whether it is the synthetic demo corpus.
         label_range: lowest and highest valid label; None without labels.
-        num_annotators: how many annotators' own ratings the table has.
+        num_annotators: number of annotators whose individual ratings are in the table.
     """
 
     name: str
@@ -119,7 +119,7 @@ def validate_table(table: pa.Table) -> pa.Table:
 
 
 def table_warnings(table: pa.Table) -> tuple[str, ...]:
-    """Warnings about a valid table: speakers in several splits, labels that never vary."""
+    """Warnings about a valid table: speakers in several splits, constant labels."""
     return (*_shared_speakers(table), *_constant_labels(table))
 
 
@@ -129,7 +129,7 @@ def labeled_mask(table: pa.Table, attributes: Iterable[str] = ATTRIBUTES) -> pa.
 
 
 def segments(table: pa.Table) -> list[Segment]:
-    """Per row, the part of its file that it means; the whole in tables that older versions stored."""
+    """The segment of each row; whole files in tables stored by older versions."""
     if "start_s" not in table.column_names:
         return [WHOLE] * table.num_rows
     pairs = zip(table["start_s"].to_pylist(), table["end_s"].to_pylist(), strict=True)
@@ -177,7 +177,9 @@ def _cast(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
     try:
         column = column.cast(field.type)
     except pa.ArrowException as error:
-        raise UserError(f"column {field.name!r} must hold {field.type}, not {column.type}: {error}") from None
+        raise UserError(
+            f"column {field.name!r} must have type {field.type}, not {column.type}: {error}"
+        ) from None
     if not field.nullable and column.null_count:
         raise UserError(f"column {field.name!r} has {column.null_count} empty cells; every row needs one")
     if pa.types.is_floating(field.type):

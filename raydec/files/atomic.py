@@ -61,7 +61,7 @@ def publish(file: BinaryIO, target: Path) -> None:
 
 @contextlib.contextmanager
 def temporary_folder(target: Path) -> Iterator[Path]:
-    """A new folder beside ``target``, to be filled and renamed; it is removed if it was not renamed."""
+    """A new folder next to ``target``, to be filled and renamed; it is removed if it was not renamed."""
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{target.name}-", dir=target.parent))
     folder.chmod(0o755)
@@ -84,7 +84,7 @@ def full_disk_explained(folder: Path, kept: str = "finished shards are kept") ->
 
     Args:
         folder: the folder that is written to.
-        kept: the end of the message, about work that is not lost.
+        kept: the end of the message, which says what work is kept.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Names of things on the Hugging Face Hub: ``hf:owner/name`` or ``hf:owner/name@revision``."""
+"""Names of repositories on the Hugging Face Hub: ``hf:owner/name`` or ``hf:owner/name@revision``."""
 
 from __future__ import annotations
 

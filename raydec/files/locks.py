@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""Locks a folder for one process at a time."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 
 @contextmanager
 def exclusive(folder: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Hold a folder for this process alone; leaves no file behind, and ends with the process.
+    """Lock a folder for the block; the lock leaves no file, and ends with the process at the latest.
 
-    On storage that cannot lock folders (some network file systems) nothing is held.
+    There is no lock on storage that cannot lock folders, such as some network file systems.
 
     Args:
         folder: an existing folder.
-        on_wait: called once if another process holds it and has to be waited for.
+        on_wait: called once if another process has the lock, before waiting for it.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -17,7 +17,7 @@ CHECKPOINT_FOLDER = "checkpoints"
 _REMEDIES = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space or raise the quota",
-    errno.EFBIG: "use storage that takes larger files",
+    errno.EFBIG: "use storage that supports larger files",
     errno.EROFS: "make it writable",
     errno.EACCES: "give this user permission to write",
     errno.EPERM: "give this user permission to write",

@@ -113,7 +113,7 @@ def test_links_are_followed_once_and_never_upwards(tmp_path: Path) -> None:
     corpus = read_corpus(folder)
     assert corpus.table["utterance_id"].to_pylist() == ["far/b.wav", "z/a.wav"]
     assert corpus.skipped == (
-        Skipped("loop.wav", "a link to a file that is not there, or not a regular file"),
+        Skipped("loop.wav", "a link to a missing file, or not a regular file"),
         Skipped("z/same.wav", "a link to z/a.wav"),
     )
 

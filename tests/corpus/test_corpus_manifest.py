@@ -242,7 +242,7 @@ def test_rows_are_left_out_each_with_its_reason(tmp_path: Path) -> None:
         "list.jsonl line 4": "has no file name",
         "list.jsonl line 5": "has no file name",
         "list.jsonl line 6": "has no file name",
-        "nul\0.wav": "its path holds a NUL character",
+        "nul\0.wav": "its path contains a NUL character",
         ".": "no audio file at this path",
         "\\ud800.wav": "no audio file at this path",
         "b.wav": "arousal 8.0 is outside 1 to 7; correct the label or set --label-range",

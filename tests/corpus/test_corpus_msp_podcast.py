@@ -338,7 +338,7 @@ def test_a_decimal_comma_between_commas_must_be_quoted(tmp_path: Path) -> None:
     corpus = read_corpus(_corpus(tmp_path / "msp", rows=rows, files=("q.wav",)))
     assert _rows(corpus)["q.wav"]["arousal"] == 3.5
     assert _reasons(corpus) == {
-        "labels_consensus.csv line 3": "9 cells, but the header has 8; quote cells that hold the delimiter"
+        "labels_consensus.csv line 3": "9 cells, but the header has 8; quote cells that contain the delimiter"
     }
 
 

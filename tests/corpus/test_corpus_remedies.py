@@ -37,9 +37,9 @@ def folder_of(folder: Path, *names: str) -> Path:
         (
             "labels.csv",
             "clip,arousal\na,3\n",
-            "labels.csv has no column of file names; call one of its columns file",
+            "labels.csv has no column of file names; name one of its columns 'file'",
         ),
-        ("labels.pkl", "x", "labels.pkl is of a kind that is not read; save it as CSV"),
+        ("labels.pkl", "x", "labels.pkl has an unsupported format; save it as CSV"),
     ],
 )
 def test_a_table_that_is_not_read_is_named_with_the_remedy(
@@ -59,7 +59,7 @@ def test_a_header_below_comments_is_found(tmp_path: Path, before: str) -> None:
     (folder / "labels.csv").write_text(f"{before}file,arousal,split\na.wav,3,train\n")
     corpus = read_corpus(folder)
     assert (corpus.format, corpus.table["arousal"].to_pylist()) == ("manifest", [3.0])
-    assert "its header, were not read" in corpus.warnings[0]
+    assert "lines before its header, line" in corpus.warnings[0]
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_required_columns_must_be_there_and_full() -> None:
     with_null = table.set_column(0, "utterance_id", pa.array([None], pa.string()))
     with pytest.raises(UserError, match="'utterance_id' has 1 empty cells"):
         validate_table(with_null)
-    with pytest.raises(UserError, match="'arousal' must hold double, not string"):
+    with pytest.raises(UserError, match="'arousal' must have type double, not string"):
         validate_table(table.drop_columns(["arousal"]).append_column("arousal", pa.array(["loud"])))
 
 

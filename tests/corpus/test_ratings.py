@@ -84,7 +84,7 @@ def test_what_is_left_out_is_named(tmp_path: Path) -> None:
         "labels_detailed.csv: 2 ratings outside 1 to 7 were left out: a.wav (arousal 9), "
         "a.wav (dominance 0.5)",
         "labels_detailed.csv: 2 rows without readable ratings (A:, V:, D:) were left out: line 5, line 6",
-        "labels_detailed.csv: 1 files are not among the utterances, and their ratings were left out: x.wav",
+        "labels_detailed.csv: 1 files are not utterances of the corpus; their ratings were left out: x.wav",
     ]
 
 
