@@ -1,6 +1,6 @@
 """raydec as a library: the commands as functions with typed results.
 
-Every function raises :class:`raydec.errors.UserError` for a mistake of the caller, with the message that the
+If an argument is wrong, every function raises :class:`raydec.errors.UserError` with the message that the
 command would print. Settings are a mapping whose keys may be dotted, a YAML file, or keyword arguments, and
 are validated as on the command line::
 
@@ -67,21 +67,21 @@ def prepare(
         format: layout of the corpus, or the name of a registered reader.
         label_range: range of valid labels; rows outside it are skipped.
         remove_dc: subtract each utterance's mean.
-        encoder: a pretrained encoder to store the features of, a folder or ``hf:owner/name[@revision]``.
+        encoder: pretrained encoder that computes the features: a folder or ``hf:owner/name[@revision]``.
         layers: hidden layers of the encoder.
-        frames: store whole hidden states of the encoder.
+        frames: store the encoder's whole hidden states, not only their statistics by chunk.
         tune: store audio, so that training can tune the encoder.
-        front_end: computes the features, in place of what the arguments above choose.
-        num_workers: Ray tasks at a time; 0: this process without Ray; None: decided by the size.
+        front_end: computes the features; replaces the choice of ``remove_dc`` and the encoder's arguments.
+        num_workers: number of parallel Ray tasks; 0: this process, without Ray; None: depends on the size.
         address: Ray cluster to join; None: ``RAY_ADDRESS``, else this machine.
         restart: discard an earlier store.
-        on_corpus: is called with the corpus once it is read.
+        on_corpus: called with the corpus once it has been read.
 
     Returns:
         What is in the store, and what was skipped and why.
 
     Raises:
-        UserError: the corpus or a file cannot be used, the folder holds something else, or the disk is full.
+        UserError: the corpus or a file cannot be used, the folder has other content, or the disk is full.
     """
     from raydec.corpus.readers import read_corpus
     from raydec.preparation import prepare_store
@@ -189,10 +189,10 @@ def predict(
         model: a model directory, or ``hf:owner/name``.
         paths: audio files, folders, or lists of files.
         out: a ``.csv`` or ``.parquet`` file.
-        plot: an ``.html`` file: a timeline of each file; it needs ``window_s`` or ``segments``.
+        plot: an ``.html`` file for a timeline of each recording; needs ``window_s`` or ``segments``.
         num_workers: number of processes; 0: this process, without Ray; None: depends on the number of files.
         address: Ray cluster to join; None: ``RAY_ADDRESS``, else this machine.
-        options: of :func:`raydec.inference.recordings.predict_recordings`, such as ``window_s``.
+        options: arguments of :func:`raydec.inference.recordings.predict_recordings`, such as ``window_s``.
 
     Raises:
         UserError: a path or the model cannot be used, or ``out`` was made with other options.
@@ -221,7 +221,7 @@ def report(
 
     Args:
         run: the run directory.
-        out: the file; default: ``report.html`` in the run directory.
+        out: where to write; default: ``report.html`` in the run directory.
         split: the split to show in detail; default: the first test split, or ``validation``.
         store: the run's feature store, if it was moved.
         audio: embed a second of audio for each utterance nearest to a centroid.

@@ -13,7 +13,7 @@ from raydec.version import __version__
 
 VERBS = {
     "train": "train a model, by default on the built-in demo corpus",
-    "tune": "search settings over many runs",
+    "tune": "search for good settings over many runs",
     "prepare": "decode a corpus into a feature store",
     "evaluate": "score a model on labeled splits",
     "predict": "predict the emotional attributes of recordings",
@@ -48,7 +48,7 @@ def _dispatch(arguments: Sequence[str]) -> None:
     elif arguments[0] in ("-V", "--version"):
         out.print(f"raydec {__version__}", markup=False)
     elif arguments[0] in verbs:
-        # Import only this verb, so that nothing is loaded that it does not need.
+        # Import only this verb, because others may load slow libraries.
         importlib.import_module(f"raydec.{arguments[0]}").main(arguments[1:])
     else:
         close = difflib.get_close_matches(arguments[0], verbs, n=1)

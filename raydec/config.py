@@ -62,8 +62,8 @@ class DataConfig(Section):
     )
     encoder: OptionalLocation = Field(
         None,
-        description="folder of the pretrained encoder, or hf:owner/name, for a store of prepare --tune; "
-        "unset: where it was then, or on the Hub",
+        description="pretrained encoder of a store made with prepare --tune: a folder, or hf:owner/name; "
+        "unset: the folder that was used then, or the Hub",
     )
     attributes: tuple[Attribute, ...] = Field(
         ("arousal", "dominance", "valence"), description="emotional attributes to learn; [] for none"
@@ -71,27 +71,25 @@ class DataConfig(Section):
     emotions: tuple[str, ...] = Field(
         (),
         description="emotion classes to learn, as the corpus spells them, or all: every class of the "
-        "training splits but X (no agreement)",
+        "training splits except X (no agreement)",
     )
     labeled_utterances: int | None = Field(
         None,
         ge=2,
-        description="training utterances whose labels are used, drawn evenly over speakers; the others are "
-        "treated as unlabeled; unset: all",
+        description="number of training utterances whose labels are used, drawn evenly over speakers; the "
+        "others are treated as unlabeled; unset: all",
     )
     labeled_seed: int = Field(99, description="seed of the draw of the labeled utterances")
     unlabeled_utterances: int | None = Field(
         None, ge=0, description="unlabeled utterances to use; 0: fully supervised, unset: all"
     )
     unlabeled_seed: int = Field(99, description="seed of the draw of the unlabeled subset")
-    train_split: Splits = Field(
-        ("train",), description="split whose labels are learned from, or a list of splits"
-    )
+    train_split: Splits = Field(("train",), description="labeled split to train on, or a list of splits")
     validation_split: Splits = Field(
         ("validation",), description="split that chooses the best epoch, or a list of splits to be pooled"
     )
     test_split: OptionalSplits = Field(
-        None, description="split scored at the end, or a list; unset: all named test* that have no other use"
+        None, description="split scored at the end, or a list; unset: all named test* without another use"
     )
 
     folds: FoldsConfig | None = Field(
@@ -132,8 +130,8 @@ class FeatureConfig(Section):
 
     scale: Literal["power", "log", "plain"] | None = Field(
         None,
-        description="mel power as published, or its logarithm, before z-normalisation; "
-        "unset: power for mel frames; plain, as stored, is that of an encoder's features",
+        description="features before z-normalisation: mel power, as published, or its logarithm; plain: as "
+        "stored; unset: power for mel frames, plain for an encoder's features",
     )
     clip: float | None = Field(
         None, gt=0, description="normalised features are clipped to +-clip; unset: 3 for mel frames"
@@ -144,8 +142,7 @@ class FeatureConfig(Section):
     )
     speaker_normalization: Literal["none", "mean"] = Field(
         "none",
-        description="mean: subtract from features the mean of the speaker's utterances, labeled or not; for "
-        "corpora whose speakers are known",
+        description="mean: subtract the mean over all utterances of the speaker, labeled or not",
     )
 
 
@@ -159,12 +156,12 @@ class ModelConfig(Section):
         None, description="model directory, or hf:owner/name, to start from; unset: random weights"
     )
     init_normalization: Literal["keep", "refit"] = Field(
-        "keep", description="with init: the model's normalisation of features and labels, or the store's"
+        "keep", description="with init: normalise features and labels as that model, or refit to the store"
     )
     encoder_tuning: Literal["frozen", "lora", "full"] = Field(
         "frozen",
-        description="what is learned of a pretrained encoder, from a store of prepare --tune: nothing, "
-        "low-rank adapters, or its weights",
+        description="what is trained of the encoder of a store made with prepare --tune: nothing, low-rank "
+        "adapters, or all weights",
     )
     lora_rank: int = Field(8, ge=1, description="rank of the adapters of encoder_tuning=lora")
     temporal: Literal["none", "gru", "cnn", "transformer", "triplet"] = Field(
@@ -172,8 +169,8 @@ class ModelConfig(Section):
     )
     pooling: Literal["mean", "attentive"] = Field(
         "mean",
-        description="an utterance's prediction: the mean over its chunks, as published, or one from the mean "
-        "and standard deviation of its chunks' vectors, weighted by attention",
+        description="predictions of an utterance: the mean over its chunks, as published, or from the "
+        "attention-weighted mean and standard deviation of the chunk vectors",
     )
     channels: tuple[int, ...] | None = Field(
         None,
@@ -183,13 +180,13 @@ class ModelConfig(Section):
     )
     frame_pooling: Literal["flatten", "statistics"] | None = Field(
         None,
-        description="what follows the convolutions: all values, as published, or their mean and standard "
+        description="input of cnn_out: the whole feature map, as published, or its mean and standard "
         "deviation over time; unset: flatten for recipe=reference, else statistics",
     )
     initialization: Literal["published", "kaiming"] | None = Field(
         None,
-        description="linear layers start with a standard deviation of 0.01, or all layers with a variance of "
-        "2 / inputs; unset: published for recipe=reference, else kaiming",
+        description="initial weights: standard deviation 0.01 in linear layers, or variance 2 / inputs in "
+        "all layers; unset: published for recipe=reference, else kaiming",
     )
     embedding_dim: int = Field(256, ge=1, description="width of cnn_out and of both branches")
     dropout: float = Field(0.5, ge=0, lt=1, description="dropout after cnn_out")
@@ -216,32 +213,32 @@ class TrainingConfig(Section):
         "for up to 2,000 labeled utterances, 32 for up to 10,000, 64 beyond",
     )
     recipe: Literal["reference", "modern"] = Field(
-        "modern", description="the published system, or what has been measured to do better"
+        "modern", description="the published system, or settings that were measured to score better"
     )
     batches: Literal["chunks", "utterances"] | None = Field(
         None,
-        description="batches of single chunks, as published, or of utterances, some chunks of each; "
+        description="batches of single chunks, as published, or of several chunks per utterance; "
         "unset: chunks for recipe=reference, else utterances",
     )
     chunks_per_utterance: int | None = Field(
         None,
         ge=1,
-        description="chunks of an utterance in a batch of utterances; unset: 5, or all with a temporal layer "
-        "or attentive pooling",
+        description="chunks per utterance with batches=utterances; unset: 5, or all with a temporal layer or "
+        "attentive pooling",
     )
     random_offsets: bool | None = Field(
         None,
-        description="chunks of a batch of utterances begin at random places; "
+        description="with batches=utterances: chunks begin at random positions; "
         "unset: false for recipe=reference, else true",
     )
     draws: Literal["balanced", "shuffled"] | None = Field(
         None,
-        description="an epoch draws evenly over clusters, as published, or sees everything once; "
+        description="an epoch draws evenly over clusters, as published, or uses everything once; "
         "unset: balanced for recipe=reference, else shuffled",
     )
     schedule: Literal["two_stage", "pooled"] | None = Field(
         None,
-        description="unlabeled then labeled stage, as published, or one pass over both; "
+        description="first an unlabeled, then a labeled stage, as published, or one pass over both; "
         "unset: two_stage for recipe=reference, else pooled",
     )
     precision: Literal["fp32", "bf16", "auto"] = Field(
@@ -260,7 +257,7 @@ class TrainingConfig(Section):
     )
     gradient_checkpointing: bool = Field(
         True,
-        description="an encoder that is tuned computes its layers twice instead of keeping their activations",
+        description="save memory when tuning an encoder: recompute its activations in the backward pass",
     )
     weight_decay: float = Field(1e-2, ge=0, description="weight decay of recipe=modern")
     warmup_fraction: float = Field(0.1, ge=0, lt=1, description="share of steps warmed up, recipe=modern")
@@ -271,21 +268,21 @@ class TrainingConfig(Section):
     selection: Literal["best", "last"] | None = Field(
         None,
         description="the epoch whose model is kept: the one with the best validation score, or the last; "
-        "unset: best for recipe=reference, patience, classes alone or over 2,000 utterances, else last",
+        "unset: best with recipe=reference, patience, classes only, or over 2,000 utterances, else last",
     )
     calibration: Literal["none", "spread"] | None = Field(
         None,
-        description="match the spread of predictions for unlabeled (else validation) utterances to the "
-        "training labels' at the end; unset: none for recipe=reference, else spread",
+        description="after training, scale predictions until those for unlabeled (else validation) "
+        "utterances vary as much as training labels; unset: none for recipe=reference, else spread",
     )
-    keep_checkpoints: int = Field(2, ge=1, description="checkpoints kept")
+    keep_checkpoints: int = Field(2, ge=1, description="number of checkpoints kept")
 
     @model_validator(mode="after")
     def _patience_needs_scores(self) -> TrainingConfig:
         if self.patience is not None and self.selection == "last":
             raise ValueError(
-                "training.patience waits for a better epoch, and training.selection=last keeps the last one; "
-                "leave one of them out"
+                "training.patience waits for a better epoch, but training.selection=last keeps the last one; "
+                "unset one of them"
             )
         return self
 
@@ -297,7 +294,7 @@ class ClusteringConfig(Section):
     backend: Literal["auto", "cuml", "torch", "sklearn"] = Field("auto", description="K-means library")
     head: Literal["auto", "reset", "align"] = Field(
         "auto",
-        description="fresh cluster head each stage, or keep it and align labels to the previous clusters; "
+        description="a new cluster head in each stage, or labels aligned to the previous clusters; "
         "auto: reset for recipe=reference, else align",
     )
     max_iterations: int = Field(20, ge=1, description="maximal number of Lloyd iterations")
@@ -305,8 +302,8 @@ class ClusteringConfig(Section):
     label_weight: float | None = Field(
         None,
         ge=0,
-        description="how much K-means sees of the labels of labeled chunks, beside embeddings of total "
-        "variance 1; 0: nothing, as published; unset: 0 for recipe=reference, else 1",
+        description="weight of labels in K-means, relative to embeddings of total variance 1; "
+        "0: none, as published; unset: 0 for recipe=reference, else 1",
     )
     max_fit_rows: int | None = Field(
         None, ge=1, description="fit on a sample of this many chunks; unset: all"
@@ -325,7 +322,7 @@ class LossConfig(Section):
     emotion_weight: float = Field(1.0, ge=0, description="weight of 1 - CCC")
     class_weight: float = Field(1.0, ge=0, description="weight of cross-entropy on emotion classes")
     balance_classes: bool = Field(
-        False, description="weigh emotion classes inversely to their number of training utterances"
+        False, description="weight emotion classes inversely to their number of training utterances"
     )
     reconstruction_weight: float = Field(1.0, ge=0, description="weight of the autoencoder's squared error")
     kl_weight: float = Field(1e-3, ge=0, description="weight of the VAE's divergence")
@@ -333,8 +330,8 @@ class LossConfig(Section):
     triplet_margin: float = Field(1.0, gt=0, description="margin of the triplet loss")
     ccc_level: Literal["chunk", "utterance"] | None = Field(
         None,
-        description="the training CCC compares chunks, as published, or the mean over an utterance's chunks, "
-        "which is what is scored; unset: chunk for recipe=reference, else utterance",
+        description="the training CCC is over chunks, as published, or over utterances, as in evaluation; "
+        "unset: chunk for recipe=reference, else utterance",
     )
     ccc: Literal["exact", "reference"] = Field(
         "exact", description="population moments, or the published mix of population and sample moments"
@@ -342,8 +339,8 @@ class LossConfig(Section):
     rater_weight: float = Field(
         0.0,
         ge=0,
-        description="how much the training CCC weighs labels by the agreement of their annotators, "
-        "(1 + squared error / mean squared error) ** -rater_weight; 0: all labels alike",
+        description="weight labels in the training CCC by the agreement of their annotators: "
+        "(1 + squared error / mean squared error) ** -rater_weight; 0: all labels equally",
     )
 
 
@@ -353,7 +350,7 @@ class RayConfig(Section):
     num_workers: WorkerCount = Field(
         None,
         description="training workers; 0: in this process without Ray; unset: one per GPU, else 1 (0 for the "
-        "trials of a search); [2,4]: as many as there is room for, at least 2",
+        "trials of a search); [2,4]: as many as fit, at least 2",
     )
     use_gpu: Literal["auto"] | bool = Field("auto", description="auto: if the cluster has GPUs")
     cpus_per_worker: int | None = Field(
@@ -362,11 +359,13 @@ class RayConfig(Section):
     address: str | None = Field(None, description="Ray cluster to join; unset: RAY_ADDRESS or a local one")
     max_failures: int = Field(3, ge=0, description="worker-group restarts before giving up")
     placement_timeout_s: int = Field(
-        900, ge=1, description="seconds to wait for room for the workers, including new nodes"
+        900, ge=1, description="seconds to wait for free resources, including new nodes, for the workers"
     )
-    collective_timeout_s: int = Field(300, ge=1, description="seconds a collective may wait for a rank")
+    collective_timeout_s: int = Field(300, ge=1, description="timeout of a collective, in seconds")
     num_cpus: int | None = Field(None, ge=1, description="CPUs of a local Ray; unset: all")
-    object_store_gib: float | None = Field(None, gt=0, description="object store of a local Ray")
+    object_store_gib: float | None = Field(
+        None, gt=0, description="size of a local Ray's object store in GiB"
+    )
     niceness: int | None = Field(
         None,
         ge=0,
@@ -382,9 +381,9 @@ class TrackingConfig(Section):
     """Experiment trackers, in addition to the run directory."""
 
     services: tuple[Literal["wandb", "mlflow"], ...] = Field(
-        (), description="trackers that record every epoch; each needs the extra of its name"
+        (), description="trackers that record every epoch; each needs the extra of the same name"
     )
-    project: str = Field("raydec", min_length=1, description="their project or experiment")
+    project: str = Field("raydec", min_length=1, description="project or experiment in the trackers")
     embedding_epochs: int = Field(
         5, ge=0, description="epochs between maps of embeddings in TensorBoard; 0: none"
     )
@@ -426,19 +425,19 @@ class Config(Section):
             )
         if len(self.data.emotions) == 1 and self.data.emotions != ("all",):
             raise ValueError(
-                f"data.emotions={self.data.emotions[0]}: one class is nothing to tell apart; name two, or all"
+                f"data.emotions={self.data.emotions[0]}: a single class cannot be learned; name two, or all"
             )
         if self.loss.rater_weight and not self.data.attributes:
             raise ValueError(
-                f"loss.rater_weight={self.loss.rater_weight:g} weighs the CCC of attributes, and "
+                f"loss.rater_weight={self.loss.rater_weight:g} only affects attributes, but "
                 "data.attributes is empty; set it to 0"
             )
         if self.model.kind != "deepemocluster" and self.model.temporal == "triplet":
             raise ValueError("model.temporal=triplet needs model.kind=deepemocluster")
         if self.model.encoder_tuning != "frozen" and self.training.recipe == "reference":
             raise ValueError(
-                f"model.encoder_tuning={self.model.encoder_tuning} needs training.recipe=modern; the others' "
-                "optimisers have no learning rate for an encoder"
+                f"model.encoder_tuning={self.model.encoder_tuning} needs training.recipe=modern, because the "
+                "optimisers of the other recipe have no learning rate for an encoder"
             )
         if self.model.needs_whole_utterances and self.training.chunks_per_utterance is not None:
             key = "pooling" if self.model.temporal == "none" else "temporal"
@@ -457,7 +456,7 @@ class Config(Section):
 
     @property
     def schedule(self) -> Literal["two_stage", "pooled"]:
-        """The schedule, resolved by the recipe where it is unset."""
+        """The schedule, resolved by the recipe if unset."""
         return self.training.schedule or ("two_stage" if self.training.recipe == "reference" else "pooled")
 
     @property

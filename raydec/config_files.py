@@ -79,7 +79,7 @@ def _read_yaml(path: str | Path | None, text_keys: Collection[str]) -> DictConfi
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {_one_line(error)}") from None
     if not OmegaConf.is_dict(loaded):
-        raise UserError(f"{path} must hold a mapping of config keys, not a list or a single value")
+        raise UserError(f"{path} must contain a mapping of config keys, not a list or a single value")
     assert isinstance(loaded, DictConfig)
     for key, node in scalars:
         if not node.value:
@@ -92,7 +92,7 @@ def _read_yaml(path: str | Path | None, text_keys: Collection[str]) -> DictConfi
 
 
 def _scalars(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, yaml.ScalarNode]]:
-    """Dotted key and YAML node of every scalar value; the node holds the original text."""
+    """Dotted key and YAML node of every scalar value; the node has the original text."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             yield from _scalars(value, f"{prefix}.{key.value}" if prefix else str(key.value))
@@ -117,7 +117,7 @@ def _read_overrides(overrides: Sequence[str], text_keys: Collection[str]) -> Dic
             )
     try:
         tree = OmegaConf.from_dotlist(list(overrides))
-        # Of a key that is given twice, the last value counts.
+        # If a key is given twice, the last value is used.
         for key, value in {item.partition("=")[0]: item.partition("=")[2] for item in overrides}.items():
             node = yaml.compose(value, yaml.SafeLoader)
             if isinstance(node, yaml.ScalarNode) and node.style is None:

@@ -6,7 +6,7 @@ Any other exception that reaches an entry point is a defect of raydec and keeps 
 import errno
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Error numbers of a disk or a quota that has no room left."""
+"""Error numbers of a full disk, an exhausted quota, or a file that is too large."""
 
 
 class UserError(Exception):
@@ -44,7 +44,7 @@ class AudioError(UserError):
     """
 
     def __init__(self, file: str, reason: str) -> None:
-        # Both are passed on as arguments, so that the exception can be pickled in a worker.
+        # Pickling an exception, as Ray does, needs all arguments in ``args``.
         super().__init__(file, reason)
         self.file = file
         self.reason = reason

@@ -1,7 +1,6 @@
-"""One run from a config to a run directory: its name, its data, its workers, its results.
+"""Trains one run or searches over many, from the config to the results.
 
-``train`` runs one; ``tune`` runs many. If Ray's workers train, this process does not import torch: it would
-compete for CPU time with the workers, on which the start has to wait.
+If Ray's workers train, this process does not import torch, because the import would slow down their start.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
 
 
 def resolve(config: Config) -> Config:
-    """Fill in the run's store and name: without a store, that of the demo corpus.
+    """Fill in the run's name, and its store if unset: that of the demo corpus.
 
     Without a name, an unfinished run with the same settings is resumed if there is one.
 
@@ -80,7 +79,7 @@ def train_run(config: Config, clusterer: Callable[..., Any] | None = None) -> Ru
             is pickled for the processes of Ray, and not part of the settings: resume with the same one.
 
     Raises:
-        UserError: the run's storage cannot be written, or is not shared by all nodes of the cluster; and see
+        UserError: the run's storage cannot be written, or is not shared by all nodes of the cluster; see also
             :func:`begin` and :func:`raydec.ray_runtime.launch.train_on_ray`.
     """
     with storage_explained(run_location(config)):
@@ -178,7 +177,7 @@ def _fold_names(config: TuneConfig) -> tuple[str, ...]:
 
 
 def _train_trials(study: Study, remaining: Remaining, events: SearchEvents) -> None:
-    """Train the remaining trials of a search with Ray Tune, on a started or joined Ray."""
+    """Start or join Ray, and train the remaining trials of a search with Ray Tune."""
     from raydec.ray_runtime.session import start_ray
 
     config = study.plan.config
@@ -187,7 +186,7 @@ def _train_trials(study: Study, remaining: Remaining, events: SearchEvents) -> N
         config.ray.num_cpus,
         config.ray.object_store_gib,
         dashboard=config.ray.dashboard is not False,
-        # Ray Train sets it for its own workers, and other processes start faster without it.
+        # Ray Train sets this environment for its workers; other processes start faster without it.
         worker_environment=None if config.ray.num_workers else WORKER_ENVIRONMENT,
         niceness=config.ray.niceness,
     )

@@ -60,10 +60,10 @@ def _parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument(
         "--bundle", action="store_true", help="copy the model's pretrained encoder into the model directory"
     )
-    parser.add_argument("--encoder", metavar="DIR", help="where that encoder is; default: on the Hub")
+    parser.add_argument("--encoder", metavar="DIR", help="folder of that encoder; default: the Hub")
     options = parser.parse_args(arguments)
     if options.encoder is not None and not options.bundle:
-        raise UserError("--encoder is what --bundle copies; add --bundle")
+        raise UserError("--encoder names the encoder that --bundle copies; add --bundle")
     if options.onnx is None and options.hub is None and not options.bundle:
         raise UserError(
             "nothing to do; give a file with --onnx FILE, or a model name with --hub hf:owner/name"

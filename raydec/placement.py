@@ -78,7 +78,7 @@ def place(config: RayConfig, nodes: Sequence[Node]) -> Placement:
         )
     cpus = config.cpus_per_worker or even_cpus(nodes, max(most, 1), use_gpu)
     if worker_slots(nodes, cpus, use_gpu) < fewest:
-        spread = f" on {len(nodes)} nodes, none of which a worker may span" if len(nodes) > 1 else ""
+        spread = f" on {len(nodes)} nodes (no worker can span nodes)" if len(nodes) > 1 else ""
         raise UserError(
             f"ray.num_workers={fewest} x {cpus} CPUs = {fewest * cpus} CPUs, but the cluster has "
             f"{num_cpus:g}{spread}; lower ray.num_workers or ray.cpus_per_worker"
@@ -89,7 +89,7 @@ def place(config: RayConfig, nodes: Sequence[Node]) -> Placement:
 def check_this_machine(
     ray: RayConfig, num_trials: int, *, gpus_per_worker: float, max_concurrent: int | None
 ) -> None:
-    """Check that this machine can hold at least one trial, before Ray is started, which takes seconds.
+    """Check that at least one trial fits on this machine, before Ray is started, which takes seconds.
 
     Does nothing if a cluster will be joined, because its size is not known without Ray.
 
@@ -120,10 +120,10 @@ def share_cluster(
     that has started can always place its workers, and there is no deadlock.
 
     Args:
-        ray: workers per trial (the minimum, of a range) and cores per worker; unset: one worker on a GPU, but
-            none without GPUs, so that the trial's own process trains; and an even share of the cores.
+        ray: workers per trial (of a range, the minimum) and cores per worker. Unset, these are one worker if
+            there are GPUs, otherwise none (the trial's own process trains); and an even share of the cores.
         nodes: the cluster.
-        num_trials: total number of trials, the maximum that run at once.
+        num_trials: total number of trials.
         gpus_per_worker: share of a GPU for each worker.
         max_concurrent: requested number of trials at a time; None: as many as fit.
 
@@ -207,7 +207,7 @@ def _arithmetic(ray: RayConfig, nodes: Sequence[Node], per_trial: int, trials: i
         needs += f" and {workers * gpus:g} GPUs"
         has += f" and {sum(int(node.gpus) for node in nodes)} GPUs"
     several = f"search.max_concurrent={trials} trials x " if trials > 1 else ""
-    whole = "" if len(nodes) == 1 else f" on {len(nodes)} nodes, none of which a worker may span"
+    spread = f" on {len(nodes)} nodes (no worker can span nodes)" if len(nodes) > 1 else ""
     remedies = ["search.max_concurrent"] if trials > 1 else []
     remedies += ["ray.num_workers"] if per_trial > 1 else []
     remedies += ["ray.cpus_per_worker"] if cpus > 1 else []
@@ -215,4 +215,4 @@ def _arithmetic(ray: RayConfig, nodes: Sequence[Node], per_trial: int, trials: i
     if gpus:
         advice += " or set ray.use_gpu=false"
     trial = f"{per_trial} worker{'s' * (per_trial > 1)} (ray.num_workers) x {cpus} CPU{'s' * (cpus > 1)}"
-    return f"{several}{trial} need {needs}, but the cluster has {has}{whole}; {advice}"
+    return f"{several}{trial} need {needs}, but the cluster has {has}{spread}; {advice}"

@@ -1,4 +1,4 @@
-"""From a corpus to a feature store: decode it, here or on Ray, and write what was found."""
+"""Makes the feature store of a corpus, in this process or on Ray."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def prepare_store(
         front_end: computes the features; default: mel frames.
 
     Raises:
-        UserError: the corpus has no usable utterance, the folder holds other files or a store of another
+        UserError: the corpus has no usable utterance, the folder has other files or the store of an earlier
             state of the corpus, the disk is full, or the cluster cannot be reached or does not share the
             folder.
     """
@@ -111,7 +111,7 @@ class _Progress:
         self.num_done = num_done
         self.num_left = num_left
         self._total = num_done + num_left
-        # Log lines only with -v, and not beside the bar of a terminal.
+        # Where there is no terminal for the bar, -v prints log lines.
         self._in_lines = not quiet and not err.is_terminal and verbosity() > 0
         self._last_line_s = time.monotonic()
         self.bar = progress_bar("utterances")

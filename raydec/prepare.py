@@ -48,7 +48,7 @@ def verify(store_dir: Path) -> None:
 
     store = FeatureStore.open(store_dir)
     store.verify()
-    out.print(f"{store.path}: {len(store)} utterances, every checksum is right", markup=False)
+    out.print(f"{store.path}: {len(store)} utterances, all checksums match", markup=False)
 
 
 if __name__ == "__main__":

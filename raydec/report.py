@@ -48,7 +48,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--audio",
         action="store_true",
-        help="embed a second of audio of the utterances nearest to each centroid; the file then holds speech",
+        help="embed a second of each utterance nearest to a centroid; the file then contains speech",
     )
     return parser
 

@@ -24,7 +24,7 @@ _ALIASES = {
     "testing": "test",
     "unlabelled": UNLABELED_SPLIT,
 }
-# Not allowed in split names.
+# Separates the names of pooled splits; not allowed in a name.
 _JOINT = "+"
 
 

@@ -1,4 +1,4 @@
-"""The verbosity of the process; in the lowest layer, because every package may log."""
+"""The verbosity of the process, in a module that every package can import."""
 
 from __future__ import annotations
 

@@ -24,9 +24,7 @@ class Parser(ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         loudness = self.add_mutually_exclusive_group()
-        loudness.add_argument(
-            "-v", "--verbose", action="store_true", help="print more: logs, speed, where the time went"
-        )
+        loudness.add_argument("-v", "--verbose", action="store_true", help="print more: logs, speed, timings")
         loudness.add_argument("-q", "--quiet", action="store_true", help="print only results and problems")
 
     def parse_args(self, arguments: Sequence[str]) -> Namespace:  # type: ignore[override]

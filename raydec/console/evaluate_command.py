@@ -24,7 +24,7 @@ def parse_evaluate(arguments: Sequence[str]) -> Namespace:
     """Read the command line; ``model`` is a model directory or a table of predictions.
 
     Raises:
-        UserError: naming what is wrong.
+        UserError: an argument is wrong.
     """
     options = _parser().parse_args(arguments)
     wanted = ["MODEL_DIR", "STORE_DIR"] if options.predictions is None else ["STORE_DIR"]
@@ -70,7 +70,10 @@ def _parser() -> Parser:
         help="splits to score, ignoring case; default: all named test*, else validation",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FILE.json", help="write all results there, and as Markdown beside it"
+        "--out",
+        type=Path,
+        metavar="FILE.json",
+        help="write all results to this file, and to a Markdown file next to it",
     )
     parser.add_argument(
         "--against",

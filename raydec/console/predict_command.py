@@ -32,7 +32,7 @@ def parse_predict(arguments: Sequence[str]) -> Namespace:
     """Read the command line.
 
     Raises:
-        UserError: naming what is wrong.
+        UserError: an argument is wrong.
     """
     parser = Parser(
         prog="python -m raydec.predict",
@@ -46,8 +46,8 @@ def parse_predict(arguments: Sequence[str]) -> Namespace:
         metavar="PATH",
         help="'-' for a WAV stream on standard input, or audio files, folders (searched recursively), or "
         "lists of files: .txt with a path per line, Kaldi's wav.scp, or a table (.csv, .parquet) with a "
-        "column 'file' or 'path', and perhaps 'start' and 'end', relative to the list's folder; also URIs "
-        "such as s3://bucket/folder",
+        "column 'file' or 'path', and optionally 'start' and 'end'; paths are relative to the list's "
+        "folder; also URIs such as s3://bucket/folder",
     )
     parser.add_argument(
         "--out",
@@ -65,33 +65,33 @@ def parse_predict(arguments: Sequence[str]) -> Namespace:
         "--hop",
         type=_seconds,
         metavar="SECONDS",
-        help="from the start of one window to that of the next; default: as long as the window; a rest "
-        "shorter than half a hop joins the last window",
+        help="time between the starts of two windows; default: the length of a window; a remainder shorter "
+        "than half a hop is added to the last window",
     )
     parser.add_argument(
         "--segments",
         choices=("energy", "vad"),
-        help="one row per stretch of speech between pauses, or per window of it: found by its level, or by a "
-        "voice activity detector (extra vad)",
+        help="one row per stretch of speech between pauses, or per window of it; speech is found by its "
+        "level, or by a voice activity detector (extra vad)",
     )
     parser.add_argument(
         "--plot",
         type=Path,
         metavar="FILE",
-        help="an .html file: a page with a timeline of each file; needs --windows or --segments",
+        help="an .html file for a timeline of each recording; needs --windows or --segments",
     )
     _add_columns(parser)
     parser.add_argument(
         "--workers",
         type=natural,
         metavar="N",
-        help="processes that Ray spreads the files over; 0: this process alone, without Ray; default: one "
-        f"per CPU, and 0 for fewer than {FEW_FILES} files",
+        help="number of Ray processes; 0: this process, without Ray; default: one per CPU, or 0 for fewer "
+        f"than {FEW_FILES} files",
     )
     parser.add_argument(
         "--encoder",
         metavar="DIR",
-        help="where the pretrained encoder of such a model is; default: in MODEL_DIR, or on the Hub",
+        help="folder of the model's pretrained encoder; default: in MODEL_DIR, or the Hub",
     )
     parser.add_argument(
         "--speaker-means",
@@ -137,10 +137,10 @@ def _check(options: Namespace) -> None:
     for name in ("embeddings", "distances"):
         if getattr(options, name) and options.out.suffix.lower() != ".parquet":
             raise UserError(
-                f"--{name} needs columns of vectors; let --out end in .parquet, not {options.out.name}"
+                f"--{name} needs a .parquet file for its vectors; change --out {options.out.name}"
             )
     if options.hop is not None and options.windows is None:
-        raise UserError(f"--hop {options.hop:g} needs the windows' length; add --windows SECONDS")
+        raise UserError(f"--hop {options.hop:g} needs a window length; add --windows SECONDS")
     if options.hop is not None and options.hop > options.windows:
         raise UserError(
             f"--hop {options.hop:g} is longer than --windows {options.windows:g}: speech in between would be "
@@ -152,9 +152,11 @@ def _check(options: Namespace) -> None:
 
 def _check_stream(options: Namespace) -> None:
     if len(options.paths) > 1:
-        raise UserError("- is standard input, which is predicted alone; give no other path")
+        raise UserError(
+            "- is standard input, which cannot be combined with other paths; give one or the other"
+        )
     if options.plot is not None and options.out is None:
-        raise UserError(f"--plot {options.plot} needs the rows in a file; add --out FILE.csv")
+        raise UserError(f"--plot {options.plot} needs a file of rows; add --out FILE.csv")
     for name in ("segments", "embeddings", "distances", "speaker_means", "workers", "address"):
         if getattr(options, name):
             raise UserError(
@@ -196,7 +198,7 @@ def predict_standard_input(options: Namespace) -> None:
     try:
         _predict_stream(options, predictor)
     except KeyboardInterrupt:
-        # A stream without an end is stopped by Ctrl-C, and cannot be resumed.
+        # Ctrl-C is how an endless stream is stopped, and it cannot be resumed, so plot its rows now.
         if options.out.exists() and options.out.stat().st_size:
             write_timeline(table, page)
         raise

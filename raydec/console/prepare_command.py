@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from raydec.features.store_writer import StoreSummary
 
 _MAX_REASONS, _MAX_EXAMPLES = 15, 3
-# The parts in which two reasons of the same kind may differ: numbers and quoted text.
+# Numbers and quoted text: reasons that differ only in these are of the same kind.
 _PARTICULARS = re.compile(r"'[^']*'|\"[^\"]*\"|[-+]?\d[\d.,]*(?:e[-+]?\d+)?")
 
 
@@ -24,7 +24,7 @@ def parse_prepare(arguments: Sequence[str]) -> Namespace:
     """Read the command line of ``raydec.prepare``.
 
     Raises:
-        UserError: naming what is wrong.
+        UserError: an argument is wrong.
     """
     parser = Parser(
         prog="python -m raydec.prepare",
@@ -59,7 +59,7 @@ def parse_prepare(arguments: Sequence[str]) -> Namespace:
         "--format",
         metavar="NAME",
         default="auto",
-        help="layout of the corpus: auto, msp-podcast, manifest, folder, or that of an installed reader "
+        help="layout of the corpus: auto, msp-podcast, manifest, folder, or the name of an installed reader "
         "(default: %(default)s)",
     )
     parser.add_argument(
@@ -80,7 +80,8 @@ def parse_prepare(arguments: Sequence[str]) -> Namespace:
         "--workers",
         type=int,
         metavar="N",
-        help="Ray tasks at a time; 0: in this process without Ray; default: every CPU, 0 for small corpora",
+        help="number of parallel Ray tasks; 0: this process, without Ray; default: one per CPU, or 0 for a "
+        "small corpus",
     )
     parser.add_argument("--address", help="Ray cluster to join; default: RAY_ADDRESS, else this machine")
     parser.add_argument("--restart", action="store_true", help="discard an earlier store in STORE_DIR")
@@ -88,9 +89,11 @@ def parse_prepare(arguments: Sequence[str]) -> Namespace:
     if options.verify is None and options.store_dir is None:
         parser.error("the following arguments are required: CORPUS_DIR STORE_DIR")
     if options.verify is not None and options.corpus_dir is not None:
-        raise UserError(f"--verify {options.verify} takes no other folder, but {options.corpus_dir} is given")
+        raise UserError(
+            f"--verify {options.verify} cannot be combined with another folder; omit {options.corpus_dir}"
+        )
     if options.encoder is None and (options.frames or options.tune or options.layers != "last"):
-        raise UserError("--layers, --frames and --tune are about an encoder; name one with --encoder")
+        raise UserError("--layers, --frames and --tune need an encoder; name one with --encoder")
     if options.frames and options.tune:
         raise UserError("--tune stores audio, --frames hidden states of the encoder; choose one of them")
     if options.encoder is not None and options.remove_dc:
@@ -104,8 +107,8 @@ def _add_encoder(parser: Parser) -> None:
     parser.add_argument(
         "--encoder",
         metavar="NAME_OR_DIR",
-        help="store what a pretrained encoder makes of the speech instead of mel frames: a folder, or "
-        "hf:owner/name[@revision], of the families WavLM, HuBERT, wav2vec2 or Whisper",
+        help="store the features of a pretrained encoder instead of mel frames: a folder, or "
+        "hf:owner/name[@revision], of the WavLM, HuBERT, wav2vec2 or Whisper family",
     )
     parser.add_argument(
         "--layers",
@@ -126,7 +129,7 @@ def _add_encoder(parser: Parser) -> None:
 
 
 def print_summary(summary: StoreSummary) -> None:
-    """What is in the store, what was skipped and why."""
+    """Print what is in the store, and what was skipped and why."""
     if summary.was_complete:
         note(
             f"{summary.path} is complete and the corpus has not changed: nothing to do "

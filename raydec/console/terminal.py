@@ -68,7 +68,7 @@ def run_entry_point(main: Callable[[Sequence[str]], None], arguments: Sequence[s
         main: the verb; it takes the command line without the program name.
         arguments: defaults to ``sys.argv[1:]``.
     """
-    # This must happen before torch loads OpenMP, because this process may train.
+    # Before torch loads OpenMP, because this process may train.
     for name, value in OPENMP_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     set_verbosity(0)
@@ -103,13 +103,13 @@ def run_entry_point(main: Callable[[Sequence[str]], None], arguments: Sequence[s
 
 
 def _forget_output() -> None:
-    """Drop what standard output did not accept; otherwise Python tries again at exit, and complains."""
+    """Drop what standard output did not accept; otherwise Python writes it again at exit, with an error."""
     with suppress(io.UnsupportedOperation), open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _replace_unprintable() -> None:
-    """Print ``?`` for what the terminal's encoding lacks, such as η in Latin-1, instead of failing."""
+    """Print ``?`` for characters missing in the terminal's encoding, such as η in Latin-1."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="replace")

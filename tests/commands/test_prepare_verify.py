@@ -24,7 +24,7 @@ def flip_middle(path: Path) -> None:
 
 def test_a_whole_store_passes(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_entry_point(main, ["--verify", str(store)]) == 0
-    assert "3 utterances, every checksum is right" in capsys.readouterr().out
+    assert "3 utterances, all checksums match" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["frames-00000.arrow", "utterances.arrow"])
@@ -39,7 +39,7 @@ def test_one_wrong_bit_is_found(store: Path, name: str, capsys: pytest.CaptureFi
     ("arguments", "problem"),
     [
         (["--verify", "missing"], "no feature store at"),
-        (["--verify", "one", "corpus"], "takes no other folder"),
+        (["--verify", "one", "corpus"], "cannot be combined with another folder; omit corpus"),
         (["corpus"], "are required: CORPUS_DIR STORE_DIR"),
         ([], "are required: CORPUS_DIR STORE_DIR"),
     ],

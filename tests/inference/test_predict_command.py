@@ -192,7 +192,7 @@ def test_unusable_inputs_are_user_errors(recordings: Path) -> None:
         (recordings / name).write_text(content)
     for name, message in [
         ("nowhere", "nowhere does not exist"),
-        ("empty", "empty holds no audio files"),
+        ("empty", "empty contains no audio files"),
         ("a.csv", "a.csv has no column of file names"),
         ("b.csv", "b.csv is empty"),
         ("c.txt", "c.txt lists no files"),
@@ -211,7 +211,10 @@ def test_unusable_inputs_are_user_errors(recordings: Path) -> None:
         (["model", "in", "--out", "o.csv", "--windows", "0"], "at least 0.1 s"),
         (["model", "in", "--out", "o.csv", "--windows", "nan"], "at least 0.1 s"),
         (["model", "in", "--out", "o.csv", "--windows", "x"], "'x' is not a number of seconds"),
-        (["model", "in", "--out", "o.csv", "--embeddings"], "end in .parquet, not o.csv"),
+        (
+            ["model", "in", "--out", "o.csv", "--embeddings"],
+            "for its vectors; change --out o.csv",
+        ),
         (["model", "in", "--out", "o.csv", "--label-range", "3", "1"], "--label-range 3 1 is empty"),
         (["model", "in", "--out", "o.csv", "--workers", "-1"], "must be a non-negative integer"),
         (["model", "in", "--out", "in/a.wav/o.csv"], "cannot write in/a.wav/o.csv"),

@@ -173,7 +173,7 @@ def test_utterances_of_other_classes_join_the_unlabeled_pool(store: Path) -> Non
     ("emotions", "message"),
     [
         (["N", "Q"], r"data.emotions: no training utterance of .* has the class Q; its classes are A \(1\)"),
-        (["N"], "data.emotions=N: one class is nothing to tell apart"),
+        (["N"], "data.emotions=N: a single class cannot be learned"),
         (["N", "A", "N"], "data.emotions names a class twice"),
         ([], "data.attributes and data.emotions are both empty"),
     ],

@@ -233,7 +233,7 @@ def test_hostile_names_of_files_and_classes_are_text(tmp_path: Path) -> None:
         (["in", "--out", "o.csv", *WINDOWS, "--plot", "p.txt"], "p.txt: the name must end in .html"),
         (["in", "--out", "o.csv", *WINDOWS, "--plot", "no/p.html"], "cannot write timeline no/p.html"),
         (["in", "--out", "o.csv", *WINDOWS, "--plot", "in.html"], "in.html: it is a folder"),
-        (["-", "--plot", "p.html"], "--plot p.html needs the rows in a file; add --out FILE.csv"),
+        (["-", "--plot", "p.html"], "--plot p.html needs a file of rows; add --out FILE.csv"),
         (["-", "--out", "o.csv", "--plot", "p.csv"], "p.csv: the name must end in .html"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The package as a whole: cheap to import, Ray in one room, every setting explained."""
+"""The package as a whole: cheap to import, Ray in one package, every setting explained."""
 
 from __future__ import annotations
 
