@@ -31,8 +31,8 @@ class UtteranceFiles(Dataset):
 
     Args:
         paths: one file per utterance.
-        mean: per band.
-        std: per band.
+        mean: mean of each band.
+        std: standard deviation of each band.
     """
 
     def __init__(self, paths: list[Path], mean: np.ndarray, std: np.ndarray) -> None:

@@ -1,11 +1,11 @@
 """Measures the data plane of an epoch without its network: ``python -m benchmarks.data_plane WORK_DIR``.
 
-For each number of chunks, each of ``--workers`` processes of one thread holds its share of made embeddings
-(of ``--dim`` values, few enough for a hundred million rows to fit in memory). Twice it does what a training
-worker does with a stage: assign its rows to the centroids of a sample (``clustering.max_fit_rows``), compare
-with the last assignment, draw its share of balanced batches, read through the batches, write and read a
-checkpoint's labels. Collectives are real. The page has the seconds of each phase in the second round, for the
-slowest worker, and the peak memory of the largest, with a plot; the embeddings count apart.
+For each number of chunks, each of ``--workers`` processes of one thread has its share of artificial
+embeddings (of ``--dim`` values, few enough for a hundred million rows to fit in memory). Twice, it repeats a
+training worker's part in a stage: assign its rows to the centroids of a sample (``clustering.max_fit_rows``),
+compare with the last assignment, draw its share of balanced batches, read through the batches, write and read
+a checkpoint's labels. Collectives are real. The page shows the seconds of each phase in the second round for
+the slowest worker, and the peak memory of the largest worker without its embeddings, with a plot.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ PHASES = ("fit_s", "assign_s", "compare_s", "draw_s", "batches_s", "write_s", "r
 
 
 def work(rank: int, size: int, options: argparse.Namespace, folder: str) -> None:
-    """One worker: both rounds, its measurements as JSON into the folder."""
-    import scipy.optimize  # noqa: F401  imported on first use otherwise, within a phase
+    """One worker: runs both rounds and writes its measurements as JSON into the folder."""
+    import scipy.optimize  # noqa: F401  otherwise imported on first use, within a phase
     import torch
     import torch.distributed as dist
 
@@ -64,7 +64,7 @@ def work(rank: int, size: int, options: argparse.Namespace, folder: str) -> None
 
 
 def made_embeddings(size: int, rank: int, options: argparse.Namespace) -> np.ndarray:
-    """A worker's share of embeddings around a thousand centres of different popularity."""
+    """A worker's share of embeddings around a thousand centres of different frequency."""
     from raydec.learning.worker import share_of
 
     share = share_of(size // NUM_CHUNKS, rank, options.workers)
@@ -141,7 +141,7 @@ def two_rounds(worker: Any, embeddings: np.ndarray, size: int, folder: str) -> I
 
 
 def trim() -> None:
-    """Give freed memory back, so that a peak is of this round."""
+    """Return freed memory to the system, so that a peak belongs to this round."""
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     except (OSError, AttributeError):
@@ -207,7 +207,7 @@ def page(samples: list[dict[str, float]], options: argparse.Namespace, picture: 
             f"{int(sample['chunks']):,}",
             *(f"{sample[phase]:.3g}" for phase in PHASES),
             f"{sample['peak_mib']:,.0f}",
-            # Of smaller sets, most of the memory is that of a block.
+            # With smaller sets, most of the memory is that of one block.
             f"{sample['peak_mib'] * 2**20 * options.workers / sample['chunks']:,.0f}"
             if sample["chunks"] >= 1e6
             else "",

@@ -1,8 +1,8 @@
-"""What the cluster branch costs, part by part: ``python -m benchmarks.diagnosis WORK_DIR NAME=STORE …``.
+"""The effect of each part of the cluster branch: ``python -m benchmarks.diagnosis WORK_DIR NAME=STORE …``.
 
-Each part of the published clustering is switched by itself, on the network of the modern recipe, and compared
-with the same network without clusters. With ``--folds``, the n-th seed tests the n-th fold, the next one
-validates, and the others train. Finished runs of an earlier call are kept. Needs matplotlib.
+Parts of the published clustering are added one at a time to the network of the modern recipe, which is
+compared with the same network without clusters. With ``--folds``, the n-th seed tests on the n-th fold,
+validates on the next and trains on the others. Finished runs of an earlier call are kept. Needs matplotlib.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ GENTLE = 1 / math.log(NUM_CLUSTERS)
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to train, by the settings in which it differs from the modern recipe.
+    """One way to train, described by its differences from the modern recipe.
 
     Attributes:
         name: for the table.
@@ -91,7 +91,7 @@ MOMENTS = (1, 3, 10, 30)
 
 
 def trained(corpus: Corpus, variant: Variant, number: int, epochs: int | None = None) -> FinishedRun:
-    """A variant's run for the seed of this number, perhaps with fewer epochs than the others."""
+    """A variant's run with the seed of this number; ``epochs`` may shorten it."""
     epochs = epochs or corpus.epochs
     settings = variant.settings | {"data.unlabeled_utterances": 0, "training.epochs": epochs}
     with detached_clusters() if variant.detached else contextlib.nullcontext():
@@ -100,7 +100,7 @@ def trained(corpus: Corpus, variant: Variant, number: int, epochs: int | None = 
 
 @contextlib.contextmanager
 def detached_clusters() -> Iterator[None]:
-    """Cut the gradient from the cluster head to the trunk: the head is the first that a pass reaches."""
+    """Cut the gradient from the cluster head to the trunk: a pass reaches the head first."""
     state = {"heads": 0}
 
     def hook(module: torch.nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -125,7 +125,7 @@ def test_ccc(run: FinishedRun) -> list[float]:
 
 
 def explained(run: FinishedRun) -> dict[str, float]:
-    """What clusters of test utterances say of speaker, emotion and length; 0 by chance, at most 1."""
+    """How well clusters of test utterances explain speaker, emotion and length; 0 by chance, at most 1."""
     view = score_split(run, test_split(run))
     clusters = view.clusters
     assert clusters is not None
@@ -170,7 +170,7 @@ def gradient_cosine(run: FinishedRun, fit: Callable[..., KMeansResult] | None) -
 
 
 def measured(corpus: Corpus) -> dict[str, Any]:
-    """Everything about one corpus."""
+    """All measurements of one corpus."""
     scores: dict[str, list[list[float]]] = {}
     shares: dict[str, list[list[float]]] = {}
     contents: dict[str, list[dict[str, float]]] = {}

@@ -1,16 +1,16 @@
-"""What encoding an hour of speech costs: ``python -m benchmarks.encoder_cost ENCODER WORK_DIR AUDIO_DIR…``.
+"""The cost of encoding an hour of speech: ``python -m benchmarks.encoder_cost ENCODER WORK_DIR AUDIO_DIR…``.
 
-ENCODER is a folder with a Whisper encoder as ``transformers`` reads it. The same clips, a random sample of
-every AUDIO_DIR, go through
+ENCODER is a folder with a Whisper encoder in the format of ``transformers``. The same clips, a random sample
+from every AUDIO_DIR, go through
 
 * raydec: what ``prepare --encoder`` does for each clip, from the file to checksummed chunk statistics; and
   the whole command with ``--workers 0``, whose start (imports, weights) is the same for any number of clips,
 * bare loops of soundfile, soxr and ``transformers`` that keep the last hidden states and nothing else: each
-  clip at its true length (the position table cut), clips of equal length in batches, and padded to 30 s as
-  ``transformers`` does by itself,
+  clip at its true length (the position table cut), clips of equal length in batches, and padded to 30 s, the
+  default of ``transformers``,
 * CTranslate2, where it is installed, at true length and padded.
 
-All take turns, in every round in another order. Seconds are per hour of the speech itself.
+All take turns, in a different order in every round. Seconds are per hour of speech, without padding.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def translated(bare: Bare, folder: Path, work: Path, threads: int) -> Callable[[
     from ctranslate2.converters.transformers import WhisperLoader
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-    # The format wants a decoder and the words of the task; an empty one does.
+    # The format requires a decoder, which is not used, and the special tokens of Whisper.
     model = WhisperForConditionalGeneration(WhisperConfig.from_pretrained(folder, decoder_layers=1))
     model.model.encoder.load_state_dict(bare.encoder.state_dict())
     spec = WhisperLoader().get_model_spec(model)
@@ -133,7 +133,7 @@ def translated(bare: Bare, folder: Path, work: Path, threads: int) -> Callable[[
     noise = bare.features([np.random.default_rng(0).normal(size=30 * RATE).astype(np.float32)], "max_length")
     with torch.inference_mode():
         expected = bare.encoder(noise).last_hidden_state.numpy()
-    assert np.abs(encode(noise) - expected).max() < 0.01 * expected.std(), "CTranslate2 computes otherwise"
+    assert np.abs(encode(noise) - expected).max() < 0.01 * expected.std(), "CTranslate2 gives other states"
 
     def loop(padding: str, files: list[Path]) -> None:
         for path in files:
@@ -160,15 +160,15 @@ def turns(options: Any, corpus: Path, files: list[Path]) -> Iterator[tuple[str, 
         return timed(lambda: work(clips))
 
     for threads in options.threads:
-        said = f"{threads} thread{'s' * (threads > 1)}"
-        yield f"bare, true length, {said}", len(files), partial(on, threads, bare.one_by_one, files)
-        yield f"bare, equal lengths, {said}", len(files), partial(on, threads, bare.in_batches, files)
-        yield f"bare, 30 s, {said}", len(some), partial(on, threads, bare.padded, some)
+        suffix = f"{threads} thread{'s' * (threads > 1)}"
+        yield f"bare, true length, {suffix}", len(files), partial(on, threads, bare.one_by_one, files)
+        yield f"bare, equal lengths, {suffix}", len(files), partial(on, threads, bare.in_batches, files)
+        yield f"bare, 30 s, {suffix}", len(some), partial(on, threads, bare.padded, some)
         if importlib.util.find_spec("ctranslate2"):
             loop = translated(bare, options.encoder, options.work_dir, threads)
             true, full = partial(loop, "do_not_pad"), partial(loop, "max_length")
-            yield f"CTranslate2, true length, {said}", len(files), partial(on, threads, true, files)
-            yield f"CTranslate2, 30 s, {said}", len(some), partial(on, threads, full, some)
+            yield f"CTranslate2, true length, {suffix}", len(files), partial(on, threads, true, files)
+            yield f"CTranslate2, 30 s, {suffix}", len(some), partial(on, threads, full, some)
     store = options.work_dir / "store"
     prepare = [sys.executable, "-m", "raydec.prepare", str(corpus), str(store), "--restart", "--workers", "0"]
     whole = partial(command, [*prepare, "--encoder", str(options.encoder)])
@@ -176,7 +176,7 @@ def turns(options: Any, corpus: Path, files: list[Path]) -> Iterator[tuple[str, 
 
 
 def write_corpus(folders: list[Path], corpus: Path, number: int) -> list[Path]:
-    """Copy so many clips, as many of each folder, into a corpus; an existing one is reused."""
+    """Copy the same number of clips of each folder into a corpus; an existing one is reused."""
     chooser = random.Random(0)
     found = [path for folder in folders for path in chooser.sample(sorted(folder.iterdir()), number)]
     chooser.shuffle(found)
@@ -238,7 +238,7 @@ def page(numbers: dict[str, Any], num_clips: int, arguments: list[str]) -> str:
     options = " ".join(argument for argument in arguments if "/" not in argument)
     return "\n".join(
         [
-            f"# What encoding an hour of speech costs, {time.strftime('%Y-%m-%d')}",
+            f"# The cost of encoding an hour of speech, {time.strftime('%Y-%m-%d')}",
             "",
             f"`python -m benchmarks.encoder_cost ENCODER WORK_DIR AUDIO_DIR… {options}`",
             "",

@@ -2,7 +2,7 @@
 
 SOURCE is a small store that ``prepare --encoder`` made. ``benchmarks.made_store`` repeats it to 100,000
 utterances, of which 40,000 are unlabeled; DeepEmoCluster trains one epoch on them as ``raydec.train`` does by
-default, in its own process and with two Ray workers. The page has the seconds of every part and the peak
+default, in its own process and with two Ray workers. The page shows the seconds of every part and the peak
 memory of every kind of process.
 """
 

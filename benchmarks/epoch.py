@@ -63,7 +63,7 @@ Samples = list[dict[str, float]]
 
 
 def make_demo_store(work: Path, num_train: int, num_unlabeled: int) -> Path:
-    """A feature store of the synthetic demo corpus, of the asked size."""
+    """A feature store of the synthetic demo corpus, of the requested size."""
     from raydec.corpus.demo import write_demo_corpus
     from raydec.corpus.readers import read_corpus
     from raydec.preparation import prepare_store
@@ -99,7 +99,7 @@ def loop_command(
 
 
 def run_loop(command: list[str]) -> Samples:
-    """Epochs of one of the loops of benchmarks/loops.py, the first left out."""
+    """Epochs of one of the loops of benchmarks/loops.py, without the first."""
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
     if done.returncode:
         raise SystemExit(f"{shlex.join(command)} failed:\n{done.stderr[-2000:]}")
@@ -242,7 +242,7 @@ def page(numbers: dict[str, Any], command: str) -> str:
 
 
 def ratio_rows(samples: dict[str, Samples], best: str | None) -> list[list[str]]:
-    """What the targets are about."""
+    """The ratios for which raydec has targets."""
 
     def train(sample: dict[str, float]) -> float:
         return sample["train_s"]

@@ -6,7 +6,7 @@ makes it smaller), then measures, in an order that is reversed in every round:
 
 * ``raydec bf16`` and ``raydec fp32``: cycles of ``python -m raydec.train``, and how busy the GPU was,
 * ``baseline``: the published data path and loop with 12 loader processes, over ``--baseline-utterances``
-  utterances; its time is scaled to the whole set, which the page mentions.
+  utterances; its time is scaled to the whole set, as the page states.
 
 ``--device cpu --scale 0.001`` tries the script itself on a machine without a GPU.
 """

@@ -27,9 +27,9 @@ class Corpus:
         name: for tables and folders.
         store: the store's folder.
         folds: splits that take turns in testing; empty: the store's own splits.
-        epochs: of every run.
-        seeds: one run each; the n-th tests the n-th fold.
-        work: where runs go.
+        epochs: number of epochs of every run.
+        seeds: one run each; the n-th tests on the n-th fold.
+        work: folder of the runs.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Corpus:
     work: Path
 
     def config(self, number: int, settings: dict[str, Any], name: str) -> Config:
-        """The resolved settings of one run, for the seed of this number."""
+        """The resolved settings of one run, with the seed of this number."""
         shared = {
             "data.store": self.store,
             "clustering.num_clusters": NUM_CLUSTERS,
@@ -68,7 +68,7 @@ class Corpus:
         name: str,
         fit: Callable[..., KMeansResult] | None = None,
     ) -> FinishedRun:
-        """Train, unless it is done, and open the run."""
+        """Train, unless the run is finished, and open it."""
         config = self.config(number, settings, name)
         train_run(config, fit)
         return open_run(self.work / self.name / str(config.name))
@@ -99,7 +99,7 @@ def corpora_of(options: argparse.Namespace) -> list[Corpus]:
 
 
 def command_of(module: str, corpora: list[Corpus], options: argparse.Namespace) -> str:
-    """The command line, without the places of this machine."""
+    """The command line, without paths of this machine."""
     stores = " ".join(f"{corpus.name}=STORE" for corpus in corpora)
     folds = f" --folds {options.folds}" if options.folds else ""
     seeds = " ".join(map(str, options.seeds))
@@ -107,6 +107,6 @@ def command_of(module: str, corpora: list[Corpus], options: argparse.Namespace) 
 
 
 def test_split(run: FinishedRun) -> str:
-    """The one test split of a run."""
+    """The only test split of a run."""
     (split,) = [name for name in run.summary["ccc"] if name != run.validation_split]
     return split

@@ -3,8 +3,8 @@
 ``python -m benchmarks.loops KIND STORE FILES --epochs N`` prints one JSON object per epoch. KIND is
 
 * ``baseline``: the published data path and loop; every chunk is read from its utterance's file,
-* ``plain``, ``channels_last``, ``compiled``: the same loop over chunks that are in memory already: the upper
-  bound of what a loop without Ray can reach, in three variants.
+* ``plain``, ``channels_last``, ``compiled``: three variants of the same loop over chunks in memory: an
+  upper bound for any loop without Ray.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class PublishedLoop:
         with self._timed("embed"):
             embeddings = self._without_gradients(source, self.network.embed).numpy()
         with self._timed("kmeans"):
-            # As faiss does it by default: a random start, 20 iterations, all points.
+            # As in faiss by default: a random start, 20 iterations, all points.
             fit = KMeans(self._clusters, init="random", n_init=1, max_iter=20, tol=0).fit(embeddings)
             labels = torch.from_numpy(fit.labels_.astype(np.int64))
         with self._timed("train"):

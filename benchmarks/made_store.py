@@ -1,9 +1,9 @@
-"""Makes a feature store of any size: ``python -m benchmarks.made_store SOURCE TARGET``.
+"""Makes an artificial feature store of any size: ``python -m benchmarks.made_store SOURCE TARGET``.
 
 SOURCE is a small finished store whose statistics, schema and frames are reused. The default numbers are those
 of MSP-Podcast v1.6 with 40,000 unlabeled utterances, of 2.75 to 11 s. Frames are segments of SOURCE's frames
-whose loudness depends on the arousal label, so that there is something to learn. Those of an encoder are
-whole utterances of SOURCE, all of whose values are moved by the label, with noise.
+whose loudness depends on the arousal label, so that there is something to learn. Encoder features are whole
+utterances of SOURCE, shifted by the label and with noise.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def made_frames(
 
 
 def main() -> None:
-    """Make one."""
+    """Make a store."""
     parser = argument_parser(__doc__)
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)

@@ -1,15 +1,15 @@
 """A whole run at the size of MSP-Podcast: ``python -m benchmarks.msp_sized SPEECH_DIR WORK_DIR``.
 
-With ``--scale 0.1``, a tenth of it. The corpus has the utterances of MSP-Podcast v1.6 by split and 40,000
-unlabeled ones, 90,362 FLAC files of 2.75 to 11 s. Each is a hard link to one of ``--pool`` files that join
-recordings of one speaker found under SPEECH_DIR (corpora in the layout of MSP-Podcast); labels are those of
-the recordings with noise, and every twenty utterances get a speaker of their own. Everything but the network
-has full size: the network has an eighth of the published channels.
+The corpus has as many utterances per split as MSP-Podcast v1.6, and 40,000 unlabeled ones: 90,362 FLAC files
+of 2.75 to 11 s; ``--scale 0.1`` makes a tenth of them. Each is a hard link to one of ``--pool`` files that
+join recordings of one speaker found under SPEECH_DIR (corpora in the layout of MSP-Podcast). Labels are those
+of the recordings with noise, and every twenty utterances have a new speaker. Only the network is not of full
+size: it has an eighth of the published channels.
 
 The phases are prepare, train (three epochs, two Ray workers and the K-means actor, killed with kill -9 in the
-second epoch, then resumed), evaluate, report, and predict of the test split. For each the page says how long
-it took and the peak memory of each kind of process. A phase that is finished is not repeated: after an
-interruption the same command continues, and raydec resumes what it can.
+second epoch, then resumed), evaluate, report, and predict of the test split. The page shows the time of each,
+and the peak memory of each kind of process. Finished phases are not repeated: after an interruption, the same
+command continues, and raydec resumes the interrupted phase if possible.
 """
 
 from __future__ import annotations
@@ -105,17 +105,17 @@ def recordings_by_speaker(speech: Path) -> list[list[tuple[Path, list[float]]]]:
                 found.setdefault((labels.parts[-3], row["SpkrID"]), []).append((path, known))
     if not found:
         raise SystemExit(
-            f"{speech} holds no corpus in the layout of MSP-Podcast (*/Labels/labels_consensus.csv)"
+            f"{speech} contains no corpus in the layout of MSP-Podcast (*/Labels/labels_consensus.csv)"
         )
     return list(found.values())
 
 
 def attempt(command: list[str], log: Path, stop: Callable[[], bool] | None = None) -> dict[str, Any]:
-    """Run a command to its end, or kill it with kill -9 once ``stop`` says so.
+    """Run a command to its end, or kill it with kill -9 once ``stop()`` is true.
 
     Returns:
-        Its status, seconds, and peak MiB by kind of process: memory of its own (anonymous), shared memory
-        (Ray's object store), and all with mapped files.
+        Its status, seconds, and peak MiB by kind of process: anonymous memory, shared memory (Ray's object
+        store), and all memory including mapped files.
     """
     begun = time.monotonic()
     peaks: dict[str, list[float]] = {}
@@ -158,14 +158,14 @@ def memory_by_kind(driver: int, members: list[int]) -> dict[str, list[float]]:
 
 
 def kind_of(name: str) -> str:
-    """What a process is, by the name that Ray gives it."""
+    """The kind of a process, by the name that Ray gives it."""
     if "KMeans" in name:
         return "K-means actor"
     return "Ray worker" if name.startswith("ray::") and "IDLE" not in name else "Ray itself"
 
 
 def end_orphans(members: list[int], patience_s: float = 20.0) -> None:
-    """Wait for the processes that a killed command leaves, then kill those that are still there."""
+    """Wait for the remaining processes of a killed command, then kill those that still run."""
     deadline = time.monotonic() + patience_s
     alive = members
     while alive and time.monotonic() < deadline:
@@ -179,7 +179,7 @@ def end_orphans(members: list[int], patience_s: float = 20.0) -> None:
 
 
 def is_alive(process: int) -> bool:
-    """Whether a process exists and is no zombie."""
+    """Whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
@@ -205,8 +205,7 @@ class Phases:
     def run(self, name: str, command: list[str], stop: Callable[[], bool] | None = None) -> None:
         """Run a command as a phase; a failure ends the benchmark.
 
-        A phase that an interruption cut short continues at the next start, and only the rest is measured;
-        the page says so.
+        An interrupted phase continues at the next start, and only its rest is measured, as the page states.
         """
         started = self._work / f"{name.replace(' ', '-')}.started"
 
@@ -222,7 +221,7 @@ class Phases:
 
 
 def run_phases(options: argparse.Namespace) -> dict[str, Any]:
-    """All phases, or those that are left."""
+    """Run all phases that are not finished."""
     work: Path = options.work_dir.absolute()
     work.mkdir(parents=True, exist_ok=True)
     phases = Phases(work)
@@ -284,7 +283,7 @@ def bare_rate(files: list[Path], workers: int, work: Path) -> dict[str, float]:
 
 
 def findings(run: Path, work: Path, num_predicted: int) -> dict[str, Any]:
-    """What the phases wrote: seconds of every part of the epochs, sizes, and whether nothing is missing."""
+    """Seconds of every part of the epochs and sizes of files, after checks that nothing is missing."""
     import pyarrow.parquet as pq
 
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -63,7 +63,7 @@ class PlainNetwork(nn.Module):
         nn.init.zeros_(self.top.bias)
 
     def body(self) -> list[nn.Parameter]:
-        """All parameters but the top layer's."""
+        """All parameters except the top layer's."""
         top = {id(parameter) for parameter in self.top.parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in top]
 

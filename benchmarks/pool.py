@@ -1,9 +1,9 @@
-"""What unlabeled speech is worth: ``python -m benchmarks.pool WORK_DIR NAME=STORE … --folds fold0,…,fold5``.
+"""The benefit of unlabeled speech: ``python -m benchmarks.pool WORK_DIR NAME=STORE … --folds fold0,…,fold5``.
 
-With few labels, training speech without labels is left out (no pool), used (pool), used under speakers that
-were shuffled (placebo; only where features are normalised by speaker), or used with its labels (ceiling). The
-test predictions of all folds are scored together, and differences have a paired bootstrap over speakers.
-Finished runs of an earlier call are kept.
+With few labels, the other training speech is left out (no pool), used without labels (pool), used with
+shuffled speakers (placebo; only if features are normalised by speaker), or used with its labels (ceiling).
+The test predictions of all folds are scored together; differences have intervals by a paired bootstrap over
+speakers. Finished runs of an earlier call are kept.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def settings_of(kind: str, labels: int, pool: str, speakers: str) -> dict[str, A
 
 
 def shuffled_store(config: Config, folder: Path) -> Path:
-    """The run's store, with the speakers of its unlabeled utterances shuffled among them."""
+    """The run's store, with the speakers of its unlabeled utterances shuffled."""
     if (folder / "store.json").exists():
         return folder
     store = open_store(config)
@@ -71,7 +71,7 @@ def predictions(run: FinishedRun) -> dict[str, np.ndarray]:
 
 
 def measured(corpus: Corpus, labels: int, speakers: str) -> dict[tuple[str, str], dict[str, np.ndarray]]:
-    """Pooled test predictions by kind and pool; with folds one run for each, else one for each seed."""
+    """Pooled test predictions by kind and pool, from one run per fold, or without folds, one per seed."""
     found = {}
     for kind in KINDS:
         for pool in POOLS:
@@ -139,7 +139,7 @@ def main() -> None:
                 numbers[title] = rows
                 print(parts[-1], flush=True)
     if not options.dry:
-        write_results("pool", "# What unlabeled speech is worth\n\n" + "\n\n".join(parts), numbers)
+        write_results("pool", "# The benefit of unlabeled speech\n\n" + "\n\n".join(parts), numbers)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
     python -m benchmarks.predict MODEL_DIR SPEECH_DIR SCRATCH_DIR [--files 20000] [--workers 2]
 
 The files are hard links to the audio files under SPEECH_DIR (copies if SCRATCH_DIR is on another disk). The
-command is run twice: until half of the rows are stored, when it is killed with kill -9, and to the end. It
-reports the speed and the peak memory of the command with all its child processes, sampled once a second as
-proportional set size, which counts shared memory once.
+command is run twice: first until half of the rows are stored, when it is killed with kill -9, then to the
+end. The benchmark prints the speed and the peak memory of the command and all its child processes, sampled
+once a second as proportional set size, which counts shared memory once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FOLDER_SIZE = 1000
 
 
 def main() -> None:
-    """Run both attempts and print what they did as JSON."""
+    """Run both attempts and print the measurements as JSON."""
     parser = argument_parser(__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("speech", type=Path)

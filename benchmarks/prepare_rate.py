@@ -1,10 +1,10 @@
-"""The rate of ``prepare`` beside a bare loop: ``python -m benchmarks.prepare_rate SPEECH_DIR WORK_DIR``.
+"""The rate of ``prepare`` and of a bare loop: ``python -m benchmarks.prepare_rate SPEECH_DIR WORK_DIR``.
 
 The corpus is that of ``benchmarks.msp_sized``: FLAC files of 2.75 to 11 s that join recordings under
 SPEECH_DIR. The bare loop is soundfile, soxr and torchaudio's MelSpectrogram, float16 frames appended to one
-file and nothing else: no checks, checksums, statistics, warnings, or atomic writes. Both take turns in one
-run, first in one process each, then ``prepare --workers N`` as a user runs it beside the bare loop in N
-processes. CPU seconds are those of all processes; on a busy machine they say more than files per second do.
+file and nothing else: no checks, checksums, statistics, warnings, or atomic writes. They take turns, first in
+one process each, then as ``prepare --workers N``, with its start, and the bare loop in N processes. CPU
+seconds are those of all processes; on a busy machine they are more reliable than files per second.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Timing = dict[str, float]
 
 
 def bare_loop(files: list[Path], out: Path) -> Timing:
-    """Mel frames of files in one thread; timed after one file for the imports."""
+    """Mel frames of files in one thread; timed after a first file, which triggers the imports."""
     import numpy as np
     import soundfile
     import soxr
@@ -73,7 +73,7 @@ def timed(work: Callable[[], Any]) -> Timing:
 
 
 def bare_processes(files: list[Path], num: int, work: Path) -> Timing:
-    """The bare loop in so many processes, as if each had one slice of the corpus."""
+    """The bare loop in ``num`` processes, each with a slice of the corpus."""
     with ProcessPoolExecutor(num, mp_context=get_context("spawn")) as pool:
         outs = [work / f"bare-{rank}.raw" for rank in range(num)]
         done = list(pool.map(bare_loop, [files[rank::num] for rank in range(num)], outs))
@@ -81,7 +81,7 @@ def bare_processes(files: list[Path], num: int, work: Path) -> Timing:
 
 
 def command(arguments: list[str], every_s: float = 0.2) -> Timing:
-    """Run a command; seconds, and those of the CPU in all its processes, which may not outlive it."""
+    """Run a command: its seconds, and CPU seconds of it and its descendants, which must end before it."""
     begun = time.perf_counter()
     child = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     used: dict[int, float] = {}
@@ -104,7 +104,7 @@ def cpu_seconds(process: int) -> float:
 
 def main() -> None:
     """Measure in turns, print and write the page."""
-    from benchmarks.msp_sized import write_corpus  # which measures the bare loop too
+    from benchmarks.msp_sized import write_corpus  # not at the top, because it imports this module
 
     parser = argument_parser(__doc__)
     parser.add_argument("speech_dir", type=Path)

@@ -83,7 +83,7 @@ def inside(arguments: list[str]) -> None:
 
 
 def run_here(config: Any, location: str) -> None:
-    """Without Ray."""
+    """Train in this process, without Ray, with marks."""
     from raydec.learning.clusterer import LocalClusterer
     from raydec.learning.host import prepare_host
     from raydec.learning.worker import LocalWorker

@@ -2,9 +2,9 @@
 
     python -m benchmarks.stream MODEL_DIR SPEECH_DIR SCRATCH_DIR [--minutes 60] [--windows 4] [--memory-mib N]
 
-The stream is the recordings under SPEECH_DIR at 16 kHz, one after the other, again and again. It is written
-to the command as fast as it reads. Its memory is limited by the kernel (RLIMIT_DATA) and read while it runs.
-Then the same stream is predicted from a file, and all rows are compared.
+The stream consists of the recordings under SPEECH_DIR at 16 kHz, one after the other, repeated as needed. It
+is written as fast as the command reads it. The command's memory is limited by the kernel (RLIMIT_DATA) and
+measured. Then the same samples are predicted from a file, and all rows are compared.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from raydec.features.audio import load_audio
 
 RATE = 16_000
 STREAM_SIZE = 0xFFFFFFFF
-"""The length that programs write into the header of a WAV stream, whose length they do not know."""
+"""The length in the header of a WAV stream of unknown length."""
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("scratch", type=Path)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--windows", type=float, default=4)
-    parser.add_argument("--memory-mib", type=int, default=0, help="limit of its own memory; 0: none")
+    parser.add_argument("--memory-mib", type=int, default=0, help="limit of the command's memory; 0: none")
     options = parser.parse_args()
     options.scratch.mkdir(parents=True, exist_ok=True)
     file = options.scratch / "stream.wav"
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def speech(folder: Path, num_samples: int) -> Iterator[np.ndarray]:
-    """So many samples of speech, int16, a recording at a time."""
+    """``num_samples`` samples of speech, int16, one recording at a time."""
     left = num_samples
     for found in itertools.cycle(list_audio(folder).files):
         samples = np.asarray(load_audio(found.path, RATE))[:left]

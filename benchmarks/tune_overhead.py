@@ -1,7 +1,7 @@
 """Measures the overhead of a search over plain training, for one and two trials at a time.
 
 ``python -m benchmarks.tune_overhead WORK_DIR [--trials 4] [--epochs 12] [--rounds 1] [--lock FILE]`` trains a
-few settings like those of ``tune_configs/smoke.yaml``, one CPU thread each, in turns:
+few settings like those of ``tune_configs/smoke.yaml``, with one CPU thread each, in turns:
 
 * ``bare``: without Ray, in as many processes as trials run at a time; only the training is timed, without
   imports and the preparation of the feature store,
@@ -76,7 +76,7 @@ def bare_seconds(work: Path, clusters: list[int], epochs: int, lanes: int) -> fl
         processes.append(subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True))
     for process in processes:
         assert process.stdout is not None
-        if "ready\n" not in process.stdout:  # reads on, past what is said of the demo corpus
+        if "ready\n" not in process.stdout:  # skips the messages about the demo corpus
             raise RuntimeError("bare training could not begin; see above")
     for process in processes:
         assert process.stdin is not None
@@ -149,7 +149,7 @@ def page(numbers: dict[str, Any], command: str) -> str:
     header = ["trials at a time", "a trial, bare", "bare, s", "default, s", "worker, s"]
     return "\n".join(
         [
-            f"# What a search costs over its trials, {time.strftime('%Y-%m-%d')}",
+            f"# Overhead of a search over its trials, {time.strftime('%Y-%m-%d')}",
             "",
             f"`{command}`",
             "",

@@ -3,7 +3,7 @@
 The contenders are those of benchmarks/epoch.py: the published loop, and raydec without and with Ray. All are
 started and stay alive, but only one runs at a time, for one epoch; all processes of the others, Ray's
 included, are stopped (SIGSTOP). Therefore changes in the speed of a shared machine affect all contenders
-equally, unlike in whole runs one after the other.
+equally, unlike with whole runs one after the other.
 
 An epoch is measured from the moment a contender may run until it has written its next epoch, so it includes
 checkpoint, metrics and report. The first two epochs of each contender are not counted.
