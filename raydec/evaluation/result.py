@@ -121,7 +121,7 @@ class SplitResult:
         num_speakers: known speakers among them.
         duration_s: of all of them.
         attributes: results of each attribute that the model predicts and the split labels.
-        classes: results of each group of classes that the model tells apart and the split labels.
+        classes: results of each group of classes that the model predicts and the split labels.
         clusters_used: number of clusters with an utterance; None for a model without clusters.
         emotion: mutual information of emotion class and cluster; None without clusters or classes.
         speakers: by name, with unknown speakers last.

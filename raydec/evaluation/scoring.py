@@ -73,7 +73,7 @@ def evaluate(
         splits: names in any spelling; default: every split named ``test*`` that has labels, else
             ``validation``.
         against: another model directory or table, compared on the same utterances by a paired bootstrap.
-        seed: the same seed gives the same numbers, whichever other splits are asked for.
+        seed: the same seed gives the same numbers, regardless of the other splits.
         num_resamples: number of bootstrap samples, and of permutations.
         progress: called as predictions are made.
 

@@ -280,7 +280,7 @@ def _listen(way: _Way) -> tuple[_Heard, Levels, tuple[_Samples, ...] | None]:
 class StreamMixer:
     """Resamples all channels of a stream and mixes windows of it down, as :func:`measure_audio` does a file.
 
-    Whether channels cancel is decided window by window, for what is to come cannot be known.
+    Whether channels cancel is decided window by window, because later windows are not available yet.
 
     Args:
         rate_in: rate of the stream in Hz.

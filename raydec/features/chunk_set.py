@@ -159,7 +159,7 @@ class ChunkSet:
         self._held = _HeldFrames(frames, first_frame)
 
     def spread_out(self, num_utterances: int) -> ChunkSet:
-        """At most so many utterances of this set, at even distances."""
+        """At most ``num_utterances`` of this set's utterances, evenly spaced."""
         if self.num_utterances <= num_utterances:
             return self
         chosen = np.linspace(0, self.num_utterances - 1, num_utterances).astype(np.int64)

@@ -2,7 +2,7 @@
 
 Recordings are fed one at a time and without padding. ``transformers`` pads Whisper's input to 30 s and
 refuses any other length; here the position table is cut to the true length instead, a tenth of the work for a
-clip of 3 s. The states differ from the padded ones, so a store says how its own were made.
+clip of 3 s. The states differ from the padded ones, so a store records how they were made.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def require_encoders() -> None:
     """Check that the ``encoders`` extra is installed.
 
     Raises:
-        UserError: naming what is missing and how to install it.
+        UserError: it is not; the message says how to install it.
     """
     missing = [name for name in REQUIREMENTS if importlib.util.find_spec(name) is None]
     if missing:

@@ -230,5 +230,5 @@ def corpus_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def lacks_ratings(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Whether a store, of an older version perhaps, lacks the annotators' ratings that its corpus has."""
+    """Whether a store lacks the ratings that its corpus has, because an older version made it."""
     return "ratings_sha256" in new and "ratings_sha256" not in old

@@ -1,4 +1,4 @@
-"""A store as a run sees it: in folds, some labels of training utterances hidden, its encoder found."""
+"""A run's view of a store: divided into folds, with some training labels hidden and its encoder located."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LABEL_COLUMNS = (*ATTRIBUTES, "emotion")
 
 
 def view(store: FeatureStore, data: DataConfig) -> FeatureStore:
-    """The store with the folds, the number of labeled utterances and the encoder that a config asks for.
+    """The store with the folds, the number of labeled utterances and the encoder that a config requests.
 
     Raises:
         UserError: see :func:`raydec.features.folds.divide`, :func:`hide_labels` and

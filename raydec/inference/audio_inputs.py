@@ -156,9 +156,9 @@ def _table(path: Path) -> _Found:
 
 
 def _beside(folder: Path, listed: _Found) -> _Found:
-    """Paths of a list's files: relative to its folder, else below the audio folder that goes with it.
+    """Paths of a list's files: relative to its folder, else below the audio folder next to it.
 
-    In the MSP-Podcast layout and its like, ``Labels/labels_consensus.csv`` names files of ``Audios/``.
+    In the MSP-Podcast layout and similar ones, ``Labels/labels_consensus.csv`` names files of ``Audios/``.
     """
     paths = [found.file if is_uri(found.file) else str(folder / found.file) for found in listed]
     lost = [place for place, path in enumerate(paths) if not is_uri(path) and not os.path.exists(path)]

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Float32
 from raydec.features.audio import Recording
 from raydec.inference.voice_activity import vad_segments
 
-# A pause is quieter than the loud parts by so many dB, or exceeds the quiet parts by at most this share of
+# A pause is quieter than the loud parts by this many dB, or exceeds the quiet parts by at most this share of
 # the range between quiet and loud parts.
 _BELOW_LOUD_DB, _SHARE_OF_RANGE = 35.0, 0.35
 # If loud and quiet parts differ by less than this, there are no pauses.

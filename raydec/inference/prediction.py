@@ -110,7 +110,7 @@ def load(path: str | Path, device: str = "auto", *, encoder: str | Path | None =
 
     Args:
         path: a model directory, or ``hf:owner/name`` for one on the Hugging Face Hub.
-        device: ``auto`` takes a GPU if there is one.
+        device: ``auto`` uses a GPU if there is one.
         encoder: folder of the pretrained encoder that the model names; None: in the model directory, or
             on the Hub.
 

@@ -167,7 +167,7 @@ def score_limits(
         label_range: limit scores to this range.
 
     Raises:
-        UserError: the model does not know the range of its training labels.
+        UserError: the model does not record the range of its training labels.
     """
     if label_range is not None or not clip:
         return label_range

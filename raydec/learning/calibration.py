@@ -24,7 +24,7 @@ LARGEST_FACTOR = 2.0
 FEWEST_UTTERANCES = 10
 """With fewer utterances, the spread cannot be estimated."""
 MOST_UTTERANCES = 4_000
-"""Of a larger set, so many utterances at even distances are predicted; more would not change the result."""
+"""Of a larger set, this many evenly spaced utterances are predicted; more would not change the result."""
 
 
 @torch.no_grad()

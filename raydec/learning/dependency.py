@@ -107,7 +107,7 @@ def cluster_dependency(
     """Eta squared of a number given its cluster, and a permutation test of no dependency.
 
     Values are permuted among the items of each speaker, after subtracting the speaker's mean. Otherwise
-    clusters that merely separate speakers would be significant, although they tell nothing about how one
+    clusters that merely separate speakers would be significant, although they are unrelated to how one
     speaker's emotion varies. Items of unknown speakers are permuted among themselves. Without speakers, or
     with one, values are permuted among all items.
 

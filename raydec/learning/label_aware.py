@@ -26,7 +26,7 @@ _BLOCK_ROWS = 1 << 14
 
 
 def label_columns(chunk_set: ChunkSet, outputs: Outputs, worker: Worker) -> Float[np.ndarray, "chunk column"]:
-    """What K-means sees of the labels: this worker's share of chunks, NaN where a chunk has no label.
+    """The labels in the form that K-means uses: this worker's share of chunks, NaN if a chunk has no label.
 
     Attributes are normalised by the training labels; each class is a column of 0 and 1. The columns of one
     chunk have a total variance of about 1.

@@ -28,10 +28,10 @@ class RaterWeights:
 
     Attributes:
         attribute: such as ``arousal``.
-        power: 0 weighs all labels alike.
+        power: with 0, all labels have the same weight.
         mean_variance: variance of the ratings of one utterance, over all training utterances.
         mean_error: mean squared standard error of the training labels.
-        mean_weight: of the rated training labels, before division by it.
+        mean_weight: mean weight of the rated training labels, by which weights are divided.
     """
 
     attribute: str

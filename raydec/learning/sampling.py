@@ -1,10 +1,10 @@
 """Draws of the rows of an epoch, and their order.
 
 Draws are global: what is drawn at a position of the epoch depends on the seed and the sizes of the clusters,
-not on the worker that asks. But no worker draws more than the positions of its own share.
+not on the worker. A worker only draws the positions of its share.
 
 Chunks are drawn by their *place*: their number in the order by cluster, then by chunk. The workers that hold
-the labels know which chunk it is; see :mod:`raydec.learning.label_shards`.
+the labels look up which chunk it is; see :mod:`raydec.learning.label_shards`.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def check_data(config: Config) -> Config:
             :meth:`~raydec.features.front_end.FrontEnd.chunk_format` of the front end.
 
     Returns:
-        The config with what it leaves to the recipe and to the store's front end filled in.
+        The config, with unset keys filled in by the recipe and the store's front end.
     """
     store = open_store(config)
     store.front_end.check_model(config.model)
@@ -70,7 +70,7 @@ def check_data(config: Config) -> Config:
 
 
 def filled(config: Config, store: FeatureStore) -> Config:
-    """The config with what it leaves to the recipe and to the store's front end filled in.
+    """The config, with unset keys filled in by the recipe and the store's front end.
 
     Raises:
         UserError: see :func:`check_data`.

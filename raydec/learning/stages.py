@@ -29,7 +29,7 @@ class Stage:
 def plan_stages(config: Config, data: TrainingData) -> tuple[Stage, ...]:
     """The stages of an epoch (SPEC "One epoch"; DESIGN 6.4).
 
-    A regressor has no use for unlabeled speech, so it only ever sees the labeled stage.
+    A regressor has no use for unlabeled speech, so it only has the labeled stage.
     """
     labeled = Stage("labeled", data.labeled, supervised=True)
     if data.unlabeled is None or config.model.kind == "regressor":

@@ -29,7 +29,7 @@ class Cells:
         left_s: seconds.
         right_s: seconds.
         is_after_gap: whether nothing was predicted just before a cell; never true for the first.
-        every: of so many rows, one is drawn.
+        every: one of this many rows is drawn.
     """
 
     rows: Int64[np.ndarray, " cell"]

@@ -100,7 +100,7 @@ class _RunReport:
         # the next epoch's metrics exist.
         ready = len(history) if complete or not self._exchange_epochs else len(history) - 1
         if self._exchange_epochs and self._reported == 0:
-            # The scheduler already knows epochs before a pause, or from the run that it continues.
+            # Epochs before a pause, or of the run that this one continues, have been reported already.
             self._reported = max(0, ready - 1)
         for epoch in range(self._reported + 1, ready + 1):
             run = score_run(history[:epoch], self._board.metric)
