@@ -177,12 +177,18 @@ def _model_name(setting: Mapping[str, Any]) -> str:
         for key, value in setting.items()
         if key not in ("model.kind", "data.attributes", "data.unlabeled_utterances")
     }
-    return ", ".join([kind, *(f"{key.split('.')[-1]}={value}" for key, value in rest.items())])
+    return ", ".join([kind, *(f"{key.split('.')[-1]}={_value_name(key, rest[key])}" for key in rest)])
 
 
 def _unlabeled_name(setting: Mapping[str, Any]) -> str:
-    number = setting.get("data.unlabeled_utterances")
-    return "all" if number is None else str(number)
+    key = "data.unlabeled_utterances"
+    return _value_name(key, setting.get(key))
+
+
+def _value_name(key: str, value: object) -> str:
+    if value is None:
+        return "all" if key.endswith("labeled_utterances") else "unset"
+    return str(value)
 
 
 def comparison_rows(rows: Sequence[ComparisonRow]) -> list[list[str]]:

@@ -60,7 +60,16 @@ def cells(tmp_path: Path) -> list[Cell]:
             seeds("dec", 0.3, 2),
             num_failed=1,
         ),
-        Cell({"clustering.num_clusters": 20, "data.attributes": ["arousal"]}, [], num_failed=3),
+        Cell(
+            {
+                "clustering.num_clusters": 20,
+                "data.attributes": ["arousal"],
+                "data.labeled_utterances": None,
+                "training.patience": None,
+            },
+            [],
+            num_failed=3,
+        ),
     ]
 
 
@@ -105,6 +114,7 @@ def test_a_failed_cell_keeps_its_row_in_every_format(cells: list[Cell]) -> None:
     parsed = list(csv.DictReader(io.StringIO(to_csv(rows))))
     assert parsed[3]["CCC"] == "failed"
     assert parsed[2]["model"] == "deepemocluster, num_clusters=10"
+    assert parsed[3]["model"] == "deepemocluster, num_clusters=20, labeled_utterances=all, patience=unset"
     assert parsed[0]["unlabeled"] == "0" and parsed[1]["unlabeled"] == "all"
     table, caption = to_markdown(rows).split("\n\n")
     assert table.count("\n| ") == 1 + 4
