@@ -135,13 +135,13 @@ def share_cluster(
     num_workers = (worker_range(ray.num_workers) or (1 if use_gpu else 0,))[0]
     per_trial = max(1, num_workers)
     _check_sharing(num_workers, gpus_per_worker, use_gpu)
-    wished = min(num_trials, max_concurrent or num_trials)
+    requested = min(num_trials, max_concurrent or num_trials)
     required = min(num_trials, max_concurrent) if max_concurrent else 1
     fitting = worker_slots(nodes, ray.cpus_per_worker or 1, use_gpu, gpus_per_worker) // per_trial
     if fitting < required:
         gpus = gpu_share(gpus_per_worker) if use_gpu else 0.0
         raise UserError(_arithmetic(ray, nodes, per_trial, required, gpus))
-    concurrent = max(required, min(wished, fitting, _by_memory(nodes, num_workers)))
+    concurrent = max(required, min(requested, fitting, _by_memory(nodes, num_workers)))
     workers = per_trial * concurrent
     cpus = ray.cpus_per_worker or even_cpus(nodes, workers, use_gpu, gpus_per_worker)
     share = gpu_share(gpus_per_worker)

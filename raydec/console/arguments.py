@@ -37,7 +37,7 @@ class Parser(ArgumentParser):
             raise UserError("an argument is empty (is a shell variable unset?); give it a value")
         options = super().parse_args(list(arguments))
         for name, value in vars(options).items():
-            setattr(options, name, _at_home(value))
+            setattr(options, name, _home_expanded(value))
         set_verbosity(int(options.verbose) - int(options.quiet))
         return options
 
@@ -46,10 +46,10 @@ class Parser(ArgumentParser):
         raise UserError(f"{message}; see {self.prog} --help")
 
 
-def _at_home(value: Any) -> Any:
+def _home_expanded(value: Any) -> Any:
     """Expand ``~`` in paths, which a shell does not do in ``--out=~/scores.csv``."""
     if isinstance(value, list):
-        return [_at_home(item) for item in value]
+        return [_home_expanded(item) for item in value]
     try:
         return Path(expand_home(str(value))) if isinstance(value, Path) else expand_home(value)
     except ValueError as error:

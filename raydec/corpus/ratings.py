@@ -106,7 +106,7 @@ class _Collected:
         """Per utterance, the lists of ratings of each attribute."""
         places = range(len(ATTRIBUTES))
         return {
-            file: tuple(_one_each(annotators.values(), place) for place in places)
+            file: tuple(_by_annotator(annotators.values(), place) for place in places)
             for file, annotators in self._found.items()
         }
 
@@ -131,7 +131,7 @@ class _Collected:
         return None
 
 
-def _one_each(annotators: Collection[list[list[float | None]]], place: int) -> list[float]:
+def _by_annotator(annotators: Collection[list[list[float | None]]], place: int) -> list[float]:
     ratings = []
     for rows in annotators:
         values = [value for row in rows if (value := row[place]) is not None]

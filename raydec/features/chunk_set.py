@@ -50,7 +50,7 @@ class ChunkSet:
         rows: the store's row of each utterance.
         normalizer: applied to every gathered chunk.
         form: the chunk geometry.
-        offsets: means of speakers to subtract; None where ``form`` does not ask for it.
+        offsets: means of speakers to subtract; None if ``form`` does not use them.
         num_utterances: utterances in this set.
         num_chunks: chunks per utterance.
     """
@@ -70,7 +70,7 @@ class ChunkSet:
             rows: the store's row of each utterance.
             normalizer: applied to every gathered chunk.
             form: the chunk geometry.
-            means: of speakers, if ``form`` asks for them; default: over the split of each utterance.
+            means: means of speakers, if ``form`` uses them; default: over the split of each utterance.
         """
         self.store = store
         self.rows = rows

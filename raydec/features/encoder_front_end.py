@@ -28,7 +28,7 @@ class EncoderFrontEnd(PretrainedFrontEnd):
     """Hidden states of a frozen encoder.
 
     With ``pooled``, a stored frame is a chunk: for each layer the mean over its hidden states, then their
-    population standard deviation. Without, a stored frame is the hidden states of one place, layer by layer.
+    population standard deviation. Otherwise, a stored frame is the hidden states at one time, layer by layer.
 
     Attributes, beside those of :class:`PretrainedFrontEnd`:
         feeding: ``true_length`` where recordings are encoded without padding.
@@ -75,7 +75,7 @@ class EncoderFrontEnd(PretrainedFrontEnd):
         for key in ("num_chunks", "chunk_frames") if self.pooled else ():
             if getattr(form, key) != getattr(usual, key):
                 raise UserError(
-                    f"features.{key}={getattr(form, key)}: the store holds statistics of {self.num_chunks} "
+                    f"features.{key}={getattr(form, key)}: the store has statistics of {self.num_chunks} "
                     f"chunks, one frame each; leave it unset, or prepare again with --frames"
                 )
         if not 1 <= form.chunk_frames <= 500:

@@ -1,4 +1,4 @@
-"""Run a pretrained encoder: hidden states of one recording, which depend on nothing but the recording.
+"""Run a pretrained encoder: hidden states of one recording, which depend only on the recording.
 
 Recordings are fed one at a time and without padding. ``transformers`` pads Whisper's input to 30 s and
 refuses any other length; here the position table is cut to the true length instead, a tenth of the work for a
@@ -52,7 +52,7 @@ class LoadedEncoder:
     def hidden_states(self, waveform: Float32[np.ndarray, " sample"]) -> Float32[Tensor, "layer frame d"]:
         """The chosen hidden states, on the CPU.
 
-        What is longer than the encoder takes is encoded in equal pieces.
+        If the recording is longer than the encoder supports, it is encoded in equal pieces.
 
         Args:
             waveform: samples at 16 kHz, at least one.
@@ -73,11 +73,11 @@ class LoadedEncoder:
 
 
 def all_hidden_states(network: Any, values: Tensor) -> list[Tensor]:
-    """What enters the first layer of an encoder, and what leaves each, ``[clip, frame, d]``.
+    """The input of an encoder's first layer and the output of each layer, ``[clip, frame, d]``.
 
     Args:
-        network: as ``transformers`` has it; of Whisper, the encoder.
-        values: clips of one length as the encoder's feature extractor gives them.
+        network: the network of ``transformers``; for Whisper, its encoder.
+        values: clips of one length, from the encoder's feature extractor.
     """
     if not hasattr(network, "embed_positions"):
         output = network(values, output_hidden_states=True)
@@ -120,7 +120,7 @@ def _load(front_end: EncoderFrontEnd, location: str | None) -> LoadedEncoder:
 
 
 def read_encoder(folder: Path, front_end: PretrainedFrontEnd) -> tuple[Any, Any]:
-    """An encoder's feature extractor, and its float32 network in evaluation mode; of Whisper, the encoder.
+    """An encoder's feature extractor, and its float32 network in evaluation mode; for Whisper, its encoder.
 
     Raises:
         UserError: ``transformers`` cannot read the files.

@@ -98,7 +98,7 @@ def _sizes(config: dict[str, Any], family: str, name: str) -> tuple[int, int]:
     keys = ("encoder_layers", "d_model") if family == "whisper" else ("num_hidden_layers", "hidden_size")
     sizes = [config.get(key) for key in keys]
     if not all(isinstance(size, int) and size > 0 for size in sizes):
-        raise UserError(f"encoder {name}: {CONFIG_FILE} must give {keys[0]} and {keys[1]} as whole numbers")
+        raise UserError(f"encoder {name}: {CONFIG_FILE} must give {keys[0]} and {keys[1]} as integers")
     return int(sizes[0] or 0), int(sizes[1] or 0)
 
 

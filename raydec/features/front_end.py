@@ -71,8 +71,8 @@ class FrontEnd(ABC):
         scales: those for which a store keeps statistics of its frames.
         sample_rate: of its input waveforms, in Hz.
         remove_dc: whether it removes a DC offset, so that no warning is needed.
-        cost: of an utterance, where one of mel frames costs 1; decides when more processes are worth it.
-        is_normalized: whether networks get frames normalised by those of the training utterances.
+        cost: of an utterance, relative to mel frames; decides whether several processes are worthwhile.
+        is_normalized: whether frames are normalised by the statistics of the training utterances.
     """
 
     name: ClassVar[str]
@@ -140,7 +140,7 @@ class FrontEnd(ABC):
             UserError: networks on its frames run no encoder.
         """
         raise UserError(
-            f"data.encoder={location}: the store holds {self.name} features, and no encoder is run; "
+            f"data.encoder={location}: the store contains {self.name} features, and no encoder is run; "
             "leave it unset"
         )
 
@@ -160,7 +160,7 @@ class FrontEnd(ABC):
             )
 
     def whereabouts(self) -> dict[str, Any]:
-        """Entries of ``store.json`` that say where to find what the front end needs; no parameters."""
+        """Entries of ``store.json`` with the location of external files; they are not parameters."""
         return {}
 
     def found_at(self: Kind, content: Mapping[str, Any]) -> Kind:
@@ -286,7 +286,7 @@ def front_end_kind(name: str) -> type[FrontEnd]:
 def front_end_of(content: Mapping[str, Any]) -> FrontEnd:
     """The front end of a ``store.json`` or a model's ``config.json``.
 
-    Older files do not name their front end; they hold mel frames.
+    Older files do not name their front end; theirs is that of mel frames.
 
     Raises:
         UserError: see :func:`front_end_kind`.

@@ -28,9 +28,9 @@ class PretrainedFrontEnd(FrontEnd):
         weights_sha256: checksum of its weights; an encoder with another is refused.
         family: its architecture.
         hidden_size: values per hidden state.
-        layers: hidden states that are used: 0 enters the first layer, i leaves layer i, the last one as the
-            encoder gives it out, with its final normalisation if it has one.
-        location: folder of the encoder's files, or its name on the Hub; not part of what the store holds.
+        layers: hidden states that are used: 0 is the input of the first layer, i the output of layer i; that
+            of the last layer includes the encoder's final normalisation, if any.
+        location: folder of the encoder's files, or its name on the Hub; not a parameter of the features.
         where_to_say: options that name its folder.
     """
 
@@ -60,7 +60,7 @@ class PretrainedFrontEnd(FrontEnd):
             raise ValueError(f"features are out of range: {self.to_dict()}")
 
     def to_dict(self) -> dict[str, Any]:
-        """The parameters as a JSON object; where the encoder is found is not one of them."""
+        """The parameters as a JSON object, without the encoder's location."""
         return {key: value for key, value in super().to_dict().items() if key != "location"}
 
     @classmethod
@@ -76,26 +76,26 @@ class PretrainedFrontEnd(FrontEnd):
         return [line for line in found if not line.startswith(("encoder ", "revision "))]
 
     def folder(self, location: str | Path | None = None) -> Path:
-        """The folder of the encoder's files: the one named, the one found before, or fetched from the Hub.
+        """The folder of the encoder's files: the given one, the one found before, or a download from the Hub.
 
         Raises:
-            UserError: there is another encoder, or none, or its place is unknown.
+            UserError: the folder does not contain this encoder, or its location is unknown.
         """
         place = location or self.location
         if place is None and self.revision is None:
             raise UserError(
                 f"the features are those of encoder {self.encoder}, which was a local folder; "
-                f"say where it is with {self.where_to_say}"
+                f"name its folder with {self.where_to_say}"
             )
         found = self.located(str(place or f"{self.encoder}@{self.revision}")).location
         assert found is not None
         return Path(found)
 
     def located(self: Kind, location: str) -> Kind:
-        """The same front end, with the encoder's files at a place.
+        """The same front end, with the encoder's files at this location.
 
         Raises:
-            UserError: there is another encoder, or none.
+            UserError: the location does not contain this encoder.
         """
         source = find_encoder(location)
         if source.weights_sha256 != self.weights_sha256:
@@ -135,6 +135,6 @@ def _chosen_layers(layers: str, source: EncoderSource) -> tuple[int, ...]:
     if not all(0 <= number <= last for number in numbers) or len(set(numbers)) != len(numbers):
         raise UserError(
             f"--layers {layers}: write last, all, or different numbers from 0 to {last} with commas; "
-            f"{source.name} has {last} layers, and 0 is what enters the first"
+            f"{source.name} has {last} layers, and 0 is the input of the first"
         )
     return tuple(sorted(numbers))

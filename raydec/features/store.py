@@ -124,7 +124,7 @@ class FeatureStore:
         differences = store.front_end.differences(front_end or store.front_end.of_this_version())
         if differences:
             raise UserError(
-                f"{folder} holds features with other parameters: {', '.join(differences)}; "
+                f"{folder} contains features with other parameters: {', '.join(differences)}; "
                 "prepare the corpus again in another folder"
             )
         store._check_places()

@@ -219,7 +219,7 @@ def corpus_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     meanings = {
         "name": "the corpus has another name",
         "format": "it was read as another format",
-        "synthetic": "it was marked otherwise as synthetic",
+        "synthetic": "its mark as synthetic has changed",
         "paths_sha256": "its audio files are elsewhere or have other names",
         "labels_sha256": "its labels, speakers or splits have changed",
         "files_sha256": "its audio files have changed",

@@ -53,7 +53,7 @@ class StoreSummary:
     Attributes:
         path: the store's folder.
         splits: per split, ``utterances``, ``labeled``, ``frames`` and ``duration_s``.
-        ratings: ``utterances`` with ratings by single ``annotators``, and the number of ``ratings``; empty
+        ratings: ``utterances`` rated by individual ``annotators``, and the number of ``ratings``; empty
             without ratings.
         skipped: files and rows that the corpus reader and the decoder skipped, with reasons.
         warnings: ``(utterance, warning)`` of utterances that were stored in spite of a problem.
@@ -71,7 +71,7 @@ class StoreSummary:
 
 
 def open_folder(folder: Path) -> None:
-    """Create the store's folder, and refuse one that holds other files.
+    """Create the store's folder, and refuse one with other files.
 
     Raises:
         UserError: the folder cannot be created, or it has files that do not belong to a feature store.
@@ -84,7 +84,7 @@ def open_folder(folder: Path) -> None:
     foreign = [name for name in names if not _OWN_FILE.fullmatch(name) and not name.startswith(".")]
     if foreign:
         raise UserError(
-            f"{folder} holds files that do not belong to a feature store: {name_some(foreign)}; "
+            f"{folder} contains files that do not belong to a feature store: {name_some(foreign)}; "
             "name a new folder"
         )
 
@@ -103,7 +103,7 @@ def completed_store(
     """The summary of a finished store, or None if it is not finished.
 
     Raises:
-        UserError: the folder holds a finished store of another corpus or another front end (the
+        UserError: the folder has a finished store of another corpus or another front end (the
             message names the differences), or a damaged one.
     """
     if not (folder / STORE_FILE).exists():

@@ -61,7 +61,7 @@ class WaveformFrontEnd(PretrainedFrontEnd):
         return FRAME_SAMPLES
 
     def frames(self, waveform: Float32[np.ndarray, " sample"]) -> Float32[Tensor, "frame sample"]:
-        """The waveform in frames; what does not fill the last one is dropped, unless it is the only one."""
+        """The waveform in frames; an incomplete last frame is dropped, unless it is the only one."""
         import torch
 
         missing = max(0, FRAME_SAMPLES - len(waveform))
@@ -107,7 +107,7 @@ class WaveformFrontEnd(PretrainedFrontEnd):
         return dataclasses.replace(self, location=location)
 
     def check_model(self, model: ModelConfig) -> None:
-        """See :meth:`FrontEnd.check_model`: the encoder must be at hand, and what tunes it installed."""
+        """See :meth:`FrontEnd.check_model`: the encoder must be available, and `peft` if needed."""
         if model.kind in ("autoencoder", "vae"):
             raise UserError(
                 f"model.kind={model.kind} reconstructs features, but the store contains audio; "
@@ -124,13 +124,13 @@ class WaveformFrontEnd(PretrainedFrontEnd):
         return {} if self.location is None else {"encoder_folder": self.location}
 
     def found_at(self, content: Mapping[str, Any]) -> WaveformFrontEnd:
-        """See :meth:`FrontEnd.found_at`; a folder that is gone is not mentioned."""
+        """See :meth:`FrontEnd.found_at`; a folder that no longer exists is ignored."""
         place = content.get("encoder_folder")
         return self.placed(place) if place and Path(place).is_dir() else self
 
 
 def architecture(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of an encoder's config that describe it, without those that could name code or places."""
+    """The entries of an encoder's config that describe it, without those that could name code or paths."""
     others = ("_name_or_path", "auto_map", "quantization_config")
     return {key: value for key, value in config.items() if key not in others and "implementation" not in key}
 

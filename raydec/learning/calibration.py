@@ -32,7 +32,7 @@ def calibrate(network: Network, chunk_set: ChunkSet, worker: Worker, outputs: Ou
     """Change the emotion head's last layer so that predictions have the spread of the training labels.
 
     Args:
-        network: changed in place, on every worker alike.
+        network: changed in place, identically on every worker.
         chunk_set: utterances that were not trained on.
         worker: the collective.
         outputs: what the network predicts; classes stay as they are.

@@ -1,8 +1,8 @@
 """Checkpoints: the complete state of a run, without pickle.
 
-``state.safetensors`` holds every tensor, ``state.json`` the rest of the tree with placeholders for the
-tensors, and ``labels-STAGE-ROW.npy`` the labels of one worker's share of a stage, from ROW on. All randomness
-in raydec is a function of (seed, epoch, stage, step), so there is no generator state to store.
+``state.safetensors`` contains every tensor, ``state.json`` the rest of the tree with placeholders for the
+tensors, and ``labels-STAGE-ROW.npy`` the labels of one worker's share of a stage, which starts at ROW. All
+randomness in raydec is a function of (seed, epoch, stage, step), so there is no generator state to store.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class RunState:
 
 
 def save_state(state: RunState, folder: Path) -> None:
-    """Write a checkpoint but for its labels into an existing folder."""
+    """Write a checkpoint, except its labels, into an existing folder."""
     tensors: dict[str, torch.Tensor] = {}
     tree = _pack({**vars(state), "labels": {}}, "", tensors)
     save_file(tensors, folder / "state.safetensors")

@@ -21,7 +21,7 @@ from raydec.learning.worker import Worker, gather_rows
 
 @dataclass(frozen=True)
 class ClusterAssignment:
-    """A K-means result over a whole set, identical on every worker but for the labels.
+    """A K-means result over a whole set, identical on every worker except for the labels.
 
     Attributes:
         labels: cluster of every chunk of this worker's share, in chunk order.

@@ -21,7 +21,7 @@ from raydec.learning.clustering import nearest_centroid
 from raydec.learning.worker import Worker, share_of
 from raydec.model.outputs import Outputs
 
-# Limits what is in float64: 1.1 million embeddings of 256 values would be 2.1 GiB.
+# Limits the memory in float64: 1.1 million embeddings of 256 values would be 2.1 GiB.
 _BLOCK_ROWS = 1 << 14
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Int, Int64
 from raydec.learning.shuffle import WHOLE_SIZE, Shuffle, uniform_at
 from raydec.learning.worker import share_of
 
-# Many clusters are permuted at once, so each may hold less.
+# Smaller than WHOLE_SIZE, because one such permutation per cluster is in memory.
 _WHOLE_CLUSTER = 2**12
 
 
@@ -93,10 +93,10 @@ class BalancedDraw:
 
 
 class EvenDraw:
-    """Chunks drawn with replacement: a non-empty cluster, each as likely as another, and any of its chunks.
+    """Chunks drawn with replacement: uniformly a non-empty cluster, then uniformly one of its chunks.
 
-    Where an utterance is drawn through its chunks, its weight is the sum over its chunks of 1 / size of the
-    chunk's cluster.
+    If utterances are drawn through their chunks, the weight of an utterance is the sum over its chunks of
+    1 / size of the chunk's cluster.
 
     Args:
         sizes: chunks of each cluster.
@@ -121,9 +121,9 @@ class EvenDraw:
 
 
 class PairedShuffle:
-    """Every labeled row once, and behind them, from position ``num_labeled`` on, as many unlabeled rows.
+    """Every labeled row once; then, from position ``num_labeled``, as many unlabeled rows.
 
-    Unlabeled rows are numbered behind the labeled ones; each is drawn once before any is drawn again.
+    Unlabeled rows are numbered after the labeled ones; each is drawn once before any is drawn again.
 
     Args:
         num_labeled: labeled rows.
@@ -158,8 +158,8 @@ class BatchPlan:
     Attributes:
         num_draws: positions of the draw.
         batch_size: positions of a batch; the last one may have fewer.
-        paired: every batch has as many positions of a second draw behind its own; they are numbered from
-            ``num_draws`` on.
+        paired: every batch is followed by as many positions of a second draw, numbered from
+            ``num_draws``.
     """
 
     num_draws: int

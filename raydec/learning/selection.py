@@ -96,13 +96,13 @@ def _uninformative(config: Config, table: pa.Table) -> list[str]:
 
 
 def select_rows(config: Config, store: FeatureStore) -> SelectedRows:
-    """Pick the labeled, unlabeled, validation and test utterances that a config asks for.
+    """Pick the labeled, unlabeled, validation and test utterances that a config selects.
 
     An utterance of the training splits without a label for any target joins the unlabeled pool. Statistics
     are those of the labeled utterances, whatever their splits are called.
 
     Raises:
-        UserError: a split is missing or has no labels, or fewer unlabeled utterances than asked for.
+        UserError: a split is missing or has no labels, or fewer unlabeled utterances than requested.
     """
     data = config.data
     train_rows = store.rows(split=data.train_split)

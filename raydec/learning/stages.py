@@ -16,7 +16,7 @@ class Stage:
     Attributes:
         name: ``unlabeled``, ``labeled`` or ``pooled``.
         chunk_set: what is embedded, clustered and drawn from.
-        supervised: whether the losses of the targets take part.
+        supervised: whether the losses of the targets are used.
         num_labeled: labeled utterances, which come first, in a set that has unlabeled ones too; else None.
     """
 
@@ -52,9 +52,9 @@ def batch_draws(config: Config, chunk_set: ChunkSet) -> int:
 
 
 def pairs_batches(config: Config, stage: Stage) -> bool:
-    """Whether every batch of labeled utterances gets as many unlabeled ones beside it.
+    """Whether every batch of labeled utterances also gets as many unlabeled ones.
 
-    Drawn evenly from both, a batch would hold too few labeled utterances for a CCC where few are labeled.
+    If few utterances are labeled, a batch drawn evenly from both would have too few of them for a CCC.
     """
     return (
         stage.num_labeled is not None and draws_by_utterance(config) and config.training.draws == "shuffled"

@@ -10,7 +10,7 @@ from raydec.learning.worker import Worker, share_of
 from raydec.model.tuned_trunk import TunedTrunk
 
 MAX_UTTERANCES = 1_000
-"""Enough for a mean and a standard deviation, and a limit to what a large corpus costs."""
+"""Enough for a mean and a standard deviation; limits the cost for a large corpus."""
 
 
 @torch.inference_mode()

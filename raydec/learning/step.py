@@ -207,8 +207,8 @@ class BatchSource:
         targets: float ``[utterance, column]``, encoded labels, NaN where unlabeled, or None.
         by_utterance: draws are utterances, each with some of its chunks, in order; else chunks.
         chunks_per_utterance: chunks of each; None: all.
-        random_offsets: the chunks begin at random places, one in each of as many equal parts of the
-            utterance; otherwise they are those that are embedded, chosen at random where not all are taken.
+        random_offsets: the utterance is divided into equal parts, and a chunk begins at a random place in
+            each; otherwise chunks are the embedded ones, or a random selection of them.
     """
 
     def __init__(

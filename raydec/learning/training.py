@@ -199,7 +199,7 @@ class Training:
         return state, scores
 
     def _standardize(self) -> None:
-        """Fit what a trunk that encodes audio needs, unless the model to start from has it."""
+        """Fit the standardisation in a trunk that encodes audio, unless the starting model's is kept."""
         keeps = self._data.start is not None and self._config.model.init_normalization == "keep"
         if isinstance(self.network.encoder, TunedTrunk) and not keeps:
             standardize(self.network.encoder, self._data.labeled, self._worker)

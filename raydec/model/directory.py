@@ -37,7 +37,7 @@ __all__ = ["ChunkFormat", "NetworkSpec", "TrainedModel", "check_tensors", "load_
 FORMAT = "raydec-model"
 SCHEMA_VERSION = 1
 WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
-_HOLDERS = {"model": "a run directory", "best": "a search"}
+_PARENT_KINDS = {"model": "a run directory", "best": "a search"}
 """The kind of folder that contains a model directory, by the name of the model directory."""
 CENTROIDS_FILE, CARD_FILE = "centroids.npy", "README.md"
 _FILES = frozenset((WEIGHTS_FILE, CONFIG_FILE, CENTROIDS_FILE, CARD_FILE))
@@ -218,7 +218,7 @@ def _read_config(folder: Path) -> tuple[_ConfigFile, FrontEnd]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        for name, kind in _HOLDERS.items():
+        for name, kind in _PARENT_KINDS.items():
             if (folder / name / CONFIG_FILE).is_file():
                 raise UserError(f"{folder} is {kind}, not a model directory; name {folder / name}") from None
         raise UserError(f"{folder} is not a model directory: {CONFIG_FILE}: {error.strerror}") from None

@@ -169,12 +169,12 @@ def _convert(trained: TrainedModel) -> bytes:
             verbose=False,
         )
     assert program is not None
-    _forget_origin(program.model)
+    _drop_stack_traces(program.model)
     program.model.metadata_props.update(_metadata(trained))
     return program.model_proto.SerializeToString()
 
 
-def _forget_origin(model: Any) -> None:
+def _drop_stack_traces(model: Any) -> None:
     """Drop the stack traces that the exporter records: they contain paths of this machine."""
     model.metadata_props.clear()
     model.graph.metadata_props.clear()

@@ -115,7 +115,7 @@ def test_a_store_says_how_it_was_made_and_opens_without_the_encoder(tmp_path: Pa
     (folder / "model.safetensors").unlink()
     opened = FeatureStore.open(store.path).front_end
     assert isinstance(opened, EncoderFrontEnd) and opened == store.front_end
-    with pytest.raises(UserError, match="say where it is with --encoder DIR"):
+    with pytest.raises(UserError, match="name its folder with --encoder DIR"):
         opened.frames(voice(0, 1.0))
 
 

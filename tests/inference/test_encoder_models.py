@@ -97,7 +97,7 @@ def test_the_command_needs_the_encoder_until_it_is_bundled(
     shutil.copytree(folder / "runs/whole/model", model)
     command = ["predict", str(model), str(folder / "audio" / "t000.wav"), "--out", str(out)]
     assert cli.main(command) == 2
-    assert "say where it is with --encoder DIR" in capsys.readouterr().err
+    assert "name its folder with --encoder DIR" in capsys.readouterr().err
     other = tiny_encoder(tmp_path / "other", "wavlm", seed=5)
     assert cli.main([*command, "--encoder", str(other)]) == 2
     assert "checksum" in capsys.readouterr().err

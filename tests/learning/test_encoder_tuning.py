@@ -439,7 +439,7 @@ def predicted_as_scored(folder: Path, store: str, run: Path, tuning: str) -> Non
     wanted = {row["utterance_id"]: row["arousal_predicted"] for row in table if row["split"] == "test1"}
     if tuning != "full":
         with pytest.raises(
-            UserError, match=r"say where it is with data\.encoder=DIR in training, --encoder DIR in predict"
+            UserError, match=r"name its folder with data\.encoder=DIR in training, --encoder DIR in predict"
         ):
             load(run / "model").predict(folder / "audio/t000.wav")
     encoder = None if tuning == "full" else folder / "encoders" / store
@@ -502,7 +502,7 @@ def test_a_store_whose_encoder_has_moved_asks_where_it_is(folder: Path, tmp_path
     assert content["encoder_folder"] == str(folder / "encoders/wavlm")
     (store / "store.json").write_text(json.dumps(content | {"encoder_folder": str(tmp_path / "gone")}))
     settings = (f"data.store={store}", "model.encoder_tuning=lora", "training.epochs=1")
-    with pytest.raises(UserError, match=r"say where it is with data\.encoder=DIR"):
+    with pytest.raises(UserError, match=r"name its folder with data\.encoder=DIR"):
         config(folder, "wavlm", "moved", *settings)
     run_folder = train_run(
         config(folder, "wavlm", "moved", *settings, f"data.encoder={folder / 'encoders/wavlm'}")
