@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -104,6 +105,9 @@ def _connect(target: str, action: str, **limits: Any) -> None:
         is_loud = verbosity() > 0
         level = logging.INFO if is_loud else logging.ERROR
         with ExitStack() as stack:
+            # Older releases give everybody a tip about an environment variable.
+            stack.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", "Tip: In future versions of Ray", FutureWarning)
             if limits.get("include_dashboard") is False and fast_start.is_usable("node"):
                 from raydec.ray_runtime.fast_start.node import QUIET, few_processes
 
