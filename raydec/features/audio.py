@@ -199,15 +199,16 @@ class _Heard:
         """Measure a block, and return its mean over channels, or one of its channels."""
         self.num_frames += len(block)
         self.num_values += block.size
-        peaks = _peaks(block)
+        columns = np.ascontiguousarray(block.T)  # NumPy measures rows sixty times as fast
+        peaks = _peaks(columns)
         if not np.isfinite(peaks).all():
             self.num_bad += int(block.size - np.isfinite(block).sum())
         self.peaks = np.maximum(self.peaks, peaks)
         if channel is not None:
-            return np.ascontiguousarray(block[:, channel])
-        is_mono = block.shape[1] == 1
-        mono = np.ascontiguousarray(block[:, 0]) if is_mono else block.mean(axis=1, dtype=np.float32)
-        self.mean_peak = max(self.mean_peak, float((peaks if is_mono else _peaks(mono[:, None]))[0]))
+            return columns[channel].copy()
+        is_mono = len(columns) == 1
+        mono = columns[0] if is_mono else columns.mean(axis=0, dtype=np.float32)
+        self.mean_peak = max(self.mean_peak, float((peaks if is_mono else _peaks(mono[None]))[0]))
         return mono
 
     @property
@@ -342,9 +343,9 @@ class StreamMixer:
         )
 
 
-def _peaks(block: Float32[np.ndarray, "frame channel"]) -> Float32[np.ndarray, " channel"]:
+def _peaks(columns: Float32[np.ndarray, "channel frame"]) -> Float32[np.ndarray, " channel"]:
     """The largest magnitude of each channel, 0 without frames; NaN or infinite if a sample is."""
-    return np.maximum(block.max(axis=0, initial=0), -block.min(axis=0, initial=0))
+    return np.maximum(columns.max(axis=1, initial=0), -columns.min(axis=1, initial=0))
 
 
 def _refuse_non_files(name: str) -> None:

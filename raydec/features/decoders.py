@@ -22,7 +22,7 @@ from raydec.features.containers import find_samples, ogg_end_missing, with_lengt
 from raydec.features.file_kinds import FileKind, ffmpeg_is_installed, file_kind
 from raydec.features.mpeg_noise import MpegNoise, is_mpeg_audio
 
-BLOCK_FRAMES, FINE_BLOCK_FRAMES = 1 << 16, 1 << 8
+BLOCK_FRAMES, FINE_BLOCK_FRAMES = 1 << 17, 1 << 8
 # libsndfile gives a huge length if the header has none.
 _OPEN_LENGTH = 1 << 62
 # Lossy decoders depend on previous frames, so they have to start a little earlier.
@@ -139,9 +139,11 @@ class _SoundFileDecoder:
     # In blocks, because a damaged header may promise terabytes, and a damaged end must not lose the rest.
     def blocks(self) -> Iterator[Block]:
         first, end = self._segment.frames(self.rate)
+        # libsndfile reads no more than it promises.
+        ends = [place for place in (end, self._num_promised) if place]
         try:
             self._skip_to(first)
-            left = None if end is None else end - first
+            left = min(ends) - first if ends else None
             while left is None or left > 0:
                 wanted = self._block_frames if left is None else min(left, self._block_frames)
                 with self._noise.silenced():

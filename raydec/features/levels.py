@@ -80,28 +80,28 @@ class LevelMeter:
     sample_rate: int
     count: int = 0
     _sum: float = 0.0
-    _lows: list[Float32[np.ndarray, "_"]] = field(default_factory=list)
-    _highs: list[Float32[np.ndarray, "_"]] = field(default_factory=list)
-    _rest: Float32[np.ndarray, "_"] = field(default_factory=lambda: np.empty(0, np.float32))
+    _extremes: list[Float32[np.ndarray, "2 _"]] = field(default_factory=list)
 
     def add(self, samples: Float32[np.ndarray, " sample"]) -> None:
         """Add the next samples."""
-        self.count += len(samples)
-        self._sum += float(samples.sum(dtype=np.float64))
-        waiting = np.concatenate([self._rest, samples])
+        if not len(samples):
+            return
         step = max(round(self.sample_rate * _STEP_S), 1)
-        num_steps = len(waiting) // step
-        steps = waiting[: num_steps * step].reshape(num_steps, step)
-        self._lows.append(steps.min(axis=1))
-        self._highs.append(steps.max(axis=1))
-        self._rest = waiting[num_steps * step :]
+        begun = self.count % step
+        starts = np.arange(-begun, len(samples), step).clip(0)
+        # The highest of each step, and minus the lowest.
+        extremes = np.stack([np.maximum.reduceat(samples, starts), -np.minimum.reduceat(samples, starts)])
+        if begun:  # the first of them belongs to the last step of the samples before
+            extremes[:, 0] = np.maximum(extremes[:, 0], self._extremes[-1][:, -1])
+            self._extremes[-1] = self._extremes[-1][:, :-1]
+        self._extremes.append(extremes)
+        self._sum += float(samples.sum(dtype=np.float64))
+        self.count += len(samples)
 
     def levels(self) -> Levels:
         """The levels of all samples so far; 0 without samples."""
         if not self.count:
             return Levels(0, 0.0, 0.0, 0.0, np.empty(0, np.float32))
-        rest = [self._rest] if len(self._rest) else []
-        lows = np.concatenate([*self._lows, *(last.min(keepdims=True) for last in rest)])
-        highs = np.concatenate([*self._highs, *(last.max(keepdims=True) for last in rest)])
-        mean = self._sum / self.count
-        return Levels(self.count, float(lows.min()), float(highs.max()), mean, np.maximum(highs, -lows))
+        extremes = np.concatenate(self._extremes, axis=1)
+        highest, minus_lowest = extremes.max(axis=1).tolist()
+        return Levels(self.count, -minus_lowest, highest, self._sum / self.count, extremes.max(axis=0))

@@ -32,8 +32,11 @@ def mel_blocks(
         AudioError: the file can no longer be read.
     """
     parameters = parameters or MelFrontEnd()
-    if recording.is_kept or recording.levels.num_samples <= parameters.n_fft:
+    if recording.levels.num_samples <= parameters.n_fft:
         yield mel_frames(recording.samples(), parameters)
+        return
+    if recording.is_kept:
+        yield mel_transform(parameters)(torch.cat([*_leveled(recording, parameters)]))
         return
     # Frames are centred on multiples of the hop; for the outer ones, the waveform is mirrored at both ends.
     half, hop = parameters.n_fft // 2, parameters.hop_length
@@ -58,6 +61,6 @@ def _leveled(recording: Recording, parameters: MelFrontEnd) -> Iterator[Float32[
     levels = recording.levels
     mean = np.float32(levels.mean if parameters.remove_dc else 0)
     peak = max(np.float32(levels.highest) - mean, mean - np.float32(levels.lowest))
-    divisor = float(peak) if parameters.peak_normalize and peak > 0 else 1.0
+    divisor = peak if parameters.peak_normalize and peak > 0 else np.float32(1)
     for block in recording.blocks():
-        yield torch.from_numpy((block - mean) / np.float32(divisor))
+        yield torch.from_numpy((block - mean if parameters.remove_dc else block) / divisor)

@@ -83,9 +83,8 @@ class FrameMoments:
         values = np.asarray(frames, dtype=np.float64)
         if not len(values):
             return cls.empty(scales, values.shape[1])
-        moments = [
-            _mean_and_squares(np.log(values + LOG_OFFSET) if scale == "log" else values) for scale in scales
-        ]
+        scratch = np.empty_like(values)
+        moments = [_mean_and_squares(values, scale, scratch) for scale in scales]
         mean, squares = (np.stack(parts) for parts in zip(*moments, strict=True))
         return cls(tuple(scales), len(values), mean, squares)
 
@@ -121,7 +120,10 @@ class FrameMoments:
 
 
 def _mean_and_squares(
-    values: Float64[np.ndarray, "frame width"],
+    values: Float64[np.ndarray, "frame width"], scale: Scale, scratch: Float64[np.ndarray, "frame width"]
 ) -> tuple[Float64[np.ndarray, " width"], Float64[np.ndarray, " width"]]:
+    if scale == "log":
+        values = np.log(np.add(values, LOG_OFFSET, out=scratch), out=scratch)
     mean = values.mean(axis=0)
-    return mean, np.square(values - mean).sum(axis=0)
+    np.subtract(values, mean, out=scratch)
+    return mean, np.einsum("ij,ij->j", scratch, scratch)

@@ -220,12 +220,12 @@ class _OpenShard:
         }
 
     def add(self, utterance: PlannedUtterance) -> None:
-        _refuse_invisible(utterance)
         try:
             recording = measure_audio(utterance.path, self.front_end.sample_rate, utterance.segment)
             sha256 = self._checksum(utterance)
             num_frames = self._write(recording, utterance.role)
         except AudioError as error:
+            _refuse_invisible(utterance)
             self.skipped.append(Skipped(utterance.utterance_id, error.reason))
             return
         duration_s = recording.levels.num_samples / self.front_end.sample_rate

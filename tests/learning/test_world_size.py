@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from stores import make_store
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from raydec.config import Config, config_from_dict
 from raydec.learning.clusterer import LocalClusterer
@@ -38,6 +39,7 @@ def settings(
         # 3 utterances: the batches do not split evenly over two workers.
         "training": {
             "epochs": 1,
+            "gradient_clip": 1e6,  # clipping hides a wrong scale
             "batch_utterances": 3,
             "recipe": "modern" if "frame_pooling" in model else "reference",
         },
@@ -47,12 +49,24 @@ def settings(
     }
 
 
-def train(worker: Worker, config: Config) -> tuple[list[dict], dict[str, torch.Tensor]]:
+def train(worker: Worker, config: Config) -> tuple[list[dict], list[torch.Tensor], dict[str, torch.Tensor]]:
+    """A run's losses by step, the gradients that its first step takes, and its weights."""
+    gradients: list[torch.Tensor] = []
+
+    def keep_first(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        if not log.steps and not gradients:
+            groups = optimizer.param_groups
+            gradients.extend(
+                p.grad.clone() for group in groups for p in group["params"] if p.grad is not None
+            )
+
     _, data = open_data(config)
     log = StepLog()
     training = Training(config, data, worker, LocalClusterer(worker, config.clustering), log)
+    hook = register_optimizer_step_pre_hook(keep_first)
     training.run()
-    return log.steps, training.network.state_dict()
+    hook.remove()
+    return log.steps, gradients, training.network.state_dict()
 
 
 VARIANTS: list[dict] = [
@@ -74,8 +88,9 @@ def train_in_group(rank: int, store: str, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2)
     for number, model in enumerate(VARIANTS):
         config = config_from_dict(settings(Path(store), **model))
-        steps, weights = train(DistributedWorker(torch.device("cpu")), config)
-        torch.save({"steps": json.dumps(steps), "weights": weights}, f"{folder}/{number}-{rank}.pt")
+        steps, gradients, weights = train(DistributedWorker(torch.device("cpu")), config)
+        kept = {"steps": json.dumps(steps), "gradients": gradients, "weights": weights}
+        torch.save(kept, f"{folder}/{number}-{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -96,17 +111,29 @@ def group_folder(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     "number", range(len(VARIANTS)), ids=lambda n: "-".join(map(str, VARIANTS[n].values())) or "published"
 )
 def test_two_workers_walk_the_path_of_one(store: Path, group_folder: Path, number: int) -> None:
-    one_steps, one_weights = train(LocalWorker(), config_from_dict(settings(store, **VARIANTS[number])))
+    config = config_from_dict(settings(store, **VARIANTS[number]))
+    one_steps, one_gradients, one_weights = train(LocalWorker(), config)
     ranks = [torch.load(group_folder / f"{number}-{rank}.pt", weights_only=True) for rank in range(2)]
 
     assert len(one_steps) >= 3
     for name, value in ranks[0]["weights"].items():
         assert torch.equal(value, ranks[1]["weights"][name]), name
-    for alone, together in zip(one_steps, json.loads(ranks[0]["steps"]), strict=True):
+    together_steps = json.loads(ranks[0]["steps"])
+    assert len(one_steps) == len(together_steps)
+    is_modern = config.training.recipe == "modern"
+    if is_modern:
+        # AdamW first moves every weight by the rate times its gradient's sign, which rounding decides where a
+        # gradient is almost zero: of seven stores that differed in the last bit of 18 values, three parted in
+        # the second step. So its first step is compared, and the gradients that it takes.
+        largest = max(float(gradient.abs().max()) for gradient in one_gradients)
+        for own, summed in zip(one_gradients, ranks[0]["gradients"], strict=True):
+            torch.testing.assert_close(summed, own, rtol=0, atol=1e-3 * largest)
+        one_steps, together_steps = one_steps[:1], together_steps[:1]
+    for alone, together in zip(one_steps, together_steps, strict=True):
         assert alone.keys() == together.keys()
         for name in alone.keys() - {"epoch", "stage", "step", "global_step"}:
             assert together[name] == pytest.approx(alone[name], rel=1e-4, abs=1e-6), (alone, name)
-    if "kind" in VARIANTS[number]:
+    if is_modern or "kind" in VARIANTS[number]:
         return  # many of its gradients lie below Adam's epsilon, where rounding decides the step
     for name, value in one_weights.items():
         torch.testing.assert_close(ranks[0]["weights"][name], value, rtol=1e-3, atol=1e-3)
