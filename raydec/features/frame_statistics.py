@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from raydec.config import ATTRIBUTES
+from raydec.features.frame_moments import FrameMoments
 from raydec.features.front_end import Scale
-from raydec.features.normalization import FrameMoments
 from raydec.features.store import FeatureStore
 
 

@@ -19,14 +19,13 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from raydec.corpus.segments import WHOLE, Segment
 from raydec.corpus.table import UNLABELED_SPLIT, Skipped, labeled_mask, segments
 from raydec.errors import AudioError, UserError
 from raydec.features.audio import Recording, measure_audio
+from raydec.features.frame_moments import FrameMoments
 from raydec.features.front_end import FrontEnd
-from raydec.features.normalization import FrameMoments
 from raydec.files.atomic import file_sha256, full_disk_explained, temporary_file, write_arrow, write_text
 
 MAX_FLOAT16 = 65_504.0
@@ -284,6 +283,8 @@ def _size_and_age(path: str) -> tuple[int, int]:
 @contextlib.contextmanager
 def _one_torch_thread() -> Iterator[None]:
     """Use one torch thread: results do not depend on the number of cores, and a worker has only one."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

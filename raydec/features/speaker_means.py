@@ -13,8 +13,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
+from raydec.features.frame_moments import FrameMoments
 from raydec.features.front_end import Scale
-from raydec.features.normalization import FrameMoments
 from raydec.features.store import FeatureStore
 
 Means = Mapping[str, Float64[np.ndarray, " width"]]

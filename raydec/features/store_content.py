@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 from raydec.config import ATTRIBUTES
 from raydec.corpus.segments import Segment
 from raydec.corpus.table import RATING_FIELDS, Corpus, labeled_mask, name_some, segments
+from raydec.features.frame_moments import FrameMoments
 from raydec.features.front_end import FrontEnd
-from raydec.features.normalization import FrameMoments
 from raydec.features.shards import ROLES, ShardPlan, ShardResult
 from raydec.features.store import SCHEMA_VERSION
 

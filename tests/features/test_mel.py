@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from raydec.features.frame_moments import FrameMoments
 from raydec.features.mel import mel_frames
 from raydec.features.mel_front_end import MelFrontEnd
-from raydec.features.normalization import FrameMoments, FrameNormalizer, scale_frames
+from raydec.features.normalization import FrameNormalizer, scale_frames
 
 
 def slaney_hz(mel: np.ndarray) -> np.ndarray:

@@ -55,6 +55,20 @@ def test_the_number_of_workers_never_changes_a_byte(tmp_path: Path) -> None:
         assert content(tmp_path / f"{num_workers}") == alone
 
 
+def test_a_driver_needs_neither_torch_nor_scipy(tmp_path: Path) -> None:
+    """They take two seconds of CPU time to import, and workers import what they need."""
+    write_corpus(tmp_path / "audio", many(2))
+    code = (
+        "import sys\n"
+        "from raydec.prepare import main\n"
+        "main(sys.argv[1:])\n"
+        "print([name for name in ('torch', 'scipy') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "audio"), str(tmp_path / "store"), "--workers", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 @pytest.mark.usefixtures("local_ray")
 def test_hidden_states_are_the_same_on_ray(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
