@@ -26,7 +26,7 @@ from raydec.ray_runtime.kmeans_actor import create_kmeans_actor
 from raydec.ray_runtime.process_group import ProcessGroupConfig
 from raydec.ray_runtime.session import cluster_nodes, promised_nodes
 from raydec.ray_runtime.snapshot import mend_snapshot
-from raydec.ray_runtime.trainer import StopRetries, causes_of, fit_publicly
+from raydec.ray_runtime.trainer import StopRetries, causes_of, fit_publicly, with_wrapped
 
 TrainLoop = Callable[[Config, Any, Any, str], None]
 """The function that every worker runs. Its arguments are the config, a
@@ -211,7 +211,7 @@ def _explained(error: Exception, config: Config, run_folder: str) -> Exception:
     """The error for a failed run: the user's mistake or storage error behind it, else a general one."""
     causes = causes_of(error)
     for cause in causes:
-        for exception in (cause, cause.__cause__):
+        for exception in with_wrapped(cause):
             if isinstance(exception, DivergedError):
                 return DivergedError(str(exception))
             if isinstance(exception, UserError):

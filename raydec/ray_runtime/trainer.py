@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ray.exceptions import RayTaskError
@@ -81,11 +82,16 @@ class StopRetries(UserCallback):
 
 def final_cause(causes: Sequence[BaseException]) -> Exception | None:
     """The first error, among these and their causes, that a retry would repeat or make worse; else None."""
-    for cause in causes:
-        for error in (cause, cause.__cause__):
-            if isinstance(error, (TakenOverError, DivergedError)):
-                return error
+    for error in chain.from_iterable(map(with_wrapped, causes)):
+        if isinstance(error, (TakenOverError, DivergedError)):
+            return error
     return None
+
+
+def with_wrapped(error: BaseException) -> Iterator[BaseException]:
+    """An error and those that it wraps, as its cause or, in older releases of Ray, as an argument."""
+    yield error
+    yield from (each for each in (error.__cause__, *error.args) if isinstance(each, BaseException))
 
 
 def causes_of(error: BaseException) -> list[Exception]:

@@ -39,11 +39,15 @@ def train_loop(
         TakenOverError: another process has taken over the run; see :meth:`RunFolder.check_claim`.
     """
     config, data = open_data(config)
-    members = worker.members()
-    recorder: Recorder = NullRecorder()
     with storage_explained(location):
-        if worker.rank == 0:
-            recorder = RunRecorder(RunFolder(location, claim), config, data.labeled.store, data, members)
+        folder = RunFolder(location, claim) if worker.rank == 0 else None
+        if folder is not None:
+            # Before anything is restored: whoever took the run over may have deleted the checkpoint.
+            folder.check_claim()
+        members = worker.members()
+        recorder: Recorder = NullRecorder()
+        if folder is not None:
+            recorder = RunRecorder(folder, config, data.labeled.store, data, members)
         Training(config, data, worker, clusterer, recorder).run()
 
 

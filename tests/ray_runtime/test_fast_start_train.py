@@ -81,7 +81,8 @@ def final_failures() -> list[tuple[Exception, ...]]:
     wrapped = RuntimeError("a collective failed")
     wrapped.__cause__ = TakenOverError("another raydec process has taken over the run")
     several = (RuntimeError("a collective failed"), TakenOverError("gone"))
-    return [several, (wrapped,), (DivergedError("a loss is not finite"),)]
+    as_argument = RuntimeError(DivergedError("a loss is not finite"), "its traceback")
+    return [several, (wrapped,), (as_argument,), (DivergedError("a loss is not finite"),)]
 
 
 @needs_names

@@ -8,12 +8,14 @@ from report_support import TINY
 from stores import make_store
 
 from raydec.config import Config, load_config
-from raydec.errors import UserError
+from raydec.errors import TakenOverError, UserError
 from raydec.experiment import resolve, train_run
 from raydec.learning.training import Training
 from raydec.model.directory import load_model
 from raydec.pages.finished_run import open_run
 from raydec.runs.opening import begin
+from raydec.runs.run_folder import RunFolder
+from raydec.runs.training_loop import train_here
 from raydec.search.config import TuneConfig
 from raydec.search.plan import plan_search
 from raydec.search.state import open_study
@@ -119,3 +121,19 @@ def test_a_folder_of_another_kind_is_named_with_the_one_that_is_wanted(store: Pa
         load_model(tmp_path / "found")
     with pytest.raises(UserError, match=r"found is a search .* name a run under .*found/trials"):
         open_run(tmp_path / "found")
+
+
+def test_a_restarted_worker_of_a_run_that_was_taken_over_restores_nothing(store: Path, tmp_path: Path) -> None:
+    """Ray's older releases restart it; the checkpoint that it knows of may be gone by then."""
+    config = resolve(settings(store, tmp_path, "name=twice", "ray.num_workers=0"))
+    train_run(config)
+    folder = RunFolder(str(tmp_path / "twice"))
+    folder.take()
+    earlier = folder.claim
+    folder.take()
+    before = (tmp_path / "twice" / "metrics.jsonl").read_bytes()
+    for state in (tmp_path / "twice" / "checkpoints").glob("*/state.json"):
+        state.unlink()
+    with pytest.raises(TakenOverError, match="has taken over the run"):
+        train_here(config, folder.location, earlier)
+    assert (tmp_path / "twice" / "metrics.jsonl").read_bytes() == before
