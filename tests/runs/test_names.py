@@ -123,7 +123,9 @@ def test_a_folder_of_another_kind_is_named_with_the_one_that_is_wanted(store: Pa
         open_run(tmp_path / "found")
 
 
-def test_a_restarted_worker_of_a_run_that_was_taken_over_restores_nothing(store: Path, tmp_path: Path) -> None:
+def test_a_restarted_worker_of_a_run_that_was_taken_over_restores_nothing(
+    store: Path, tmp_path: Path
+) -> None:
     """Ray's older releases restart it; the checkpoint that it knows of may be gone by then."""
     config = resolve(settings(store, tmp_path, "name=twice", "ray.num_workers=0"))
     train_run(config)
