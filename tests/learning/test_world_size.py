@@ -31,10 +31,16 @@ def settings(
     emotions: tuple[str, ...] = (),
     speakers: str = "none",
     rater_weight: float = 0,
+    unlabeled: int | None = None,
     **model: object,
 ) -> dict:
     return {
-        "data": {"store": str(store), "attributes": ["arousal", "valence"], "emotions": emotions},
+        "data": {
+            "store": str(store),
+            "attributes": ["arousal", "valence"],
+            "emotions": emotions,
+            "unlabeled_utterances": unlabeled,
+        },
         "model": {"channels": [4, 4, 8, 8, 8, 8, 8], "embedding_dim": 16, **model},
         # 3 utterances: the batches do not split evenly over two workers.
         "training": {
@@ -78,7 +84,9 @@ VARIANTS: list[dict] = [
     {"kind": "vae"},
     {"emotions": ("all",)},
     {"rater_weight": 2.0},
+    # With unlabeled utterances the first of two workers has all labeled ones of a batch; without, both do.
     {"rater_weight": 2.0, "frame_pooling": "statistics"},
+    {"frame_pooling": "statistics", "unlabeled": 0},
     {"speakers": "mean"},
 ]
 
