@@ -84,7 +84,7 @@ VARIANTS: list[dict] = [
     {"kind": "vae"},
     {"emotions": ("all",)},
     {"rater_weight": 2.0},
-    # With unlabeled utterances the first of two workers has all labeled ones of a batch; without, both do.
+    # With unlabeled utterances, the first of two workers has all labeled ones; without, each has some.
     {"rater_weight": 2.0, "frame_pooling": "statistics"},
     {"frame_pooling": "statistics", "unlabeled": 0},
     {"speakers": "mean"},
