@@ -47,6 +47,8 @@ class LoadedEncoder:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._extractor, self._network = read_encoder(front_end.folder(), front_end)
         self._network.to(self._device)
+        if self._device.type == "cpu":
+            _lay_out_for_few_rows(self._network)
 
     @torch.inference_mode()
     def hidden_states(self, waveform: Float32[np.ndarray, " sample"]) -> Float32[Tensor, "layer frame d"]:
@@ -103,6 +105,16 @@ def chunk_statistics(
     # As exact as torch's std, which is several times slower over a middle axis.
     std = (by_layer - mean[:, None]).square_().mean(dim=1).sqrt_()
     return torch.cat([mean, std], dim=2).flatten(1)
+
+
+def _lay_out_for_few_rows(network: nn.Module) -> None:
+    """Store the weights of linear layers column by column, in the order in which products read them.
+
+    One short recording has about a hundred rows, so that reading the weights is a tenth of a layer's time.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            module.weight = nn.Parameter(module.weight.detach().t().contiguous().t(), requires_grad=False)
 
 
 def load_encoder(front_end: EncoderFrontEnd) -> LoadedEncoder:
