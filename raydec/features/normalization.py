@@ -47,6 +47,9 @@ class FrameNormalizer:
         mean = torch.tensor(self.mean, device=frames.device)
         std = torch.tensor(self.std, device=frames.device)
         scaled = scale_frames(frames.float(), self.scale)
+        if scaled is frames:
+            scaled = scaled.clone()
+        # In place, because new memory costs several times the arithmetic.
         if offset is not None:
-            scaled = scaled - offset.to(scaled.device)
-        return ((scaled - mean).div_(std)).nan_to_num_(nan=0.0).clamp_(-self.clip, self.clip)
+            scaled -= offset.to(scaled.device)
+        return scaled.sub_(mean).div_(std).nan_to_num_(nan=0.0).clamp_(-self.clip, self.clip)

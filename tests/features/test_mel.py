@@ -96,6 +96,7 @@ def test_normalizer_equals_the_formula_and_leaves_its_input_alone() -> None:
         np.testing.assert_allclose(result.numpy(), expected, rtol=1e-5, atol=1e-5)
     full = frames.float()
     FrameNormalizer(mean, std, "power", 3.0).normalize(full)
+    FrameNormalizer(mean, std, "power", 3.0).normalize(full, torch.ones(4))
     assert torch.equal(frames, before) and torch.equal(full, before.float())
 
 
