@@ -15,9 +15,8 @@ from raydec.model.folding import folded
 from raydec.model.network import Network, activated
 from raydec.model.outputs import Outputs
 
-# A block has whole utterances, so that temporal layers get complete sequences. Small blocks fit in a CPU's
-# cache; a GPU is faster with large ones.
-UTTERANCES_PER_BLOCK = {"cpu": 2, "cuda": 256}
+# A GPU is faster with large blocks than a CPU; see Trunk.utterances_per_block.
+UTTERANCES_PER_BLOCK_ON_GPU = 256
 
 
 @torch.inference_mode()
@@ -35,7 +34,7 @@ def embed_share(
     share = share_of(chunk_set.num_utterances, worker.rank, worker.world_size)
     num_chunks = chunk_set.num_chunks
     embeddings = np.empty(((share.stop - share.start) * num_chunks, _width(network, chunk_set)), np.float32)
-    for first, block in _blocks(chunk_set, share, worker.device):
+    for first, block in _blocks(network, chunk_set, share, worker.device):
         with torch.autocast(worker.device.type, torch.bfloat16, enabled=use_bf16):
             embedded = network.embed(block)
         embeddings[first * num_chunks :][: len(block)] = embedded.float().cpu().numpy()
@@ -76,7 +75,7 @@ def predict_utterances(
     values = np.zeros((num_own, len(outputs)))
     embeddings = np.zeros((num_own * num_chunks, _width(network, chunk_set)), np.float32)
     clusters = np.zeros(num_own * num_chunks, np.int64)
-    for first, block in _blocks(chunk_set, share, worker.device):
+    for first, block in _blocks(network, chunk_set, share, worker.device):
         output = network(block)
         predicted = activated(output.emotion.double(), outputs)
         by_chunk = predicted.cpu().numpy().reshape(-1, num_chunks, len(outputs))
@@ -97,8 +96,11 @@ def _width(network: Network, chunk_set: ChunkSet) -> int:
     return network.embed(chunk_set.gather(np.arange(chunk_set.num_chunks), device)).shape[1]
 
 
-def _blocks(chunk_set: ChunkSet, share: slice, device: torch.device) -> Iterator[tuple[int, Tensor]]:
-    size = UTTERANCES_PER_BLOCK["cuda" if device.type == "cuda" else "cpu"]
+def _blocks(
+    network: Network, chunk_set: ChunkSet, share: slice, device: torch.device
+) -> Iterator[tuple[int, Tensor]]:
+    """Chunks of a few whole utterances, so that temporal layers get complete sequences."""
+    size = UTTERANCES_PER_BLOCK_ON_GPU if device.type == "cuda" else network.encoder.utterances_per_block
     for first in range(share.start, share.stop, size):
         last = min(first + size, share.stop)
         rows = np.arange(first * chunk_set.num_chunks, last * chunk_set.num_chunks)

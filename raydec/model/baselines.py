@@ -58,7 +58,7 @@ class Autoencoder(Network):
         self.temporal = build_temporal(model.temporal, latent_dim, num_chunks, model.temporal_dropout)
         self.pooling, width = build_pooling(model.pooling, latent_dim)
         self.emotion_head = Head(width, model.embedding_dim, num_outputs)
-        self.decoder = trunk.decoder(latent_dim)
+        self.decoder: nn.Module | None = trunk.decoder(latent_dim)
 
     def forward(
         self, chunks: Float[Tensor, "chunk frame width"], noise: Noise | None = None
@@ -68,8 +68,15 @@ class Autoencoder(Network):
         return NetworkOutput(
             emotion=self._emotion(self._over_time(latent, noise)),
             embedding=latent,
-            reconstruction=self.decoder(latent),
+            reconstruction=self._decoded(latent),
         )
+
+    def drop_decoder(self) -> None:
+        """See :meth:`Network.drop_decoder`."""
+        self.decoder = None
+
+    def _decoded(self, latent: Float[Tensor, "chunk latent"]) -> Float[Tensor, "chunk frame width"] | None:
+        return None if self.decoder is None else self.decoder(latent)
 
     def embed(self, chunks: Float[Tensor, "chunk frame width"]) -> Float[Tensor, "chunk d"]:
         """The latent."""
@@ -100,7 +107,7 @@ class VariationalAutoencoder(Autoencoder):
         return NetworkOutput(
             emotion=self._emotion(self._over_time(latent, noise)),
             embedding=mean,
-            reconstruction=self.decoder(latent),
+            reconstruction=self._decoded(latent),
             latent_mean=mean,
             latent_log_variance=log_variance,
         )

@@ -107,6 +107,10 @@ class Network(nn.Module):
         """Values per embedding."""
         raise NotImplementedError
 
+    def drop_decoder(self) -> None:
+        """Stop decoding, which predictions and embeddings do not need."""
+        return
+
     @torch.no_grad()
     def initialize(
         self, generator: torch.Generator, scheme: Literal["published", "kaiming"] = "published"

@@ -12,7 +12,14 @@ from raydec.model.noise import Noise
 
 
 class Trunk(nn.Module, ABC):
-    """Maps chunks of normalised frames to one vector each, the input of all branches."""
+    """Maps chunks of normalised frames to one vector each, the input of all branches.
+
+    Attributes:
+        utterances_per_block: utterances that a CPU encodes at a time without gradients. Two keep the
+            activations of convolutions in its cache; a linear layer reads its weights once per block.
+    """
+
+    utterances_per_block: int = 2
 
     @property
     @abstractmethod

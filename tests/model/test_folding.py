@@ -1,3 +1,4 @@
+import pytest
 import torch
 from corpus_support import mel_format
 
@@ -25,3 +26,14 @@ def test_a_folded_network_computes_the_same_function() -> None:
     assert (output.emotion - expected.emotion).abs().max() < 1e-5 * expected.emotion.abs().max()
     assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in twin.modules())
     assert any(isinstance(layer, torch.nn.BatchNorm2d) for layer in network.modules())
+
+
+@pytest.mark.parametrize("kind", ["autoencoder", "vae"])
+def test_a_folded_autoencoder_predicts_the_same_without_decoding(kind: str) -> None:
+    network = build_network(ModelConfig(kind=kind), MelFrontEnd(), mel_format(), 2, 4).eval()
+    chunks = torch.randn(11, 62, 128)
+    with torch.inference_mode():
+        expected, output = network(chunks), folded(network)(chunks)
+    torch.testing.assert_close(output.emotion, expected.emotion)
+    torch.testing.assert_close(output.embedding, expected.embedding)
+    assert output.reconstruction is None and expected.reconstruction is not None
