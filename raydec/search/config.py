@@ -24,8 +24,10 @@ class SearchConfig(Section):
         description="config key -> [values] or one of grid, choice, randint, uniform, loguniform, quniform; "
         "unset: cluster count and cluster weight",
     )
-    variants: tuple[dict[str, Any], ...] = Field(
-        (), description="maps of config keys to values set together; each is crossed with the space"
+    variants: tuple[dict[str, Any] | tuple[dict[str, Any], ...], ...] = Field(
+        (),
+        description="maps of config keys to values set together, or lists of such maps, which are crossed "
+        "with each other; each is crossed with the space",
     )
     searcher: Literal["random", "grid", "optuna"] = Field(
         "random", description="random draws, every combination, or Optuna's TPE"

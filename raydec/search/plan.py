@@ -17,7 +17,7 @@ from raydec.errors import UserError
 from raydec.search.config import DEFAULT_SPACE, TuneConfig
 from raydec.search.folds import with_fold
 from raydec.search.metrics import known_metrics
-from raydec.search.space import Choice, Domain, Setting, parse_space, parse_variant
+from raydec.search.space import Choice, Domain, Setting, parse_space, parse_variants
 
 # With more combinations of extreme values than this, each key is checked separately.
 _MAX_CORNERS = 512
@@ -95,7 +95,7 @@ def plan_search(config: TuneConfig, folds: Sequence[str] = ()) -> SearchPlan:
     given = search.space
     space = given if given is not None else ({} if search.variants else DEFAULT_SPACE)
     domains = parse_space(space, default_grid=search.searcher == "grid")
-    variants = tuple(parse_variant(variant) for variant in search.variants) or ({},)
+    variants = parse_variants(search.variants) or ({},)
     if not domains and not search.variants:
         raise UserError("search.space is empty: name at least one key, for example loss.cluster_weight")
     _check_searcher(config, domains)

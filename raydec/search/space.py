@@ -14,8 +14,9 @@ A key is dotted or nested; its values are a list or one of::
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,14 +128,32 @@ def parse_space(space: Mapping[str, Any], *, default_grid: bool = False) -> dict
     return {key: _domain(key, node, default_grid) for key, node in _leaves(space, "", known, "search.space")}
 
 
-def parse_variant(variant: Mapping[str, Any]) -> Setting:
-    """Parse one of ``search.variants``: a map from config keys, dotted or nested, to single values.
+def parse_variants(
+    variants: Sequence[Mapping[str, Any] | Sequence[Mapping[str, Any]]],
+) -> tuple[Setting, ...]:
+    """Parse ``search.variants``: maps from config keys, dotted or nested, to single values.
+
+    Lists of maps are crossed with each other; if two maps set the same key, that of the first list counts.
 
     Raises:
-        UserError: a key is unknown or cannot be searched.
+        UserError: a key is unknown or cannot be searched; a list is empty; or there are lists and maps.
     """
     known = {key for key, *_ in iterate_keys(Config)}
-    return dict(_leaves(variant, "", known, "search.variants"))
+    maps = [variant for variant in variants if isinstance(variant, Mapping)]
+    lists = [variant for variant in variants if not isinstance(variant, Mapping)]
+    if maps and lists:
+        raise UserError("search.variants has both maps and lists of maps: put every map into a list")
+    if not all(lists):
+        raise UserError("search.variants has an empty list: remove it, or name at least one map of keys")
+    parsed = [[dict(_leaves(one, "", known, "search.variants")) for one in some] for some in lists or [maps]]
+    crossed: list[Setting] = []
+    for combination in itertools.product(*parsed):
+        merged: Setting = {}
+        for one in combination:
+            merged |= {key: value for key, value in one.items() if key not in merged}
+        if merged not in crossed:
+            crossed.append(merged)
+    return tuple(crossed)
 
 
 def _leaves(node: Mapping[str, Any], prefix: str, known: set[str], where: str) -> Iterator[tuple[str, Any]]:

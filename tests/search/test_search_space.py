@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from raydec.errors import UserError
-from raydec.search.space import Choice, FloatRange, IntRange, clip, parse_space, parse_variant
+from raydec.search.space import Choice, FloatRange, IntRange, clip, parse_space, parse_variants
 
 
 def test_dotted_and_nested_keys_are_the_same_space() -> None:
@@ -92,9 +92,24 @@ def test_what_makes_no_sense_is_refused_in_one_line_that_names_it(space: Any, me
 
 def test_variants_are_single_values() -> None:
     variant = {"model.kind": "vae", "clustering": {"num_clusters": 4}}
-    assert parse_variant(variant) == {"model.kind": "vae", "clustering.num_clusters": 4}
+    assert parse_variants([variant]) == ({"model.kind": "vae", "clustering.num_clusters": 4},)
+    assert parse_variants([]) == ()
     with pytest.raises(UserError, match=r"search\.variants has unknown key"):
-        parse_variant({"model.kinds": "vae"})
+        parse_variants([{"model.kinds": "vae"}])
+
+
+def test_lists_of_variants_are_crossed_and_the_first_list_counts() -> None:
+    kinds = [{"model.kind": "regressor", "data.unlabeled_utterances": 0}, {"model.kind": "vae"}]
+    pools = [{"data": {"labeled_utterances": 50, "unlabeled_utterances": pool}} for pool in (0, None)]
+    assert parse_variants([kinds, pools]) == (
+        {"model.kind": "regressor", "data.unlabeled_utterances": 0, "data.labeled_utterances": 50},
+        {"model.kind": "vae", "data.labeled_utterances": 50, "data.unlabeled_utterances": 0},
+        {"model.kind": "vae", "data.labeled_utterances": 50, "data.unlabeled_utterances": None},
+    )
+    with pytest.raises(UserError, match=r"search\.variants has an empty list"):
+        parse_variants([kinds, []])
+    with pytest.raises(UserError, match=r"search\.variants has both maps and lists"):
+        parse_variants([kinds, {"model.kind": "vae"}])
 
 
 def test_draws_follow_the_distribution_they_are_named_for() -> None:
